@@ -34,7 +34,7 @@ def style() -> None:
         "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.major.size": 0, "ytick.major.size": 0,
         "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8, "image.cmap": "gray"})
 
-# %% ../nbs/01_show.ipynb #3602d596
+# %% ../nbs/01_show.ipynb #598a9c37
 def png_bytes(figure: Figure,  # any matplotlib figure
               colors: int = 256,  # palette entries; 0 keeps full colour
               scale: float = 1.0,  # resize factor, <= 1
@@ -42,6 +42,7 @@ def png_bytes(figure: Figure,  # any matplotlib figure
     "The figure as a PNG without metadata: equal figures give equal bytes."
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    figure.set_layout_engine("none")  # settled by the first drawing: a second layout pass would move axes by a fraction of a pixel
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if scale < 1: image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     if colors: image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
