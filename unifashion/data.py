@@ -217,7 +217,7 @@ class Catalogue(Sequence):
     def __repr__(self):
         return f"Catalogue({self.protocol}/{self.split}: {len(self)} pictures of {len(self.rows_of)} products)"
 
-# %% ../nbs/14_data.ipynb #6f3454e6
+# %% ../nbs/14_data.ipynb #591fce07
 class Rows:
     "Collects the rows of one split, then makes the catalogue."
     def __init__(self,
@@ -233,6 +233,19 @@ class Rows:
         if not text: return self.report.reject(f"no text for id {id!r}", self.file, row, "no text")
         self.seen.add(id); self.keys.append(key)
         for name, value in dict(id=id, text=text, **values).items(): self.columns[name].append(value)
+
+    def keep(self, wanted: list):
+        "Leave only the rows at these positions."
+        self.keys = [self.keys[i] for i in wanted]
+        self.columns = {n: [c[i] for i in wanted] for n, c in self.columns.items()}
+
+    def check(self, store):
+        "Read every picture now; refuse those that cannot be read."
+        good = []
+        for i, key in enumerate(self.keys):
+            try: store.read(key); good.append(i)
+            except DataError as error: self.report.reject(error.reason, error.file, error.row, error.kind)
+        self.keep(good)
 
     def catalogue(self, name, split, store, protocol="", fit="pad") -> Catalogue:
         "The catalogue; raises `DataError` when the split is empty."
