@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'canonical', 'imported', 'is_setting', 'chapters_of', 'code_hash', 'Header', 'cell_code', 'declared',
-           'read_header', 'report_files', 'fingerprint', 'ends', 'data_of', 'Node', 'seed_list', 'plan']
+           'header_call', 'read_header', 'report_files', 'fingerprint', 'ends', 'data_of', 'Node', 'command',
+           'seed_list', 'plan', 'draw_plan']
 
 # %% ../nbs/03_keys.ipynb #5dfe7471
 import ast, functools, hashlib, json
@@ -13,18 +14,19 @@ from pathlib import Path
 
 from .core import data_dir, digest, load_profile, repo_root
 
-# %% ../nbs/03_keys.ipynb #8c5c4bb3
+# %% ../nbs/03_keys.ipynb #5f75dda9
 def canonical(
     node,  # a syntax tree, a list of them, or a constant
 ):  # nested lists of strings
     "A syntax tree without positions, docstrings and empty fields."
     if isinstance(node, list): return [canonical(child) for child in node]
     if not isinstance(node, ast.AST): return f"{type(node).__name__} {node!r}"
-    has_docstring = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False) is not None
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != [] and name != "kind"]
-    return [type(node).__name__] + [[name, canonical(value[1:] if name == "body" and has_docstring else value)] for name, value in fields]
+    documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node)
+    fields = {k: v for k, v in ast.iter_fields(node) if v is not None and v != [] and k != "kind"}
+    if documented is not None and documented is not False: fields["body"] = fields["body"][1:]
+    return [type(node).__name__] + [[name, canonical(value)] for name, value in fields.items()]
 
-# %% ../nbs/03_keys.ipynb #d660ff2b
+# %% ../nbs/03_keys.ipynb #dfc93740
 OUTSIDE = {"show", "keys", "runs", "execution", "__version__"}  # they change no result
 
 def imported(
@@ -34,15 +36,15 @@ def imported(
     "Chapters that a piece of code imports, at its top or inside a function. Raises `ModuleNotFoundError` for one that no chapter exports."
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("unifashion.")}
+        if isinstance(node, ast.Import): names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = f"unifashion.{node.module or ''}".rstrip(".") if node.level == 1 else node.module or ""
-            if module == "unifashion": names |= {a.name for a in node.names}
-            elif module.startswith("unifashion."): names.add(module.split(".")[1])
-    for name in names - OUTSIDE:
-        if not (package / f"{name}.py").exists(): raise ModuleNotFoundError(f"unifashion.{name} is imported, but no chapter exports it")
-    return names - OUTSIDE
+            module = ".".join(["unifashion"] * node.level + [node.module] * bool(node.module))
+            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "unifashion" else {module}
+    names = {name.split(".")[1] for name in names if name.startswith("unifashion.")} - OUTSIDE
+    for name in names:
+        if not (package / f"{name}.py").exists():
+            raise ModuleNotFoundError(f"unifashion.{name} is imported, but no chapter exports it")
+    return names
 
 
 def is_setting(
@@ -50,16 +52,16 @@ def is_setting(
 ) -> bool:
     "Whether it only declares settings: a section's dataclass, or the profiles."
     if isinstance(node, ast.ClassDef): return any("dataclass" in ast.unparse(d) for d in node.decorator_list)
-    calls = (c.func for c in ast.walk(node) if isinstance(c, ast.Call)) if isinstance(node, (ast.Assign, ast.AnnAssign)) else ()
-    return any(isinstance(f, ast.Name) and f.id == "Profile" for f in calls)
+    calls = [c.func for c in ast.walk(node) if isinstance(c, ast.Call)]
+    return isinstance(node, (ast.Assign, ast.AnnAssign)) and any(ast.unparse(f) == "Profile" for f in calls)
 
-# %% ../nbs/03_keys.ipynb #f33687c6
+# %% ../nbs/03_keys.ipynb #df48f109
 @functools.lru_cache(maxsize=None)
 def _module(path: Path, stamp: tuple):
     "Digest and imports of one module file, as it is at that time and size."
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     if path.stem == "core": tree.body = [node for node in tree.body if not is_setting(node)]
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__")]
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("__all__ =")]
     return digest(canonical(tree)), frozenset(imported(tree, path.parent))
 
 
@@ -87,7 +89,7 @@ def code_hash(
     "One digest for the code of some modules and of all that they import."
     return digest(chapters_of(modules, package))
 
-# %% ../nbs/03_keys.ipynb #25cbaf07
+# %% ../nbs/03_keys.ipynb #44ab062f
 @dataclass(frozen=True)
 class Header:
     "What the workflow has to know of a report before it runs."
@@ -116,10 +118,25 @@ def declared(
     tree,  # syntax tree of a parameters cell
 ) -> dict:  # name -> default
     "Parameters and their defaults, from lines such as `seed: int = 0`."
-    pairs = [(n.target if isinstance(n, ast.AnnAssign) else n.targets[0], n.value) for n in tree.body if isinstance(n, (ast.Assign, ast.AnnAssign))]
-    return {target.id: ast.literal_eval(value) for target, value in pairs}
+    lines = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    targets = [node.target if isinstance(node, ast.AnnAssign) else node.targets[0] for node in lines]
+    return {target.id: ast.literal_eval(node.value) for target, node in zip(targets, lines)}
 
-# %% ../nbs/03_keys.ipynb #18e41d8e
+# %% ../nbs/03_keys.ipynb #5f6fca4c
+def header_call(
+    trees,  # syntax trees of a report's code cells
+    where,  # name for messages
+) -> dict:  # report, sections, after, data
+    "The literals of a report's call of `begin`. Raises `ValueError` where there is not exactly one, or not of literals."
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "begin"]
+    if len(calls) != 1: raise ValueError(f"{where}: a report calls begin() once; here are {len(calls)} calls")
+    try:
+        given = {k.arg: tuple(ast.literal_eval(k.value)) for k in calls[0].keywords if k.arg in ("sections", "after", "data")}
+        return {"report": ast.literal_eval(calls[0].args[0]), "sections": (), "after": (), "data": ()} | given
+    except (ValueError, IndexError):
+        raise ValueError(f"{where}: begin() takes the report's name, sections, after and data as literals") from None
+
+# %% ../nbs/03_keys.ipynb #2cfee388
 def read_header(
     notebook,      # path of a report
     package=None,  # folder of the package
@@ -127,23 +144,17 @@ def read_header(
     "Read a report's header without running it. Raises `ValueError` or `SyntaxError` naming the report and what is wrong."
     notebook, package = Path(notebook), Path(package or repo_root() / "unifashion")
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    trees = [(c, cell_code(c, f"{notebook.name}, code cell {i}")) for i, c in enumerate(cells, 1)]
-    tagged = [tree for c, tree in trees if "parameters" in c["metadata"].get("tags", ())]
-    code = [tree for c, tree in trees if "parameters" not in c["metadata"].get("tags", ())]
-    calls = [n for tree in code for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "begin"]
-    if len(calls) != 1 or len(tagged) != 1:
-        raise ValueError(f"{notebook.name}: a report has one cell tagged 'parameters' and one call of begin(); here are {len(tagged)} and {len(calls)}")
-    try:
-        name = ast.literal_eval(calls[0].args[0])
-        literal = {k.arg: tuple(ast.literal_eval(k.value)) for k in calls[0].keywords if k.arg in ("sections", "after", "data")}
-    except (ValueError, IndexError):
-        raise ValueError(f"{notebook.name}: begin() takes the report's name, sections, after and data as literals") from None
-    if name != notebook.stem: raise ValueError(f"{notebook.name}: begin() names it {name!r}")
-    modules = sorted(set().union(*(imported(tree, package) for tree in code)))
-    return Header(name, notebook, declared(tagged[0]), literal.get("sections", ()), literal.get("after", ()), literal.get("data", ()),
-                  digest([canonical(tree) for tree in code]), tuple(modules))
+    trees = [cell_code(cell, f"{notebook.name}, code cell {i}") for i, cell in enumerate(cells, 1)]
+    tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in cells]
+    if sum(tagged) != 1: raise ValueError(f"{notebook.name}: a report has one cell tagged 'parameters'; here are {sum(tagged)}")
+    code = [tree for tree, is_tagged in zip(trees, tagged) if not is_tagged]
+    call = header_call(code, notebook.name)
+    if call["report"] != notebook.stem: raise ValueError(f"{notebook.name}: begin() names it {call['report']!r}")
+    modules = tuple(sorted(set().union(*(imported(tree, package) for tree in code))))
+    return Header(notebook=notebook, parameters=declared(trees[tagged.index(True)]), modules=modules,
+                  code=digest([canonical(tree) for tree in code]), **call)
 
-
+# %% ../nbs/03_keys.ipynb #16153180
 def report_files(
     folder=None,  # of reports; default: nbs/reports
 ) -> dict:  # name -> path
@@ -153,7 +164,7 @@ def report_files(
     if not files: raise FileNotFoundError(f"no reports in {folder}")
     return files
 
-# %% ../nbs/03_keys.ipynb #3e96e96c
+# %% ../nbs/03_keys.ipynb #73709208
 def fingerprint(
     path,  # a file or a folder
 ) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
@@ -180,12 +191,13 @@ def data_of(
     profile,  # whole profile
 ) -> dict:  # name -> fingerprint
     "The files that a report's outputs depend on."
-    root, paths = repo_root(), {name: repo_root() / name for name in header.data}
-    if "foundations" in header.sections and profile.foundations.shipped: paths["data/foundations"] = root / "data" / "foundations"
-    if "world" in header.sections and profile.world.dataset != "drawn": paths[profile.world.dataset] = data_dir() / profile.world.dataset
+    paths, world = {name: repo_root() / name for name in header.data}, profile.world
+    if "foundations" in header.sections and profile.foundations.shipped:
+        paths["data/foundations"] = repo_root() / "data" / "foundations"
+    if "world" in header.sections and world.dataset != "drawn": paths[world.dataset] = data_dir() / world.dataset
     return {name: fingerprint(path) for name, path in paths.items()}
 
-# %% ../nbs/03_keys.ipynb #0bbe0efd
+# %% ../nbs/03_keys.ipynb #af9c70dd
 @dataclass(frozen=True, eq=False)
 class Node:
     "A report with the values of its parameters."
@@ -195,41 +207,55 @@ class Node:
     package: Path     # folder of the package
 
     @property
-    def name(self): return self.header.report + (f" seed={self.parameters['seed']}" if "seed" in self.parameters else "")
+    def profile(self): return self.parameters["profile"]
+
+    @property
+    def seed(self): return self.parameters.get("seed")
+
+    @property
+    def name(self): return self.header.report + (f" seed={self.seed}" if self.seed is not None else "")
 
     @property
     def folder(self):
         "Where its outputs lie, relative to the repository."
-        scale = "full" if self.parameters.get("full") else "core"
-        folder = Path("outputs", "runs", self.parameters["profile"], scale, self.header.report)
-        return folder / f"seed={self.parameters['seed']}" if "seed" in self.parameters else folder
-
-    def parts(self, *without):
-        "All that the key is made of, parameters named in `without` left out."
-        sections = load_profile(self.parameters["profile"], self.header.sections).as_dict()
-        return {"report": [self.header.report, self.header.code], "chapters": chapters_of(self.header.modules, self.package), "profile": sections,
-                "parameters": {k: v for k, v in self.parameters.items() if k not in without},
-                "data": data_of(self.header, load_profile(self.parameters["profile"])), "after": {n.name: n.key(*without) for n in self.after}}
-
-    def key(self, *without): return digest(self.parts(*without))
+        folder = Path("outputs", "runs", self.profile, "full" if self.parameters.get("full") else "core", self.header.report)
+        return folder / f"seed={self.seed}" if self.seed is not None else folder
 
     @property
     def stamp(self): return self.folder / f"{self.key()}.done"
 
-    def command(self):
-        "The line that makes it."
-        words = ["unifashion reproduce", self.header.report, "--profile", self.parameters["profile"]] + ["--full"] * bool(self.parameters.get("full"))
-        return " ".join(words + [f"--seeds {self.parameters['seed']}"] * ("seed" in self.parameters))
+    def parts(self, *without):
+        "All that the key is made of, parameters named in `without` left out."
+        header, profile = self.header, load_profile(self.profile)
+        return {"report": [header.report, header.code], "chapters": chapters_of(header.modules, self.package),
+                "profile": load_profile(self.profile, header.sections).as_dict(),
+                "parameters": {k: v for k, v in self.parameters.items() if k not in without},
+                "data": data_of(header, profile), "after": {node.name: node.key(*without) for node in self.after}}
 
-# %% ../nbs/03_keys.ipynb #3980bac2
+    def key(self, *without):
+        "Digest of `parts`, as they were when it was first asked for."
+        kept = self.__dict__.setdefault("_keys", {})
+        if without not in kept: kept[without] = digest(self.parts(*without))
+        return kept[without]
+
+# %% ../nbs/03_keys.ipynb #f7ad0c1b
+def command(
+    node,  # of a plan
+) -> str:
+    "The command line that makes a node."
+    words = ["unifashion reproduce", node.header.report, "--profile", node.profile]
+    words += ["--full"] * bool(node.parameters.get("full")) + [f"--seeds {node.seed}"] * (node.seed is not None)
+    return " ".join(words)
+
+# %% ../nbs/03_keys.ipynb #89695698
 def seed_list(
     seeds,       # '0 1 2', a number, a list, or None for the default
     full=False,  # the full run has three seeds
 ) -> list:
     "Seeds as a list of integers; raises `ValueError` for anything else."
     if seeds is None or seeds == "": return [0, 1, 2] if full else [0]
-    words = seeds.replace(",", " ").split() if isinstance(seeds, str) else [seeds] if isinstance(seeds, int) else list(seeds)
-    try: return [int(word) for word in words]
+    words = [seeds] if isinstance(seeds, int) else seeds.split() if isinstance(seeds, str) else seeds
+    try: return list(dict.fromkeys(int(word) for word in words))
     except ValueError: raise ValueError(f"seeds are integers, as in \"0 1 2\"; here: {seeds!r}") from None
 
 
@@ -243,21 +269,46 @@ def plan(
 ) -> list:  # of Node, each after those it follows
     "The nodes of a run in order. Raises `ValueError` for an unknown profile, report or circle."
     load_profile(profile)
-    files, headers, seeds, nodes = report_files(folder), {}, seed_list(seeds, full), {}
+    files, seeds = report_files(folder), seed_list(seeds, full)
+    given = {"profile": profile, "full": bool(full), "seeds": " ".join(map(str, seeds))}
+    header = functools.lru_cache(maxsize=None)(lambda report: read_header(files[report], package))
+    nodes = {}
 
     def add(report, seed, path=()):
-        if report not in files: raise ValueError(f"unknown report {report!r}{f', which {path[-1]} follows' if path else ''}; there are {', '.join(files)}")
+        if report not in files:
+            raise ValueError(f"unknown report {report!r}{' in ' + path[-1] if path else ''}; there are {', '.join(files)}")
         if report in path: raise ValueError(f"reports follow each other in a circle: {' -> '.join((*path, report))}")
-        header = headers[report] = headers.get(report) or read_header(files[report], package)
-        seed = seed if "seed" in header.parameters else None
-        if (report, seed) in nodes: return nodes[report, seed]
-        values = {"profile": profile, "full": bool(full), "seed": seed, "seeds": " ".join(map(str, seeds))}
-        wanted = [seed] if seed is not None else seeds
-        after = dict.fromkeys(add(name, s, (*path, report)) for name in header.after for s in wanted)
-        values = {k: values.get(k, default) for k, default in header.parameters.items()}
-        nodes[report, seed] = Node(header, values, tuple(after), Path(package or repo_root() / "unifashion"))
-        return nodes[report, seed]
+        has_seed = "seed" in header(report).parameters
+        name = (report, seed if has_seed else None)
+        if name not in nodes:
+            after = [add(up, s, (*path, report)) for up in header(report).after for s in ([seed] if has_seed else seeds)]
+            values = {k: (given | {"seed": seed}).get(k, default) for k, default in header(report).parameters.items()}
+            nodes[name] = Node(header(report), values, tuple(dict.fromkeys(after)), Path(package or repo_root() / "unifashion"))
+        return nodes[name]
 
     for report in only or files:
         for seed in seeds: add(report, seed)
     return list(nodes.values())
+
+# %% ../nbs/03_keys.ipynb #e46772bd
+def draw_plan(
+    nodes,        # from `plan`
+    width=1.9,    # inches of a column
+):  # picture
+    "Boxes in columns by depth, arrows from each report to what reads it."
+    from unifashion.show import PALETTE, canvas  # matplotlib, which keys do not need
+    depth, place, size = {}, {}, dict(train=PALETTE["ours"], table=PALETTE["baseline"], figure=PALETTE["gold"])
+    for node in nodes:
+        depth[node] = 1 + max((depth[up] for up in node.after), default=-1)
+        place[node] = depth[node] * width, -0.5 * list(depth.values()).count(depth[node])
+    rows = max(list(depth.values()).count(d) for d in set(depth.values()))
+    figure, axes = canvas(width=width * (1 + max(depth.values())), height=0.3 + 0.5 * rows)
+    for node, (x, y) in place.items():
+        color = size.get(node.header.report.split("_")[0].rstrip("0123456789"), PALETTE["chance"])
+        axes.text(x, y, node.name.replace(" ", "\n"), size=7, va="center", bbox=dict(boxstyle="round", facecolor="white", edgecolor=color))
+        for up in node.after:
+            start = place[up][0] + 0.75 * width, place[up][1]
+            axes.annotate("", xy=(x - 0.08, y), xytext=start, arrowprops=dict(arrowstyle="->", color=color))
+    axes.set(xlim=(-0.1, width * (1 + max(depth.values()))), ylim=(-0.5 * rows - 0.3, -0.2))
+    axes.axis("off")
+    return figure

@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'STATES', 'HELD', 'PUBLISHED', 'atomic_write', 'write_json', 'table_csv', 'save_arrays', 'load_arrays',
            'git_state', 'peak_memory', 'versions', 'processor', 'hold', 'let_go', 'Run', 'clear', 'begin', 'publish']
 
-# %% ../nbs/03a_runs.ipynb #773365fa
+# %% ../nbs/03a_runs.ipynb #3b29d74c
 import configparser, csv, importlib.metadata, io, json, os, platform, re, shutil, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +18,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import cache_dir, digest, fp32_probe, load_profile, plain, repo_root
-from .keys import code_hash, plan
+from .keys import code_hash, command, plan  # code_hash: for whoever imports from here
 
 # %% ../nbs/03a_runs.ipynb #b5620db6
 def atomic_write(
@@ -47,7 +47,7 @@ def write_json(
     "Write JSON atomically, keys in the order given."
     return atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
-# %% ../nbs/03a_runs.ipynb #2c3d683d
+# %% ../nbs/03a_runs.ipynb #d4f207c8
 COLUMNS = ("paper", "table", "row", "protocol", "metric", "signature", "value", "low", "high", "n", "seeds", "reported", "status")
 STATES = ("reproduced", "differs", "not comparable", "not run")
 
@@ -58,13 +58,15 @@ def table_csv(
     "Rows in long form. Raises `ValueError` for a row without metric or with an unknown status."
     rows = [dict(row) for row in rows]
     for i, row in enumerate(rows):
-        if row.get("status") not in STATES: raise ValueError(f"row {i} ({row.get('row')}): status {row.get('status')!r}; choose one of {', '.join(STATES)}")
-        if not row.get("metric"): raise ValueError(f"row {i} ({row.get('row')}) names no metric")
+        where = f"row {i} ({row.get('row')})"
+        if row.get("status") not in STATES: raise ValueError(f"{where}: status {row.get('status')!r}; choose one of {', '.join(STATES)}")
+        if not row.get("metric"): raise ValueError(f"{where} names no metric")
     names = [*COLUMNS, *dict.fromkeys(k for row in rows for k in row if k not in COLUMNS)]
     file = io.StringIO()
     writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else repr(float(v)) if isinstance(v, (float, np.floating)) else v for k, v in row.items()} for row in rows)
+    exact = lambda v: "" if v is None else repr(float(v)) if isinstance(v, (float, np.floating)) else v
+    writer.writerows({k: exact(v) for k, v in row.items()} for row in rows)
     return file.getvalue()
 
 
@@ -90,7 +92,7 @@ def load_arrays(
         arrays = {k: file.get_tensor(k) for k in file.keys()}
     return {k: np.array(json.loads(v.tobytes())) if k in strings else v for k, v in arrays.items()}
 
-# %% ../nbs/03a_runs.ipynb #cfad77aa
+# %% ../nbs/03a_runs.ipynb #64d78c46
 def git_state(
     root,  # of the repository
 ) -> tuple:  # (commit or None, whether what makes results differs from it)
@@ -98,7 +100,8 @@ def git_state(
     def git(*words):
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
-    try: return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "nbs", "unifashion", "data", "Snakefile"))
+    watched = "nbs", "unifashion", "data", "Snakefile", "environment.yml"
+    try: return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *watched))
     except FileNotFoundError: return None, False  # a machine without git
 
 
@@ -107,7 +110,8 @@ def peak_memory() -> float:  # MiB
     try: import resource
     except ImportError: return 0.0  # Windows
     unit = 1 if sys.platform == "darwin" else 1 << 10  # bytes
-    return round(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / (1 << 20), 1)
+    held = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(held) * unit / (1 << 20), 1)
 
 
 def versions() -> dict:
@@ -160,17 +164,17 @@ def let_go(
     file = HELD.pop(Path(path).resolve(), None)
     if file: file.close()
 
-# %% ../nbs/03a_runs.ipynb #950bb853
+# %% ../nbs/03a_runs.ipynb #c82ce135
 class Run:
     "A report in progress: its settings, its folder, its inputs and its record."
     def __init__(self,
         node,     # from `plan`
         profile,  # the sections that the report names
     ):
-        self.node, self.profile, self.key = node, profile, node.key()
+        self.node, self.profile, self.parts, self.key = node, profile, node.parts(), node.key()
         self.folder, self.parameters = repo_root() / node.folder, node.parameters
-        self.seed, self.full = node.parameters.get("seed"), bool(node.parameters.get("full"))
-        self.seeds = [self.seed] if self.seed is not None else [int(s) for s in node.parameters.get("seeds", "").split()]
+        self.seed, self.full = node.seed, bool(node.parameters.get("full"))
+        self.seeds = [node.seed] if node.seed is not None else [int(s) for s in node.parameters.get("seeds", "").split()]
         self.stages, self.inputs, self.facts = {}, {}, {}
         self.started, self.clock, self.speed = datetime.now(timezone.utc), time.perf_counter(), round(fp32_probe(), 1)
 
@@ -188,7 +192,7 @@ def clear(
         if path.name == "running.ipynb" or path.name.startswith(("seed=", ".")): continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-# %% ../nbs/03a_runs.ipynb #0760b182
+# %% ../nbs/03a_runs.ipynb #0ef9c34d
 def begin(
     report,         # its name, a literal
     *, sections,    # profile sections that it reads, literals
@@ -198,18 +202,20 @@ def begin(
     **parameters,   # every parameter of the parameters cell, handed on
 ) -> Run:
     "Open a report. Raises `ValueError` where the call and the notebook's header differ."
-    nodes = plan(parameters.get("profile"), parameters.get("full", False), parameters.get("seeds", parameters.get("seed")), (report,), folder)
-    node = nodes[-1]
+    seeds = parameters.get("seeds", parameters.get("seed"))
+    node = plan(parameters.get("profile"), parameters.get("full", False), seeds, (report,), folder)[-1]
     header, given = node.header, (tuple(sections), tuple(after), tuple(data))
-    if given != (header.sections, header.after, header.data): raise ValueError(f"{header.notebook.name}: save the notebook; its header differs from this call")
-    if set(parameters) != set(header.parameters): raise ValueError(f"{header.notebook.name}: begin() takes each of its parameters: {', '.join(header.parameters)}")
+    if given != (header.sections, header.after, header.data):
+        raise ValueError(f"{header.notebook.name}: save the notebook; its header differs from this call")
+    if set(parameters) != set(header.parameters):
+        raise ValueError(f"{header.notebook.name}: begin() takes each of its parameters: {', '.join(header.parameters)}")
     run = Run(replace(node, parameters=node.parameters | parameters), load_profile(parameters["profile"], sections))
     hold(run.folder.parent / f".{run.folder.name}.lock", node.name)
     clear(run.folder)
     print(run)
     return run
 
-# %% ../nbs/03a_runs.ipynb #02d5a724
+# %% ../nbs/03a_runs.ipynb #757b29a2
 @patch
 @contextmanager
 def stage(self: Run,
@@ -242,9 +248,11 @@ def input(self: Run,
     nodes = [n for n in nodes if n.parameters.get("seed") in (seed, None)]
     if not nodes: raise ValueError(f"{self.node.name} asks for seed {seed} of {report}; its own seeds are {self.seeds}")
     node, folder = nodes[0], repo_root() / nodes[0].folder
-    if not (folder / "run.json").exists(): raise FileNotFoundError(f"{self.node.name} needs the outputs of {node.name}; make them with: {node.command()}")
+    if not (folder / "run.json").exists():
+        raise FileNotFoundError(f"{self.node.name} needs the outputs of {node.name}; make them with: {command(node)}")
     made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if made["key"] != node.key(): print(f"warning: the outputs of {node.name} come from other code or settings; renew them with: {node.command()}")
+    if made["key"] != node.key():
+        print(f"warning: the outputs of {node.name} come from other code or settings; renew them with: {command(node)}")
     self.inputs[node.name] = {"key": made["key"], "outputs": digest(made["outputs"])}
     return folder
 
@@ -293,28 +301,27 @@ def arrays(self: Run,
     "Write arrays that other reports read with `load_arrays`."
     return save_arrays(self.folder / f"{name}.safetensors", values)
 
-# %% ../nbs/03a_runs.ipynb #4305a38f
+# %% ../nbs/03a_runs.ipynb #089512e8
 @patch
 def finish(self: Run) -> dict:  # the record
     "Write run.json: what was run, on what, for how long, from what, to what."
-    notebook, root = self.node.header.notebook, repo_root()
-    commit, dirty = git_state(root)
-    parts = self.node.parts()
-    outputs = {p.relative_to(self.folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in sorted(self.folder.rglob("*"))
-               if p.is_file() and not p.name.startswith(".") and p.suffix not in (".ipynb", ".done")}
-    record = {"report": self.node.header.report, "notebook": notebook.name, "notebook_sha256": sha256(notebook.read_bytes()).hexdigest(), "key": self.key,
-              "parameters": self.parameters, "profile": parts["profile"], "commit": commit, "dirty": dirty, "python": platform.python_version(),
-              "packages": versions(), "system": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "fp32_gflops": self.speed,
-              "device": "cpu", "dtype": "float32", "threads": parts["profile"].get("machine", {}).get("threads")} | self.facts
-    record |= {"started": self.started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - self.clock, 3), "stages": self.stages,
-               "peak_memory_mib": peak_memory(), "code": parts["chapters"], "data": {k: digest(v) for k, v in parts["data"].items()},
-               "inputs": self.inputs, "outputs": outputs}
+    notebook, (commit, dirty) = self.node.header.notebook, git_state(repo_root())
+    files = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and p.name[0] != "." and p.suffix not in (".ipynb", ".done")]
+    record = {"report": self.node.header.report, "notebook": notebook.name, "notebook_sha256": sha256(notebook.read_bytes()).hexdigest(),
+              "key": self.key, "parameters": self.parameters, "profile": self.parts["profile"], "commit": commit, "dirty": dirty,
+              "python": platform.python_version(), "packages": versions(), "system": platform.platform(), "cpu": processor(),
+              "cores": os.cpu_count(), "fp32_gflops": self.speed, "device": "cpu", "dtype": "float32",
+              "threads": self.parts["profile"].get("machine", {}).get("threads")} | self.facts
+    record |= {"started": self.started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - self.clock, 3),
+               "stages": self.stages, "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
+               "data": {name: digest(found) for name, found in self.parts["data"].items()}, "inputs": self.inputs,
+               "outputs": {p.relative_to(self.folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in files}}
     write_json(self.folder / "run.json", record)
     let_go(self.folder.parent / f".{self.folder.name}.lock")
     print(f"finished in {record['seconds']:.1f} s, at most {record['peak_memory_mib']:.0f} MiB")
     return record
 
-# %% ../nbs/03a_runs.ipynb #6eaa1b70
+# %% ../nbs/03a_runs.ipynb #75e30d58
 PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}  # pattern -> most KiB
 
 
@@ -325,11 +332,13 @@ def publish(
     root = repo_root()
     source, parts = root / node.folder, node.folder.parts
     target = Path("outputs", "published", parts[2], *parts[4:])
-    if not (root / node.stamp).exists(): raise FileNotFoundError(f"{node.name} is not finished; finish it with: {node.command()}")
+    if not (root / node.stamp).exists():
+        raise FileNotFoundError(f"{node.name} is not finished; finish it with: {command(node)}")
     files = [f for pattern in PUBLISHED for f in sorted(source.glob(pattern))]
     for file in files:
         limit = next(kib for pattern, kib in PUBLISHED.items() if file.match(pattern))
-        if file.stat().st_size > limit << 10: raise ValueError(f"{node.name}: {file.name} weighs {file.stat().st_size >> 10} KiB, over {limit}; not published")
+        if file.stat().st_size > limit << 10:
+            raise ValueError(f"{node.name}: {file.name} weighs {file.stat().st_size >> 10} KiB, over {limit}; nothing is published")
     for old in (root / target).glob("*.*"): old.unlink()
     for file in files: atomic_write(root / target / file.name, file.read_bytes())
     return target
