@@ -7,7 +7,7 @@ __all__ = ['PAPER', 'INK', 'FAINT', 'PALETTE', 'ATTEMPTS', 'style', 'png_bytes',
            'text_width', 'wrap_text', 'resized', 'page_columns', 'grid', 'show', 'interval_bars', 'band', 'cell_text',
            'table_markdown', 'beside_reported']
 
-# %% ../nbs/01_show.ipynb #b361354f
+# %% ../nbs/01_show.ipynb #98a3c906
 import functools, io, math, os
 from pathlib import Path
 import matplotlib
@@ -15,26 +15,28 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-# %% ../nbs/01_show.ipynb #d955b774
+# %% ../nbs/01_show.ipynb #31a0b084
 PAPER, INK, FAINT = "#fbfaf7", "#33383d", "#d9d6cf"
-PALETTE = {"ours": "#2a7f86", "baseline": "#c8603d", "reported": "#7b5a82", "chance": "#9aa0a5", "gold": "#d9a441", "leaf": "#7f9f6f"}
+PALETTE = {"ours": "#2a7f86", "baseline": "#c8603d", "reported": "#7b5a82",
+           "chance": "#9aa0a5", "gold": "#d9a441", "leaf": "#7f9f6f"}
 
-# %% ../nbs/01_show.ipynb #2cd908a3
+# %% ../nbs/01_show.ipynb #de325a1b
 def style() -> None:
     "Apply the house style to matplotlib's settings; `canvas` calls it, so chapters seldom need to."
     matplotlib.rcParams.update({
-        "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
-        "figure.facecolor": PAPER, "figure.dpi": 100, "savefig.dpi": 100, "axes.facecolor": PAPER, "axes.edgecolor": "#8d9196",
-        "axes.labelcolor": INK, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titlepad": 9,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+        "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "figure.facecolor": PAPER, "figure.dpi": 100,
+        "savefig.dpi": 100, "axes.facecolor": PAPER, "axes.edgecolor": "#8d9196", "axes.labelcolor": INK,
+        "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titlepad": 9, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
         "axes.prop_cycle": matplotlib.cycler(color=list(PALETTE.values())), "grid.color": FAINT, "grid.linewidth": 0.7,
-        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.major.size": 0, "ytick.major.size": 0,
-        "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8, "image.cmap": "gray"})
+        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.major.size": 0,
+        "ytick.major.size": 0, "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8})
 
-# %% ../nbs/01_show.ipynb #598a9c37
+# %% ../nbs/01_show.ipynb #ccef0f08
 def png_bytes(figure: Figure,  # any matplotlib figure
               colors: int = 256,  # palette entries; 0 keeps full colour
               scale: float = 1.0,  # resize factor, <= 1
@@ -42,7 +44,7 @@ def png_bytes(figure: Figure,  # any matplotlib figure
     "The figure as a PNG without metadata: equal figures give equal bytes."
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    figure.set_layout_engine("none")  # settled by the first drawing: a second layout pass would move axes by a fraction of a pixel
+    figure.set_layout_engine("none")  # settled now: a second layout pass would move axes by a fraction of a pixel
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if scale < 1: image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     if colors: image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -72,8 +74,8 @@ def canvas(rows: int = 1,  # panels downwards
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
     return figure, figure.subplots(rows, columns, **options)
 
-# %% ../nbs/01_show.ipynb #2766c6e1
-ATTEMPTS = [(256, 1.0), (128, 1.0), (64, 1.0), (48, 0.85), (48, 0.7), (32, 0.6), (32, 0.5)]  # (colours, scale), best first
+# %% ../nbs/01_show.ipynb #b370f4e3
+ATTEMPTS = [(256, 1.0), (128, 1.0), (64, 1.0), (48, 0.85), (48, 0.7), (32, 0.6), (32, 0.5)]  # (colours, scale)
 
 def save_figure(figure: Figure,  # what to write
                 path: str | Path,  # a `.png` file; its folder is made
@@ -85,7 +87,7 @@ def save_figure(figure: Figure,  # what to write
     for colors, scale in ATTEMPTS:
         data = png_bytes(figure, colors, scale)
         if len(data) <= max_kib * 1024: break
-    else: raise ValueError(f"{path.name}: {len(data) / 1024:.0f} KiB at half size, over {max_kib:g}; show fewer or smaller images")
+    else: raise ValueError(f"{path.name}: {len(data) / 1024:.0f} KiB at half size, over {max_kib:g}; show fewer images")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
@@ -108,14 +110,15 @@ def as_bytes(image,  # (h, w) or (h, w, 1|3|4): uint8, bool, or float in [0, 1];
     if array.ndim == 2 or array.shape[2] == 1: array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return array[:, :, :3]
 
-# %% ../nbs/01_show.ipynb #acfaa9fa
+# %% ../nbs/01_show.ipynb #950a2327
 @functools.lru_cache(maxsize=20_000)
 def text_width(text: str,  # one line
                size: float = 8,  # points
                dpi: float = 100,
               ) -> float:  # pixels
     "Width of a line of text in the house font."
-    return text_to_path.get_text_width_height_descent(text, FontProperties(family="DejaVu Sans", size=size), False)[0] * dpi / 72
+    font = FontProperties(family="DejaVu Sans", size=size)
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] * dpi / 72
 
 # %% ../nbs/01_show.ipynb #b356b5c5
 def wrap_text(text: str,  # may hold line breaks of its own
@@ -137,19 +140,20 @@ def wrap_text(text: str,  # may hold line breaks of its own
         lines.append(line)
     return lines
 
-# %% ../nbs/01_show.ipynb #4bf14b3e
+# %% ../nbs/01_show.ipynb #48fce4d0
 def resized(image: np.ndarray, scale: float) -> np.ndarray:
     "An (h, w, 3) uint8 image, `scale` times as large; whole factors keep pixels sharp."
     if scale == 1: return image
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     sharp = scale > 1 and float(scale).is_integer() and max(image.shape[:2]) < 64
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS))
+    method = Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize(size, method))
 
 def page_columns(count: int, width: int, page: int = 910) -> int:
     "How many of `count` cells of `width` pixels fit a page."
     return min(count, max(1, page // width))
 
-# %% ../nbs/01_show.ipynb #3e92a73c
+# %% ../nbs/01_show.ipynb #18fbf0e5
 def grid(images,  # sequence of images, each as `as_bytes` takes it; sizes may differ
          titles=None,  # one string an image, wrapped under it ('' = none)
          columns: int | None = None,  # images a row; by default as many as fit a page
@@ -163,16 +167,18 @@ def grid(images,  # sequence of images, each as `as_bytes` takes it; sizes may d
     images = [as_bytes(image) for image in images]
     if not images: raise ValueError("grid: no images to show")
     for name, given in (("titles", titles), ("frames", frames)):
-        if given is not None and len(given) != len(images): raise ValueError(f"grid: {len(images)} images but {len(given)} {name}")
+        if given is not None and len(given) != len(images):
+            raise ValueError(f"grid: {len(images)} images but {len(given)} {name}")
     if scale is None:
         across = columns or min(len(images), 8)
         scale = min(2.0, max(0.25, (900 / across - gap) / max(image.shape[1] for image in images) // 0.25 * 0.25))
     images = [resized(image, scale) for image in images]
     cell = max(image.shape[1] for image in images)
     texts = [wrap_text(text, cell + gap / 2, size) if text else [] for text in (titles or [""] * len(images))]
-    return _paint(images, texts, frames or [None] * len(images), columns or page_columns(len(images), cell + gap), cell, title, size, gap)
+    columns = columns or page_columns(len(images), cell + gap)
+    return _paint(images, texts, frames or [None] * len(images), columns, cell, title, size, gap)
 
-# %% ../nbs/01_show.ipynb #af4c4b9d
+# %% ../nbs/01_show.ipynb #b966089a
 def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
     "Place every image and its lines of text at whole pixels of one axes."
     line, head = size * 100 / 72 * 1.25, 26 if title else 0  # pixels
@@ -189,16 +195,17 @@ def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
             h, w = images[i].shape[:2]
             left = gap + place * (cell + gap) + (cell - w) // 2
             page[top:top + h, left:left + w] = images[i]
-            if frames[i]: axes.add_patch(matplotlib.patches.Rectangle((left, top), w, h, fill=False, color=frames[i], linewidth=2.5))
-            for n, text in enumerate(texts[i]): axes.text(left + w / 2, top + h + line * (n + 0.95) + 2, text, size=size, ha="center")
+            if frames[i]: axes.add_patch(Rectangle((left, top), w, h, fill=False, color=frames[i], linewidth=2.5))
+            for n, text in enumerate(texts[i], 1):
+                axes.text(left + w / 2, top + h + line * n + 1, text, size=size, ha="center", parse_math=False)
         top += tall + gap
     axes.imshow(page, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.grid(False)
-    if title: axes.text(gap, gap, title, size=10, va="top", weight="bold")
+    if title: axes.text(gap, gap, title, size=10, va="top", weight="bold", parse_math=False)
     return figure
 
-# %% ../nbs/01_show.ipynb #961addea
+# %% ../nbs/01_show.ipynb #c8059c40
 def show(images,  # one image or a sequence of them
          captions="",  # one string, or one an image
          width: int = 180,  # pixels of a text column
@@ -212,9 +219,10 @@ def show(images,  # one image or a sequence of them
     widest = max(width, max(image.shape[1] for image in images))
     texts = [wrap_text(caption, widest, 8) for caption in captions]
     if len(texts) != len(images): raise ValueError(f"show: {len(images)} images but {len(texts)} captions")
-    return _paint(images, texts, [None] * len(images), columns or page_columns(len(images), widest + 14), widest, title, 8, 14)
+    columns = columns or page_columns(len(images), widest + 14)
+    return _paint(images, texts, [None] * len(images), columns, widest, title, 8, 14)
 
-# %% ../nbs/01_show.ipynb #fcaa5977
+# %% ../nbs/01_show.ipynb #b1c1c10f
 def interval_bars(rows,  # dicts: row, value, low, high (percent or None); optional reported, color
                   label: str = "",  # what the values are, with the unit
                   title: str = "",
@@ -224,14 +232,15 @@ def interval_bars(rows,  # dicts: row, value, low, high (percent or None); optio
     rows = list(rows)
     figure, axes = canvas(width=width, height=0.75 + 0.3 * len(rows))
     for y, row in enumerate(rows):
-        color, value = row.get("color") or PALETTE["ours"], row.get("value")
+        color, value, reported = row.get("color") or PALETTE["ours"], row.get("value"), row.get("reported")
         if value is not None:
             axes.barh(y, value, height=0.55, color=color, alpha=0.28)
-            axes.plot([v if v is not None else value for v in (row.get("low"), row.get("high"))], [y, y], color=color, linewidth=2.2)
+            if row.get("low") is not None: axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2)
             axes.plot(value, y, "o", color=color, markersize=5)
-        if row.get("reported") is not None: axes.plot(row["reported"], y, "D", markersize=6, markerfacecolor="none", color=PALETTE["reported"])
-        if value is None and row.get("reported") is None: axes.text(0, y, " not run", va="center", size=8, color="#8d9196")
-    axes.set(yticks=range(len(rows)), yticklabels=[row["row"] for row in rows], ylim=(len(rows) - 0.4, -0.6), xlim=(0, None), xlabel=label, title=title)
+        if reported is not None: axes.plot(reported, y, "D", markerfacecolor="none", color=PALETTE["reported"])
+        if value is None and reported is None: axes.text(0, y, " not run", va="center", size=8, color="#8d9196")
+    axes.set(yticks=range(len(rows)), yticklabels=[row["row"] for row in rows], ylim=(len(rows) - 0.4, -0.6),
+             xlim=(0, None), xlabel=label, title=title)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
     return figure
@@ -268,10 +277,9 @@ def table_markdown(rows,  # list of dicts
     lines += [[cell_text(row.get(key), digits) for key in headings] for row in rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
-# %% ../nbs/01_show.ipynb #13b45157
+# %% ../nbs/01_show.ipynb #11f6973f
 def _measured(row: dict, digits: int) -> str:
     "A measured cell: the value, its interval in small print."
-    if row.get("value") is None: return ""
     text = cell_text(float(row["value"]), digits)
     if row.get("low") is None or row.get("high") is None: return text
     return f"{text}<br><sub>{row['low']:.{digits}f} – {row['high']:.{digits}f}</sub>"
@@ -280,7 +288,7 @@ def _line(name: str, source: str, cells: dict, status: str) -> dict:
     "One line of the wide table."
     return {"system": name, "from": source, **cells, "status": status}
 
-# %% ../nbs/01_show.ipynb #4e8795bc
+# %% ../nbs/01_show.ipynb #45294f2b
 def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, reported, status (percent; None = absent)
                     metrics=None,  # {metric: heading} in order; default: as they come
                     here: str = "here",  # what the column 'from' says of our own rows: the profile and its data
@@ -292,8 +300,9 @@ def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, rep
     lines = []
     for name in dict.fromkeys(row["row"] for row in rows):
         cells = {row["metric"]: row for row in rows if row["row"] == name}
-        reported = {m: f"*{cells[m]['reported']:.{digits}f}*" for m in metrics if m in cells and cells[m].get("reported") is not None}
-        measured = {m: _measured(cells[m], digits) for m in metrics if m in cells and cells[m].get("value") is not None}
+        known = lambda key: [m for m in metrics if cells.get(m, {}).get(key) is not None]
+        reported = {m: f"*{cells[m]['reported']:.{digits}f}*" for m in known("reported")}
+        measured = {m: _measured(cells[m], digits) for m in known("value")}
         states = list(dict.fromkeys(row["status"] for row in cells.values() if row.get("status")))
         if reported: lines.append(_line(name, "*paper*", reported, "" if measured else ", ".join(states)))
         if measured: lines.append(_line(name, here, measured, ", ".join(states)))
