@@ -290,25 +290,28 @@ def plan(
         for seed in seeds: add(report, seed)
     return list(nodes.values())
 
-# %% ../nbs/03_keys.ipynb #e46772bd
+# %% ../nbs/03_keys.ipynb #0f3138e2
 def draw_plan(
     nodes,        # from `plan`
     width=1.9,    # inches of a column
 ):  # picture
     "Boxes in columns by depth, arrows from each report to what reads it."
     from unifashion.show import PALETTE, canvas  # matplotlib, which keys do not need
-    depth, place, size = {}, {}, dict(train=PALETTE["ours"], table=PALETTE["baseline"], figure=PALETTE["gold"])
+    colors = {"train": PALETTE["ours"], "figure": PALETTE["gold"]}  # by the first word of the name; tables and others:
+    depth, boxes = {}, {}
+    for node in nodes: depth[node] = 1 + max((depth[up] for up in node.after), default=-1)
+    columns = [[node for node in nodes if depth[node] == d] for d in range(1 + max(depth.values()))]
+    rows = max(map(len, columns))
+    figure, axes = canvas(width=width * len(columns), height=0.3 + 0.55 * rows)
     for node in nodes:
-        depth[node] = 1 + max((depth[up] for up in node.after), default=-1)
-        place[node] = depth[node] * width, -0.5 * list(depth.values()).count(depth[node])
-    rows = max(list(depth.values()).count(d) for d in set(depth.values()))
-    figure, axes = canvas(width=width * (1 + max(depth.values())), height=0.3 + 0.5 * rows)
-    for node, (x, y) in place.items():
-        color = size.get(node.header.report.split("_")[0].rstrip("0123456789"), PALETTE["chance"])
-        axes.text(x, y, node.name.replace(" ", "\n"), size=7, va="center", bbox=dict(boxstyle="round", facecolor="white", edgecolor=color))
+        column = columns[depth[node]]
+        x, y = depth[node] * width, -0.55 * (column.index(node) + (rows - len(column)) / 2)
+        color = colors.get(node.header.report.split("_")[0], PALETTE["baseline"])
+        box = dict(boxstyle="round", facecolor="white", edgecolor=color)
+        boxes[node] = axes.text(x, y, "\n".join(node.name.replace("_", " ", 1).split(" ", 1)), size=7, ha="center", va="center", bbox=box)
         for up in node.after:
-            start = place[up][0] + 0.75 * width, place[up][1]
-            axes.annotate("", xy=(x - 0.08, y), xytext=start, arrowprops=dict(arrowstyle="->", color=color))
-    axes.set(xlim=(-0.1, width * (1 + max(depth.values()))), ylim=(-0.5 * rows - 0.3, -0.2))
+            ends = dict(patchA=boxes[up].get_bbox_patch(), patchB=boxes[node].get_bbox_patch(), shrinkA=0, shrinkB=0)
+            axes.annotate("", xy=(x, y), xytext=boxes[up].get_position(), arrowprops=dict(arrowstyle="->", color=color, **ends))
+    axes.set(xlim=(-width / 2, width * (len(columns) - 0.5)), ylim=(-0.55 * rows + 0.2, 0.35))
     axes.axis("off")
     return figure
