@@ -247,7 +247,7 @@ def command(
     words += ["--full"] * bool(node.parameters.get("full")) + [f"--seeds {node.seed}"] * (node.seed is not None)
     return " ".join(words)
 
-# %% ../nbs/03_keys.ipynb #89695698
+# %% ../nbs/03_keys.ipynb #b92dd5ab
 def seed_list(
     seeds,       # '0 1 2', a number, a list, or None for the default
     full=False,  # the full run has three seeds
@@ -282,6 +282,8 @@ def plan(
         name = (report, seed if has_seed else None)
         if name not in nodes:
             after = [add(up, s, (*path, report)) for up in header(report).after for s in ([seed] if has_seed else seeds)]
+            if has_seed and any("seeds" in up.parameters for up in after):
+                raise ValueError(f"{report} has one seed and follows a report of all seeds")
             values = {k: (given | {"seed": seed}).get(k, default) for k, default in header(report).parameters.items()}
             nodes[name] = Node(header(report), values, tuple(dict.fromkeys(after)), Path(package or repo_root() / "unifashion"))
         return nodes[name]
@@ -290,7 +292,7 @@ def plan(
         for seed in seeds: add(report, seed)
     return list(nodes.values())
 
-# %% ../nbs/03_keys.ipynb #0f3138e2
+# %% ../nbs/03_keys.ipynb #931e31d1
 def draw_plan(
     nodes,        # from `plan`
     width=1.9,    # inches of a column
@@ -308,7 +310,7 @@ def draw_plan(
         x, y = depth[node] * width, -0.55 * (column.index(node) + (rows - len(column)) / 2)
         color = colors.get(node.header.report.split("_")[0], PALETTE["baseline"])
         box = dict(boxstyle="round", facecolor="white", edgecolor=color)
-        boxes[node] = axes.text(x, y, "\n".join(node.name.replace("_", " ", 1).split(" ", 1)), size=7, ha="center", va="center", bbox=box)
+        boxes[node] = axes.text(x, y, node.name.replace(" ", "\n"), size=7, ha="center", va="center", bbox=box)
         for up in node.after:
             ends = dict(patchA=boxes[up].get_bbox_patch(), patchB=boxes[node].get_bbox_patch(), shrinkA=0, shrinkB=0)
             axes.annotate("", xy=(x, y), xytext=boxes[up].get_position(), arrowprops=dict(arrowstyle="->", color=color, **ends))

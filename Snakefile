@@ -1,0 +1,56 @@
+# The reports as a graph: one rule a report, read from the headers in nbs/reports (nbs/03_keys.ipynb).
+# `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
+import os, shlex, sys
+
+from unifashion.core import load_profile
+from unifashion.execution import WATCHED, end_with_parent
+from unifashion.keys import plan
+
+end_with_parent()                      # the process that started this one, where it says so
+os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
+
+profile, full = str(config.get("profile", "mini")), bool(int(config.get("full", 0)))
+nodes = plan(profile, full, str(config.get("seeds", "")))
+reports = {}
+for node in nodes:
+    reports.setdefault(node.header.report, {})[str(node.seed)] = node
+
+
+def upstream(seeds):  # a key covers what it follows, so times of files decide nothing: `ancient`
+    return lambda wildcards: [ancient(str(up.stamp)) for up in seeds[wildcards.get("seed", "None")].after]
+
+
+def call(report, seeds):
+    def words(wildcards):
+        node = seeds[wildcards.get("seed", "None")]
+        given = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
+        return shlex.join([sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", given,
+                           "--key", wildcards.key, *["--full"] * full])
+    return words
+
+
+def stamp(node):
+    return str((node.folder.parent / "seed={seed}" if node.seed is not None else node.folder) / "{key}.done")
+
+
+def threads_of(node):
+    return load_profile(profile).machine.threads if "machine" in node.header.sections else 1
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    key="[0-9a-f]+",
+
+
+rule all:
+    input: [str(node.stamp) for node in nodes]
+
+
+for report, seeds in reports.items():
+    rule:
+        name: report
+        input: upstream(seeds)
+        output: stamp(next(iter(seeds.values())))
+        params: call=call(report, seeds)
+        threads: threads_of(next(iter(seeds.values())))
+        shell: "exec {params.call}"

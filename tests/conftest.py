@@ -1,0 +1,38 @@
+"""Toy repositories: this one's package and workflow around reports of a few lines."""
+import json, shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+
+
+def write_report(folder, name, *lines, sections=("world",), after=(), data=(), seeds="seeds", prose="", head=""):
+    "A report notebook of a few code cells; `seeds` is 'seed', 'seeds' or ''."
+    parameters = {"seed": "seed: int = 0\n", "seeds": 'seeds: str = "0"\n', "": ""}[seeds]
+    parameters = f'profile: str = "smoke"\n{parameters}full: bool = False'
+    given = f"{seeds}={seeds}, " if seeds else ""
+    begin = f'{head}\nfrom unifashion.runs import begin\n' \
+            f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, data={data!r})'
+    cells = [{"cell_type": "markdown", "id": f"{name}-prose", "metadata": {}, "source": f"# {name}\n{prose}"}]
+    for i, source in enumerate([parameters, begin, *lines, "run.finish();"]):
+        cells.append({"cell_type": "code", "id": f"{name}-{i}"[:64], "metadata": {"tags": ["parameters"]} if i == 0 else {},
+                      "source": source, "outputs": [], "execution_count": None})
+    path = Path(folder) / "nbs" / "reports" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}))
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    "A repository of its own: a copy of the package and the workflow, no reports yet; the working folder of the test."
+    root = tmp_path / "repository"
+    shutil.copytree(ROOT / "unifashion", root / "unifashion", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("settings.ini", "Snakefile", "environment.yml"): shutil.copy(ROOT / name, root)
+    (root / "nbs" / "reports").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.delenv("UNIFASHION_PARENT", raising=False)
+    return root
