@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/21_losses.ipynb #cf87558b
+# %% ../nbs/21_losses.ipynb #d0665ac8
 def max_over_queries(
     image_embeds: Tensor,        # (b_i, n_query, d), unit vectors
     text_embeds: Tensor,         # (b_t, d), unit vectors
@@ -21,7 +21,8 @@ def max_over_queries(
 ) -> Tensor:  # (b_i, b_t)
     "Similarity of each image, by its best query, with each text (U 3.1.1). Raises `ValueError` on other shapes."
     if image_embeds.ndim != 3 or text_embeds.ndim != 2 or image_embeds.shape[-1] != text_embeds.shape[-1]:
-        raise ValueError(f"expected (b_i, n_query, d) and (b_t, d), got {tuple(image_embeds.shape)} and {tuple(text_embeds.shape)}")
+        got = f"{tuple(image_embeds.shape)} and {tuple(text_embeds.shape)}"
+        raise ValueError(f"expected (b_i, n_query, d) and (b_t, d), got {got}")
     block = max(1, max_entries // max(1, image_embeds.shape[1] * len(text_embeds)))
     parts = [torch.einsum("iqd,td->iqt", images, text_embeds).max(dim=1).values  # (block, b_t)
              for images in image_embeds.split(block)]
@@ -89,7 +90,7 @@ def itc(
     left_out = torch.zeros_like(own) if positives is None else positives.to(logits.device) & ~own
     return (one_way(logits, left_out, smoothing) + one_way(logits.T, left_out.T, smoothing)) / 2
 
-# %% ../nbs/21_losses.ipynb #dee60b8c
+# %% ../nbs/21_losses.ipynb #efa96af8
 class Negatives(NamedTuple):
     "For each pair of a batch, the index of a wrong text for its image and of a wrong image for its text."
     texts: Tensor        # (b,) text for image i
@@ -97,7 +98,7 @@ class Negatives(NamedTuple):
     texts_kept: Tensor   # (b,) bool: False where the batch held no wrong text
     images_kept: Tensor  # (b,) bool
 
-
+# %% ../nbs/21_losses.ipynb #4900b39b
 def draw(
     logits: Tensor,     # (b, b), rows choose among columns
     forbidden: Tensor,  # (b, b) bool
@@ -110,7 +111,7 @@ def draw(
     device = weights.device if generator is None else generator.device
     return torch.multinomial(weights.to(device), 1, generator=generator).squeeze(1).to(weights.device), kept
 
-# %% ../nbs/21_losses.ipynb #e1ef8264
+# %% ../nbs/21_losses.ipynb #d66394bf
 @torch.no_grad()
 def hard_negatives(
     similarity: Tensor,                         # (b, b) image against text, as given to `itc`
@@ -118,7 +119,7 @@ def hard_negatives(
     positives: Tensor | None = None,            # (b, b) bool, from `positive_pairs`; None: the diagonal alone
     generator: torch.Generator | None = None,   # None: torch's global one, which checkpoints keep
 ) -> Negatives:
-    "A wrong text for each image (row, image to text) and a wrong image for each text (column, text to image), hard ones more often."
+    "A wrong text for each image (from its row) and a wrong image for each text (from its column), hard ones more often."
     logits = torch.nan_to_num(similarity.float() / temperature, nan=0.0, posinf=0.0, neginf=0.0)  # (b, b)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     forbidden = own if positives is None else positives.to(logits.device) | own
@@ -126,14 +127,14 @@ def hard_negatives(
     images, images_kept = draw(logits.T, forbidden.T, generator)
     return Negatives(texts, images, texts_kept, images_kept)
 
-# %% ../nbs/21_losses.ipynb #ee0eda30
+# %% ../nbs/21_losses.ipynb #648c2376
 class Pairs(NamedTuple):
     "The rows that ITM judges: pairs, then (image, wrong text), then (wrong image, text)."
     images: Tensor  # (3b,) index into the batch's images
     texts: Tensor   # (3b,) index into the batch's texts
     kept: Tensor    # (3b,) bool: False where no negative was to be had
 
-
+# %% ../nbs/21_losses.ipynb #7147cc80
 def itm_pairs(
     negatives: Negatives,
     rows: int | None = None,  # pairs of the batch to use, the first ones; None: all
@@ -145,7 +146,7 @@ def itm_pairs(
     return Pairs(torch.cat([own, own, images]), torch.cat([own, texts, own]),
                  torch.cat([torch.ones_like(texts_kept), texts_kept, images_kept]))
 
-# %% ../nbs/21_losses.ipynb #7ca6936b
+# %% ../nbs/21_losses.ipynb #2a46b34c
 def itm_labels(
     n: int,  # rows of the logits: three a pair
     device=None,
@@ -154,7 +155,7 @@ def itm_labels(
     if n % 3: raise ValueError(f"itm: rows come in threes (pairs, wrong texts, wrong images), got {n}")
     return (torch.arange(n, device=device) < n // 3).long()
 
-
+# %% ../nbs/21_losses.ipynb #041dd721
 def itm(
     logits: Tensor,               # (3b, 2): no match, match; rows as `itm_pairs` orders them
     kept: Tensor | None = None,   # (3b,) bool from `itm_pairs`; None: all
