@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .core import data_dir, digest, load_profile, repo_root
 
-# %% ../nbs/03_keys.ipynb #5f75dda9
+# %% ../nbs/03_keys.ipynb #0e68ac34
 def canonical(
     node,  # a syntax tree, a list of them, or a constant
 ):  # nested lists of strings
@@ -24,6 +24,7 @@ def canonical(
     documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node)
     fields = {k: v for k, v in ast.iter_fields(node) if v is not None and v != [] and k != "kind"}
     if documented is not None and documented is not False: fields["body"] = fields["body"][1:]
+    if isinstance(node, ast.JoinedStr): fields["values"] = [v for v in node.values if getattr(v, "value", v) != ""]  # 3.12 adds some
     return [type(node).__name__] + [[name, canonical(value)] for name, value in fields.items()]
 
 # %% ../nbs/03_keys.ipynb #dfc93740
