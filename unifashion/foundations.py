@@ -214,7 +214,7 @@ def cut_share(
     tokenizer.no_truncation()
     return float(np.mean([len(e.ids) > max_words for e in tokenizer.encode_batch(list(texts))]))
 
-# %% ../nbs/22_foundations.ipynb #9e9f13ec
+# %% ../nbs/22_foundations.ipynb #8a16f888
 def save_tokenizer(
     folder,  # where it will lie
     tokenizer: tokenizers.Tokenizer,
@@ -235,6 +235,7 @@ def load_tokenizer(
 ) -> tokenizers.Tokenizer:
     "A stored tokenizer, its hash checked. See `load_card` for what it raises."
     folder = Path(folder)
-    if folder.is_file(): return tokenizers.Tokenizer.from_file(str(folder))
-    load_card(folder, "tokenizer.json")
-    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if not folder.is_file(): load_card(folder, "tokenizer.json")
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder if folder.is_file() else folder / "tokenizer.json"))
+    tokenizer.no_padding(); tokenizer.no_truncation()
+    return tokenizer

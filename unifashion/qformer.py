@@ -56,7 +56,7 @@ def additive(
     "A boolean mask as what attention adds to its scores."
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, HIDDEN)[:, None]
 
-# %% ../nbs/23_qformer.ipynb #08b8c690
+# %% ../nbs/23_qformer.ipynb #6a37d8b3
 class QFormerParts(nn.Module):
     "The weights of the Q-Former, at any size; the defaults are the paper's (U 3.1.1)."
     def __init__(self,
@@ -75,7 +75,8 @@ class QFormerParts(nn.Module):
         config = Blip2QFormerConfig(
             vocab_size=vocab, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
             hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, max_position_embeddings=max_words,
-            cross_attention_frequency=cross_every, encoder_hidden_size=image_width, use_qformer_text_input=True)
+            cross_attention_frequency=cross_every, encoder_hidden_size=image_width, use_qformer_text_input=True,
+            initializer_range=0.02 * (768 / width) ** 0.5)
         self.n_query, self.max_words, self.vocab = n_query, max_words, vocab
         self.query_tokens = nn.Parameter(torch.empty(1, n_query, width))
         self.embeddings = Blip2TextEmbeddings(config)
