@@ -257,7 +257,7 @@ def band(axes,  # matplotlib axes
     if low is not None: axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
     return line
 
-# %% ../nbs/01_show.ipynb #0c8d8686
+# %% ../nbs/01_show.ipynb #ae9e85cf
 def cell_text(value, digits: int = 2) -> str:
     "One table cell: floats rounded, absent values empty, bars and line breaks made harmless."
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)): return ""
@@ -267,13 +267,14 @@ def cell_text(value, digits: int = 2) -> str:
 def table_markdown(rows,  # list of dicts
                    columns=None,  # names in order, or {key: heading}; default: the keys of all rows as they come
                    digits: int = 2,  # decimals of floats
+                   right=(),  # keys of further columns to align to the right
                   ) -> str:
     "Rows as a Markdown table; columns of numbers are aligned to the right."
     rows = list(rows)
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     headings = columns if isinstance(columns, dict) else {name: name for name in columns}
-    number = {key: any(isinstance(row.get(key), (int, float, np.number)) for row in rows) for key in headings}
-    lines = [headings.values(), ["--:" if number[key] else "---" for key in headings]]
+    number = lambda key: key in right or any(isinstance(row.get(key), (int, float, np.number)) for row in rows)
+    lines = [headings.values(), ["--:" if number(key) else "---" for key in headings]]
     lines += [[cell_text(row.get(key), digits) for key in headings] for row in rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
@@ -288,7 +289,7 @@ def _line(name: str, source: str, cells: dict, status: str) -> dict:
     "One line of the wide table."
     return {"system": name, "from": source, **cells, "status": status}
 
-# %% ../nbs/01_show.ipynb #45294f2b
+# %% ../nbs/01_show.ipynb #8bb494bf
 def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, reported, status (percent; None = absent)
                     metrics=None,  # {metric: heading} in order; default: as they come
                     here: str = "here",  # what the column 'from' says of our own rows: the profile and its data
@@ -307,4 +308,4 @@ def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, rep
         if reported: lines.append(_line(name, "*paper*", reported, "" if measured else ", ".join(states)))
         if measured: lines.append(_line(name, here, measured, ", ".join(states)))
         if not reported and not measured: lines.append(_line(name, here, {}, ", ".join(states) or "not run"))
-    return table_markdown(lines, {"system": "System", "from": "From", **metrics, "status": "Status"})
+    return table_markdown(lines, {"system": "System", "from": "From", **metrics, "status": "Status"}, right=metrics)
