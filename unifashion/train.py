@@ -262,7 +262,7 @@ def finish(
         sweep(run.folder)
     run.accelerator.wait_for_everyone()
 
-# %% ../nbs/20b_train.ipynb #d35c2a5a
+# %% ../nbs/20b_train.ipynb #509d9186
 def train(
     run: Run,
     collate, log: bool, workers: int,  # as `fit` takes them
@@ -270,7 +270,8 @@ def train(
     "From the run's last checkpoint to its end."
     accelerator, steps, every = run.accelerator, run.settings.steps, run.settings.checkpoint_every
     resume(run)
-    batches = Batches(len(run.data), run.settings, run.seed, run.done, accelerator.process_index, accelerator.num_processes)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    batches = Batches(len(run.data), run.settings, run.seed, run.done, rank, processes)
     journal = Journal(run.folder, run.done, steps, accelerator.is_main_process, log)
     try:
         for batch in loader(run.data, batches, collate, workers, pin=accelerator.device.type == "cuda"):
