@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'VERSION', 'DIRECTIONS', 'RECALLS', 'METRICS', 'RetrievalSet', 'retrieval_set', 'RetrievalProtocol',
-           'find_protocol', 'Ranks', 'count_ranks', 'full_ranks', 'pick', 'Galleries', 'draw_galleries',
-           'RetrievalResult', 'signature', 'evaluate_retrieval', 'rerank', 'in_top', 'shortlist']
+           'find_protocol', 'profile_protocols', 'Ranks', 'count_ranks', 'full_ranks', 'pick', 'Galleries',
+           'draw_galleries', 'RetrievalResult', 'signature', 'evaluate_retrieval', 'rerank', 'in_top', 'shortlist']
 
-# %% ../nbs/02_metrics.ipynb #467e4ade
+# %% ../nbs/02_metrics.ipynb #f71ecfe0
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from .core import digest, stream
+from .core import Evaluation, digest, stream
 
 # %% ../nbs/02_metrics.ipynb #ea375104
 @dataclass(frozen=True)
@@ -101,6 +101,16 @@ def find_protocol(name: str,  # a preset
     if name not in PROTOCOLS: raise ValueError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
     preset, drawing = PROTOCOLS[name], ("negatives", "queries", "repeats", "small")
     return replace(preset, **{k: v for k, v in changes.items() if preset.negatives or k not in drawing})
+
+# %% ../nbs/02_metrics.ipynb #b09c5317
+def profile_protocols(dataset: str,  # of the profile's world
+                      evaluation: Evaluation,
+                      full: bool,  # the whole evaluation, or the core's
+                     ) -> list:  # of RetrievalProtocol
+    "The protocols under which a profile's retrieval is measured: the drawn world follows FashionGen's."
+    family = "kagl" if dataset == "kagl" else "fashiongen"
+    queries, repeats = (evaluation.queries, evaluation.repeats) if full else (evaluation.core_queries, evaluation.core_repeats)
+    return [find_protocol(f"{family}_{size}", negatives=evaluation.negatives, queries=queries, repeats=repeats) for size in ("100", "full")]
 
 # %% ../nbs/02_metrics.ipynb #ef2fb037
 @dataclass(frozen=True)
