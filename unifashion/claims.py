@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'OURS', 'FULL', 'TOLERANCE', 'VERDICT_COLORS', 'read_reported', 'reported_table1', 'row_status', 'table_rows',
-           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'test_claim', 'claims_figure', 'claims_table']
+           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'test_claim', 'claims_figure', 'claims_table',
+           'published_rows', 'at_a_glance']
 
 # %% ../nbs/56_claims.ipynb #bb085ebd
 import csv
@@ -212,3 +213,30 @@ def claims_table(verdicts: list,  # of Verdict
         "claim": v.claim.statement, "source": f"{v.claim.source}, {v.claim.kind}", "protocol": v.claim.protocol,
         "metric": v.claim.metric, "difference, points": show(v.interval), "seeds": v.seeds or None,
         "verdict": v.verdict + (f" ({v.reason})" if v.reason else "")} for v in verdicts])
+
+# %% ../nbs/56_claims.ipynb #b3622ab1
+def published_rows(report: str,  # its name
+                   profile: str,
+                   folder: Path | None = None,  # default: outputs/published
+                  ) -> list:  # dicts as in table.csv, numbers as floats, absent values None; empty if nothing was published
+    "A published table in long form."
+    path = Path(folder or repo_root() / "outputs" / "published") / profile / report / "table.csv"
+    if not path.is_file(): return []
+    number = lambda key, text: float(text) if key in ("value", "low", "high", "n", "reported") else text
+    return [{key: number(key, text) if text != "" else None for key, text in row.items()} for row in _read(path, ("row", "metric"))]
+
+def at_a_glance(report: str,  # its name
+                metric: str,  # one of its metrics
+                profiles: dict,  # profile -> heading
+                folder: Path | None = None,  # default: outputs/published
+               ) -> str:  # Markdown
+    "One metric of a published table: a row a system that was run here, a column a profile and protocol, the paper's number beside them."
+    lines = {}
+    for profile, heading in profiles.items():
+        for row in published_rows(report, profile, folder):
+            if row["metric"] != metric or row["value"] is None and row["row"] not in (OURS, FULL): continue
+            line = lines.setdefault(row["row"], {"System": row["row"]})
+            if row["value"] is not None: line[f"{heading}, {row['protocol']}"] = f"{row['value']:.1f} <sub>{row['low']:.1f} – {row['high']:.1f}</sub>"
+            if row["reported"] is not None: line["as reported"] = f"*{row['reported']:.2f}*"
+    keys = dict.fromkeys(key for line in lines.values() for key in line if key not in ("System", "as reported"))
+    return table_markdown(sorted(lines.values(), key=lambda line: line["System"] == FULL), ["System", "as reported", *keys])
