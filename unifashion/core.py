@@ -7,13 +7,16 @@ __all__ = ['PROFILES', 'World', 'Foundations', 'Pretrain', 'Evaluation', 'Machin
            'load_profile', 'repo_root', 'cache_dir', 'data_dir', 'plain', 'digest', 'stream', 'seed_everything',
            'set_threads', 'pick_device', 'pick_dtype', 'fp32_probe']
 
-# %% ../nbs/00_core.ipynb #5ab25bd9
-import hashlib, json, os, random, time
+# %% ../nbs/00_core.ipynb #a0915514
+import hashlib, json, os, random, time, warnings
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
 from platformdirs import user_cache_path
+
+# %% ../nbs/00_core.ipynb #f3fe1ced
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, where Jupyter has no widgets; its text bar serves
 
 # %% ../nbs/00_core.ipynb #8873b533
 @dataclass(frozen=True)
