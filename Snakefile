@@ -10,19 +10,20 @@ end_with_parent()                      # the process that started this one, wher
 os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
 
 profile, full = str(config.get("profile", "mini")), bool(int(config.get("full", 0)))
-nodes = plan(profile, full, str(config.get("seeds", "")))
+seeds = config.get("seeds")
+nodes = plan(profile, full, None if seeds is None else str(seeds))
 reports = {}
 for node in nodes:
     reports.setdefault(node.header.report, {})[str(node.seed)] = node
 
 
-def upstream(seeds):  # a key covers what it follows, so times of files decide nothing: `ancient`
-    return lambda wildcards: [ancient(str(up.stamp)) for up in seeds[wildcards.get("seed", "None")].after]
+def upstream(by_seed):  # a key covers what it follows, so times of files decide nothing: `ancient`
+    return lambda wildcards: [ancient(str(up.stamp)) for up in by_seed[wildcards.get("seed", "None")].after]
 
 
-def call(report, seeds):
+def call(report, by_seed):
     def words(wildcards):
-        node = seeds[wildcards.get("seed", "None")]
+        node = by_seed[wildcards.get("seed", "None")]
         given = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
         return shlex.join([sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", given,
                            "--key", wildcards.key, *["--full"] * full])
@@ -46,11 +47,11 @@ rule all:
     input: [str(node.stamp) for node in nodes]
 
 
-for report, seeds in reports.items():
+for report, by_seed in reports.items():
     rule:
         name: report
-        input: upstream(seeds)
-        output: stamp(next(iter(seeds.values())))
-        params: call=call(report, seeds)
-        threads: threads_of(next(iter(seeds.values())))
+        input: upstream(by_seed)
+        output: stamp(next(iter(by_seed.values())))
+        params: call=call(report, by_seed)
+        threads: threads_of(next(iter(by_seed.values())))
         shell: "exec {params.call}"

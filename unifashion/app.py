@@ -17,7 +17,7 @@ from .execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .keys import plan
 from .runs import atomic_write, publish
 
-# %% ../nbs/60_app.ipynb #47ced601
+# %% ../nbs/60_app.ipynb #ee117c60
 @dataclass
 class OneNode:
     "Run one report. The workflow calls this; people call `reproduce`."
@@ -30,10 +30,11 @@ class OneNode:
     def __call__(self):
         end_with_parent()
         node = plan(self.profile, self.full, self.seeds, (self.report,))[-1]
-        seconds = execute(node, self.key)
+        try: seconds = execute(node, self.key)
+        except ReportFailed as error: sys.exit(print(error, flush=True) or 1)  # on stdout: Snakemake keeps stderr for its log
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
-# %% ../nbs/60_app.ipynb #83d32ea9
+# %% ../nbs/60_app.ipynb #841b3705
 def snakemake_command(
     nodes,       # that have to run
     options,     # a `Reproduce`
@@ -43,7 +44,7 @@ def snakemake_command(
     settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}"]
     return [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
             "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going", "--rerun-triggers", "mtime",
-            "--quiet", "all", "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
+            "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
 def run_workflow(
