@@ -18,10 +18,10 @@ from .garments import KINDS, Garment
 
 # %% auto #0
 __all__ = ['ARM', 'LEG', 'HIP_JOINT', 'SHEEN', 'DEPTH', 'TOP_LENGTH', 'SLEEVE_END', 'EASE', 'Pose', 'limb', 'catalogue_pose',
-           'on_torso', 'tube', 'torso_frame', 'limb_frame', 'Band', 'Piece', 'shade_piece', 'paint_piece', 'ink',
-           'seam', 'Cut', 'top_cut', 'body_profile', 'gathered']
+           'on_torso', 'tube', 'unplace', 'torso_frame', 'limb_frame', 'Band', 'Piece', 'shade_piece', 'paint_piece',
+           'brightness', 'ink', 'seam', 'Cut', 'top_cut', 'body_profile', 'gathered']
 
-# %% ../nbs/10c_body.ipynb #f9e18470
+# %% ../nbs/10c_body.ipynb #8cc2a6ad
 ARM, LEG, HIP_JOINT = (30., 29.), (40., 39.), (10., 70.)  # bone lengths and the hip joint, cm
 
 
@@ -44,6 +44,7 @@ def catalogue_pose(g: Garment, shoulder=(15.6, 9.)) -> Pose:
     upper, lower = {'cap': (46, 40), 'short': (42, 36), 'elbow': (33, 24)}.get(g.sleeve, (23, 10))
     wobble = stream(g.seed, 'pose').uniform(-1.5, 1.5, 4)
     legs = {'flared': (4.2, 3.2), 'loose': (5.6, 4.)}.get(g.fit, (4.6, 2.2))
+    if g.length in ('short', 'knee') and KINDS[g.kind].region == 'lower_body': legs = (5.8, 4.)
     flip = np.array([-1., 1.])
     arm = lambda i: limb(shoulder, ARM, np.radians((upper + wobble[i], lower + wobble[i + 2])))
     leg = lambda i: limb(HIP_JOINT, LEG, np.radians((legs[0] + wobble[i] / 4, legs[1] + wobble[i + 2] / 4)))
@@ -69,10 +70,17 @@ def tube(joints: np.ndarray, t, across, side: int) -> np.ndarray:
         out.append((x + d * dy, y - d * dx))
     return np.array(out)
 
-# %% ../nbs/10c_body.ipynb #2c3f3dbb
+# %% ../nbs/10c_body.ipynb #d97ed8d8
+def unplace(torso: np.ndarray) -> np.ndarray:
+    "The inverse (2, 3) of an affine map (2, 3)."
+    (a, b, c), (d, e, f) = torso.tolist()
+    n = a * e - b * d
+    return np.array([(e / n, -b / n, (b * f - c * e) / n), (-d / n, a / n, (c * d - a * f) / n)], np.float32)
+
+
 def torso_frame(pose: Pose, profile, length: float, bow: float = .004) -> Callable:
     "Pixel positions -> (s, t, a, down): cm across and along, relative place across (-1 to 1), part of the length."
-    m = np.linalg.inv(np.vstack([pose.torso, [0, 0, 1]])).astype(np.float32)
+    m = unplace(pose.torso)
     ys, ws = np.asarray(profile, np.float32).T
 
     def frame(x, y):
@@ -100,7 +108,7 @@ def limb_frame(joints, side: int, widths, reach: float, bow: float = .02) -> Cal
         return s, t - np.float32(bow) * s * s, a, t / np.float32(reach)
     return frame
 
-# %% ../nbs/10c_body.ipynb #06eaf7b6
+# %% ../nbs/10c_body.ipynb #f4d2a0b9
 class Band(NamedTuple):
     "A strip of a piece between two positions along it, recoloured or ribbed."
     start: float  # cm along the piece
@@ -119,6 +127,7 @@ class Piece(NamedTuple):
     gain: float = 1.  # overall brightness
     flat: float = 0.  # 1: no roundness
     tuck: float = 0.  # shade on the side turned to the body
+    fade: float = 0.  # pale wear along the thigh
 
 
 SHEEN = {'satin': .26, 'leather': .24, 'velvet': .12, 'quilted': .08}
@@ -136,9 +145,10 @@ def shade_piece(piece: Piece, x, y, scale: float) -> np.ndarray:
     fabric = piece.cloth.fabric
     light = roundness(a, SHEEN.get(fabric, 0.)) if not piece.flat else np.ones_like(a)
     if piece.tuck: light = light - np.float32(piece.tuck) * np.clip(-a, 0, 1)
+    if piece.fade: light = light + np.float32(piece.fade) * np.exp(-3 * a * a - ((t - 22) / 24) ** 2)
     if len(piece.folds): light = light + 1.25 * DEPTH.get(fabric, 1.) * folded_light(x, y, piece.folds)
     light = light * np.float32(piece.gain) - 1
-    lift = np.float32(max(0., 62 - .6 * float(piece.cloth.base.mean())))  # black cloth shows its folds by their gloss
+    lift = np.float32(max(0., 62 - .6 * brightness(piece.cloth.base)))  # black cloth shows its folds by their gloss
     return colors + (colors + lift) * light[..., None]
 
 
@@ -149,17 +159,23 @@ def paint_piece(canvas: Canvas, piece: Piece):
     corner, x, y = window
     canvas.paint(piece.curve, corner, shade_piece(piece, x, y, canvas.scale))
 
-# %% ../nbs/10c_body.ipynb #20e80290
+# %% ../nbs/10c_body.ipynb #34dc8f97
+def brightness(color) -> float:
+    "The mean of three channels."
+    r, g, b = color
+    return float(r + g + b) / 3
+
+
 def ink(color, dark: float = .46):
     "A line colour for a fabric: its own darker tone; on dark cloth a little lighter than it."
     color = np.asarray(color, float)
-    return color * dark if color.mean() > 75 else color * .4
+    return color * dark if brightness(color) > 75 else color * .4
 
 
 def seam(color):
     "A colour for seams and stitches inside a piece."
     color = np.asarray(color, float)
-    return color * .66 if color.mean() > 75 else color * .9 + 42
+    return color * .66 if brightness(color) > 75 else color * .9 + 42
 
 
 class Cut(NamedTuple):

@@ -18,7 +18,7 @@ from .tops import hem_run
 __all__ = ['LEG_END', 'LEG_WIDTHS', 'WAIST', 'SKIRT_LENGTH', 'leg_widths', 'waist_width', 'leg_piece', 'leg_frame', 'leg_folds',
            'skirt_cut', 'skirt_curve', 'skirt_folds']
 
-# %% ../nbs/10e_bottoms.ipynb #7771aca3
+# %% ../nbs/10e_bottoms.ipynb #41e4ef93
 LEG_END = {'short': .42, 'knee': .93, 'ankle': 1.74, 'full': 2.0}
 LEG_WIDTHS = {  # half widths at thigh, knee, ankle
     'slim': (11.6, 7.6, 5.6), 'regular': (12.5, 9.6, 8.4), 'loose': (13.6, 12.8, 13.4), 'tapered': (13.2, 9.8, 5.8), 'flared': (11.6, 8., 14.)}
@@ -31,7 +31,7 @@ def leg_widths(g: Garment) -> list[tuple]:
     end = LEG_END[g.length]
     ts, ws = [-.6, .16, .55, 1., 1.5, 2.], [thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == 'flared') * 1.2, ankle]
     inside = [(t, w) for t, w in zip(ts, ws) if t < end - .08]
-    last = np.interp(end, ts, ws) + (1.6 if g.length in ('short', 'knee') and g.kind != 'leggings' and g.fit != 'slim' else 0)
+    last = np.interp(end, ts, ws) + (1. if g.length in ('short', 'knee') and g.kind != 'leggings' and g.fit != 'slim' else 0)
     return [*inside, (end, last)]
 
 
@@ -50,13 +50,14 @@ def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: t
     hip = widths[0][1] + 9.6
     outer = np.vstack([on_torso(pose, np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .1, 60)]) * flip), tube(joints, t, w, side)])
     gap = np.abs(tube(joints, t, 0 * w, side)[:, 0] - pose.torso[0, 2]) - .25
-    inner = np.vstack([tube(joints, t[::-1], -np.minimum(w, gap + .9 * (t > .5))[::-1], side), on_torso(pose, np.array([(.0, 73.6)]) * flip)])
+    inner = np.vstack([tube(joints, t[::-1], -np.minimum(w, gap - 1.1 * np.minimum(t / .4, 1))[::-1], side), on_torso(pose, np.array([(.0, 73.6)]) * flip)])
     hem = np.vstack([outer[-1:], tube(joints, [end + .025], [0], side), inner[:1]])
     rise = on_torso(pose, np.array([(-.25, 73.6), (-.25, y0 + 1.2)]) * flip)
     top = on_torso(pose, np.array([(-.25, y0 + 1.2), (w0 * .6, y0 + .8), (w0, y0)]) * flip)
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
     frame = limb_frame(joints, side, widths, reach, bow=.008)
-    return Piece(chain(outer, hem, inner, rise, top), leg_frame(frame, reach), cloth, leg_folds(g, joints, side, rng), bands, tuck=.09)
+    return Piece(chain(outer, hem, inner, rise, top), leg_frame(frame, reach), cloth, leg_folds(g, joints, side, rng), bands, tuck=.09,
+                 fade=.17 if g.fabric == 'denim' else 0.)
 
 
 def leg_frame(frame, reach: float):

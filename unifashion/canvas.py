@@ -14,7 +14,8 @@ from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform, TransformedPath
 
 # %% auto #0
-__all__ = ['BACKGROUND', 'Curve', 'spline', 'chain', 'mirror', 'Camera', 'camera_on', 'Canvas', 'roundness', 'folded_light']
+__all__ = ['BACKGROUND', 'Curve', 'spline', 'chain', 'mirror', 'Camera', 'camera_on', 'rgba', 'Canvas', 'roundness',
+           'folded_light']
 
 # %% ../nbs/10b_canvas.ipynb #2c7af6f7
 class Curve(NamedTuple):
@@ -91,8 +92,16 @@ def camera_on(box, height: int, width: int, largest: float, middle=(.5, .485), r
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     return Camera(np.eye(2) * scale, np.array([width, height]) * middle - scale * centre)
 
-# %% ../nbs/10b_canvas.ipynb #c2f4d2ba
+# %% ../nbs/10b_canvas.ipynb #86b999cd
 BACKGROUND = (241, 240, 237)
+
+
+def rgba(color, alpha: float) -> tuple:
+    "Three numbers from 0 to 255 and an opacity as matplotlib wants them."
+    r, g, b = color
+    return min(max(r / 255, 0.), 1.), min(max(g / 255, 0.), 1.), min(max(b / 255, 0.), 1.), alpha
+
+
 _SAME = IdentityTransform()
 _CODES = {}
 
@@ -126,13 +135,13 @@ class Canvas:
         "Fill a curve with a colour (three numbers, 0 to 255)."
         gc = self._context(clip)
         gc.set_linewidth(0)
-        self.renderer.draw_path(gc, self._path(curve), _SAME, (*(np.asarray(color) / 255).clip(0, 1), alpha))
+        self.renderer.draw_path(gc, self._path(curve), _SAME, rgba(color, alpha))
 
     def line(self, curve: Curve, color, width: float, alpha: float = 1., dash=None, clip: Curve | None = None):
         "Stroke a curve; width and dash (on, off) in 1/128 of the picture's height."
         gc, unit = self._context(clip), self.height / 128
         gc.set_linewidth(width * unit)
-        gc.set_foreground((*(np.asarray(color) / 255).clip(0, 1), alpha), isRGBA=True)
+        gc.set_foreground(rgba(color, alpha), isRGBA=True)
         gc.set_joinstyle('round')
         gc.set_capstyle('round' if dash is None else 'butt')
         if dash: gc.set_dashes(0, [d * unit for d in dash])

@@ -131,7 +131,7 @@ def _animals():
         'marl': _stack(np.zeros((SIDE, SIDE)), np.clip(.3 + .35 * np.roll(_noise('marl', 22, 1), 9) * (y > -1), 0, .8)),
     }
 
-# %% ../nbs/10a_fabrics.ipynb #f6f95328
+# %% ../nbs/10a_fabrics.ipynb #820d1e5a
 def _weaves():
     "Brightness tiles (SIDE, SIDE) near 1, by fabric name."
     x, y = _grid()
@@ -141,11 +141,11 @@ def _weaves():
     rope = sum(_soft(abs(_wrap(x - c)) - .14) * (.5 + .5 * wave(y * 3 + s * 4 * (x - c), 1)) for c, s in ((0, 1),))
     return {
         'denim': 1 + .03 * wave(x + y, 22) + .022 * _noise('denim', 30, 1) + .012 * _noise('wash', 5),
-        'linen': 1 + .05 * np.roll(_noise('slub', 20, 1), 3).mean(0) * 4 + .05 * _noise('weft', 20, 1).mean(1)[:, None] * 4,
+        'linen': 1 + .05 * np.roll(_noise('slub', 20, 1), 3).mean(0) * 2.4 + .05 * _noise('weft', 20, 1).mean(1)[:, None] * 2.4,
         'knit': 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
         'cable knit': .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025) + .05 * wave(x, 8) * (abs(_wrap(x)) > .2),
         'ribbed': 1 + .085 * wave(x, 5), 'corduroy': 1 + .10 * wave(x, 5) + .02 * _noise('cord', 20, 1),
-        'fleece': 1 + .03 * _noise('fleece', 14), 'wool': 1 + .03 * _noise('wool', 26, 1), 'velvet': 1 + .03 * _noise('velvet', 4),
+        'fleece': 1 + .03 * _noise('fleece', 14), 'wool': 1 + .03 * _noise('wool', 26, 1), 'velvet': 1 + .012 * _noise('velvet', 3),
         'leather': 1 + .025 * _noise('leather', 12), 'quilted': 1.04 - .30 * np.exp(-(_wrap(y) / .055) ** 2) + .06 * np.cos(np.pi * 2 * (y - .35)),
         'cotton': 1 + .008 * _noise('cotton', 30, 1), 'satin': np.ones((SIDE, SIDE)), 'jersey': 1 + .006 * _noise('jersey', 30, 1),
     }

@@ -184,7 +184,7 @@ KINDS |= {
                         fit='regular, slim', fabric='satin, velvet, ribbed, linen', trim=', lace, slit, ruffle hem, piping, belt'),
 }
 
-# %% ../nbs/10_garments.ipynb #00fb3038
+# %% ../nbs/10_garments.ipynb #aacc5f49
 def needs_second(g: Garment) -> bool:
     "Whether pattern, emblem or trim shows a second colour."
     return PATTERNS[g.pattern] == 2 or g.emblem != '' or g.trim in CONTRAST_TRIMS
@@ -212,6 +212,7 @@ RULES = (  # (field, what is wrong, test)
         '', 'v-neck', 'lapel', 'collar')),
     ('neckline', 'buttoned knits are crew or v-neck', lambda g: g.kind == 'sweater' and g.closure == 'buttons' and g.neckline not in (
         'crew', 'v-neck')),
+    ('sleeve', 'straps carry no sleeves', lambda g: g.neckline == 'strap' and g.sleeve != 'sleeveless'),
     ('fabric', 'quilted coats have no lapels', lambda g: g.fabric == 'quilted' and g.neckline == 'lapel'),
     ('trim', 'belted trousers need a waistband', lambda g: g.trim == 'belt' and g.closure in ('drawstring', 'pull-on')),
     ('trim', 'pleats hang from a plain waist', lambda g: g.trim == 'pleats' and (

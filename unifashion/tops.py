@@ -72,7 +72,7 @@ def neckline(g: Garment, back: bool = False) -> list[np.ndarray]:
     "The whole neckline, left to right, in torso cm."
     return across(neck_runs(g, back), pointed(g) and not back or g.neckline == 'sweetheart' and not back)
 
-# %% ../nbs/10d_tops.ipynb #9cf6f45b
+# %% ../nbs/10d_tops.ipynb #cf7a3835
 def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
     "Runs from the neck's outer end over the shoulder to the underarm, right half."
     under = (cut.chest, cut.underarm)
@@ -97,7 +97,7 @@ def hem_run(g: Garment, cut: Cut, back: bool) -> np.ndarray:
     rng = stream(g.seed, 'hem')
     if g.kind == 'shirt' and g.fit != 'loose': return np.array([(w, y - 5), (w - 3, y - 1.4), (w - 9, y + 1.6), (0, y + 3.2), (9 - w, y + 1.6), (3 - w, y - 1.4), (-w, y - 5)])
     u = np.linspace(1, -1, 13)
-    flare = 0. if g.kind == 'coat' else np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
+    flare = 0. if KINDS[g.kind].region == 'upper_body' else np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
     wave = flare * rng.uniform(.2, 1.5, 13) * np.cos(np.arange(13) * np.pi) * (abs(u) < .95)
     return np.stack([u * w, y + (1.4 + 2.6 * flare) * (1 - u * u) + wave], 1)
 
@@ -111,7 +111,7 @@ def bodice(g: Garment, cut: Cut, pose: Pose, back: bool = False) -> Curve:
     runs = [*half, hem, *[mirror(r) for r in half[::-1]], *neckline(g, back)]
     return chain(*[on_torso(pose, r) for r in runs])
 
-# %% ../nbs/10d_tops.ipynb #2bd416fb
+# %% ../nbs/10d_tops.ipynb #7d266b02
 def sleeve_widths(cut: Cut) -> list[tuple]:
     "(bones, half width) along a sleeve."
     upper, elbow, end = cut.arm
@@ -163,7 +163,7 @@ def body_folds(g: Garment, cut: Cut, rng) -> np.ndarray:
         y = min(length - 16, 42) + rng.uniform(-4, 4)
         rows.append((side * (cut.chest - 1), y, -side * .95, .25, rng.uniform(12, 20), rng.uniform(1.4, 2.4), rng.uniform(.14, .26), rng.uniform(-4, 4)))
     flare = cut.profile[-1][1] - min(w for _, w in cut.profile)
-    if length > 74:
+    if length > 74 and (g.kind == 'coat' or KINDS[g.kind].region == 'dresses'):
         w = cut.profile[-1][1]
         for x in np.linspace(-.8, .8, 5 if flare < 8 else 8) + rng.uniform(-.06, .06, 5 if flare < 8 else 8):
             top = 44 + rng.uniform(0, 10)
