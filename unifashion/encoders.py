@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['CLIP_MEAN', 'CLIP_STD', 'ImageEncoder', 'dual_encoder', 'tower_tokens', 'tower_encoder', 'drawn_encoder',
            'converted_once', 'needs', 'efficientnet_encoder', 'lite_tokens', 'blip2_encoder', 'blip2_tokens',
-           'open_image_encoder', 'image_tokens', 'encode_into']
+           'open_image_encoder', 'image_tokens', 'picture_reader', 'picture_stack', 'encode_into']
 
-# %% ../nbs/22a_encoders.ipynb #19c4bfcb
+# %% ../nbs/22a_encoders.ipynb #271008f4
 import os
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from .conditions import fit_image
 from .core import Foundations, cache_dir, digest
 from .foundations import from_hub, load_foundation, sha256_of
 
@@ -168,30 +168,50 @@ def open_image_encoder(
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     return blip2_encoder(from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name)
 
-# %% ../nbs/22a_encoders.ipynb #ce7d6bfd
+# %% ../nbs/22a_encoders.ipynb #0c041a5e
 def image_tokens(
     encoder: ImageEncoder,
-    images,            # `len`, and `[i]` or `.image(i)` -> (h, w, 3) uint8 of the encoder's size
-    identity: str,     # of the pictures: `catalogue.fingerprint`
+    images,            # a `Catalogue`, or an array (n, h, w, 3) uint8 of the encoder's size
+    identity: str = None,  # of the pictures; default: the catalogue's fingerprint
     batch: int = 128,  # pictures a step
     device: str = "cpu",
-    read=None,         # picture of row i; default: `images.image(i)`, else `images[i]`
 ) -> np.memmap:  # (n, n_tok, width) fp16, read-only
     "Tokens of every picture, computed once and kept in the cache."
+    identity = identity or images.fingerprint
     path = cache_dir() / "features" / f"{digest([encoder.identity, encoder.size, identity])}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        read = read or getattr(images, "image", images.__getitem__)
         part = path.with_suffix(f".{os.getpid()}.part")
-        try: encode_into(part, encoder.to(device), len(images), read, batch, device); os.replace(part, path)
+        try: encode_into(part, encoder.to(device), images, batch, device); os.replace(part, path)
         finally: part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def encode_into(path, encoder, n, read, batch, device):
-    "Write the tokens of n pictures as an .npy file."
-    out = None
-    for start in tqdm(range(0, n, batch), desc="encode", unit="batch", disable=n <= batch):
+def picture_reader(
+    images,       # a `Catalogue` or an array
+    height: int,  # px
+    width: int,   # px
+):  # function of a row number -> (height, width, 3) uint8
+    "How to get a picture at a size: a catalogue's are fitted as the catalogue says, an array's are taken as they are."
+    if isinstance(images, np.ndarray): return images.__getitem__
+    return lambda i: fit_image(images.image(i), height, width, images.fit)
+
+
+def picture_stack(
+    images,       # a `Catalogue`
+    height: int,  # px
+    width: int,   # px
+) -> np.ndarray:  # (n, height, width, 3) uint8
+    "All pictures of a catalogue in memory: 36 KiB each at 128 x 96."
+    read, out = picture_reader(images, height, width), np.empty((len(images), height, width, 3), dtype=np.uint8)
+    for i in tqdm(range(len(out)), desc="read", unit="picture", disable=len(out) < 1000): out[i] = read(i)
+    return out
+
+
+def encode_into(path, encoder, images, batch, device):
+    "Write the tokens of all pictures as an .npy file."
+    out, n, read = None, len(images), picture_reader(images, *encoder.size)
+    for start in tqdm(range(0, n, batch), desc="encode", unit="batch", disable=n < 1000):
         rows = range(start, min(n, start + batch))
         tokens = encoder(torch.from_numpy(np.stack([read(i) for i in rows])).to(device)).half().cpu().numpy()
         if out is None: out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n, *tokens.shape[1:]))

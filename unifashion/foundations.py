@@ -95,7 +95,7 @@ def save_foundation(
     write_json(folder / "card.json", card)
     return card
 
-# %% ../nbs/22_foundations.ipynb #ce8b9ff7
+# %% ../nbs/22_foundations.ipynb #39776aa8
 def load_card(
     folder,       # of the part
     file: str = "model.safetensors",  # whose hash the card holds
@@ -109,8 +109,8 @@ def load_card(
         raise ValueError(f"{folder.name}/{file} is not the file its card describes (sha256 differs): restore it, or run `make foundations`")
     now = world_code()
     if card["world_code"] and now and card["world_code"] != now:
-        warnings.warn(f"foundation {folder.name!r} was trained on another drawing or wording of the world (card {card['world_code']}, "
-                      f"now {now}); `make foundations` trains it anew", stacklevel=2)
+        warnings.warn_explicit(f"trained on another drawing or wording of the world (then {card['world_code']}, now {now}); "
+                               "`make foundations` trains it anew", UserWarning, f"foundation {folder.name}: card.json", 1)
     return card
 
 
