@@ -62,7 +62,7 @@ COLOR_WORDS = {tuple(k.split('/')): v[0] for k, v in _table('''
     purple/ = purple, violet
     purple/dark = dark purple, plum, aubergine''').items()}
 
-# %% ../nbs/12_phrases.ipynb #caeac843
+# %% ../nbs/12_phrases.ipynb #9e0256de
 PHRASES = {
     'pattern': _table('''
         plain = plain, solid | a plain finish, no print
@@ -159,6 +159,8 @@ PHRASES = {
     'pockets': _table('''
          = pocketless | no pockets
         chest = chest-pocket | chest pocket, breast pocket
+        chest jacket = chest-pocket | chest pockets, breast pockets
+        chest jumpsuit = chest-pocket | chest pockets, breast pockets
         two chest = two-pocket | two chest pockets, twin chest pockets
         side = | side pockets, slant pockets
         patch = patch-pocket | patch pockets, patch pockets at front

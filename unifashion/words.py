@@ -25,7 +25,7 @@ def normalise(text: str,  # any caption
     words = re.sub(r'[.!"()*#:;~]', ' ', text.lower()).split()
     return ' '.join(words[:max_words])
 
-# %% ../nbs/12a_words.ipynb #e6bc7308
+# %% ../nbs/12a_words.ipynb #caf2ff18
 # adjectives in their order; parts from top to bottom; values that are seldom worth a word
 BEFORE = ('fit', 'length', 'sleeve', 'closure', 'fabric', 'pattern', 'neckline', 'trim', 'pockets', 'emblem')
 HAD = ('neckline', 'sleeve', 'emblem', 'pattern', 'trim', 'closure', 'pockets', 'fabric', 'length', 'fit')
@@ -48,9 +48,11 @@ def _noun(g: Garment, rng) -> str:
 def _worth(g: Garment, rng, rate: float, usual: float, keep=()) -> list:
     "The attributes to speak of: unusual values at `rate`, usual ones at `usual`, those of `keep` always."
     single = {a for a in HAD if len(KINDS[g.kind].allowed[a]) == 1}  # every piece of the kind has it
+    absent = {a for a in HAD if not getattr(g, a) and (a in single or a not in USUAL)}
+    if g.emblem: absent.add('pattern')
     seldom = lambda a: a in single or getattr(g, a) == USUAL.get(a)
     rates = [(a, usual if seldom(a) else rate * (.75 if a == 'fabric' else 1)) for a in HAD  # weaves are hard to see
-             if (getattr(g, a) or a in USUAL and a not in single) and entry(a, getattr(g, a), g.kind)[1]]
+             if a not in absent and entry(a, getattr(g, a), g.kind)[1]]
     return [a for a, r in rates if a in keep or rng.random() < r]
 
 
@@ -157,14 +159,14 @@ def short_caption(g: Garment,  # what to describe
     while not 3 <= len((text := _short(g, rng)).split()) <= 7: pass
     return text
 
-# %% ../nbs/12a_words.ipynb #2793e786
+# %% ../nbs/12a_words.ipynb #10306813
 IMPRESSIONS = (  # (words, when they are fair)
-    ('casual, everyday, laid-back', lambda g: g.fabric in ('jersey', 'fleece', 'denim') or g.kind in ('hoodie', 'shorts')),
+    ('casual, everyday, laid-back', lambda g: g.fabric in ('jersey', 'fleece', 'denim') or g.kind == 'shorts'),
     ('sporty, athletic', lambda g: g.kind in ('hoodie', 'leggings', 'polo shirt') or g.trim == 'side stripe'),
     ('elegant, refined, feminine', lambda g: g.fabric in ('satin', 'velvet') or g.kind == 'slip dress'),
     ('smart, polished, tailored', lambda g: g.neckline == 'lapel' or g.pattern == 'pinstripes' or g.fabric == 'wool'),
     ('simple, minimal, understated', lambda g: g.pattern == 'plain' and not g.emblem and g.trim not in CONTRAST_TRIMS),
-    ('bold, eye-catching, lively', lambda g: g.pattern in ('leopard', 'zebra', 'camo', 'tie-dye', 'tropical', 'zigzag')),
+    ('bold, eye-catching, lively', lambda g: g.pattern in ('leopard', 'zebra', 'camo', 'tie-dye', 'tropical')),
     ('playful, fun', lambda g: g.emblem != '' or g.pattern == 'dots'),
     ('classic, timeless', lambda g: g.pattern in ('stripes', 'check', 'gingham', 'houndstooth', 'argyle')),
     ('romantic, delicate', lambda g: g.pattern == 'floral' or g.trim in ('lace', 'ruffle hem')),
