@@ -1,6 +1,7 @@
 # Two commands: `make reproduce` and `make test`. Each sets itself up first (.setup.py), into .venv or the active environment.
 PROFILE ?= mini
-KNOWN := PROFILE FULL SEEDS ONLY PUBLISH CORES PYTHON
+README ?= README.md
+KNOWN := PROFILE FULL SEEDS ONLY PUBLISH CORES PYTHON README
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(if $(filter $v,$(KNOWN)),,$(error unknown setting $v; there are $(KNOWN)))))
 
 ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for p in $(if $(ACTIVE),$(BIN)/python) python3 python3.12 pyth
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 yes = $(filter 1 yes true,$(1))
 
-.PHONY: help setup reproduce test lab foundations docs
+.PHONY: help setup reproduce test lab foundations docs readme
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
@@ -30,3 +31,8 @@ lab: setup  ## the notebooks in JupyterLab
 
 docs: setup  ## the chapters as a site in _site
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
+
+# the README is the index notebook's prose and outputs, its links seen from the root
+readme: setup  ## README.md from nbs/index.ipynb
+	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb \
+		| sed 's|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"

@@ -301,7 +301,7 @@ def arrays(self: Run,
     "Write arrays that other reports read with `load_arrays`."
     return save_arrays(self.folder / f"{name}.safetensors", values)
 
-# %% ../nbs/03a_runs.ipynb #089512e8
+# %% ../nbs/03a_runs.ipynb #0d80cb29
 @patch
 def finish(self: Run) -> dict:  # the record
     "Write run.json: what was run, on what, for how long, from what, to what."
@@ -311,7 +311,8 @@ def finish(self: Run) -> dict:  # the record
               "key": self.key, "parameters": self.parameters, "profile": self.parts["profile"], "commit": commit, "dirty": dirty,
               "python": platform.python_version(), "packages": versions(), "system": platform.platform(), "cpu": processor(),
               "cores": os.cpu_count(), "fp32_gflops": self.speed, "device": "cpu", "dtype": "float32",
-              "threads": self.parts["profile"].get("machine", {}).get("threads")} | self.facts
+              "threads": self.parts["profile"].get("machine", {}).get("threads"),
+              "loaded": [name for name in ("torch", "transformers", "diffusers") if name in sys.modules]} | self.facts
     record |= {"started": self.started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - self.clock, 3),
                "stages": self.stages, "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
                "data": {name: digest(found) for name, found in self.parts["data"].items()}, "inputs": self.inputs,

@@ -1,0 +1,224 @@
+"""The house rules: layout, what is generated equals its source, chapters' anatomy, sizes, imports, pins."""
+import ast, json, os, re, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TOP = {"README.md", "LICENSE", "CITATION.cff", "Makefile", "Snakefile", "settings.ini", "setup.py", "pyproject.toml", "environment.yml",
+       "nbs", "unifashion", "data", "outputs", "tests"}
+CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
+HEAVY = ("torch", "transformers", "diffusers")
+
+
+def tracked():
+    done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True)
+    if done.returncode: pytest.skip("not a git checkout")
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def cells(path, kind="code"):
+    return [("".join(c["source"]), c) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+
+
+def module_of(path): return re.search(r"#\| *default_exp +(\w+)", "\n".join(source for source, _ in cells(path)))[1]
+
+
+def code_of(source):
+    try: return ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in source.split("\n")))
+    except SyntaxError as error: raise AssertionError(f"{error.msg} in the cell\n{source}") from None
+
+
+def imports(source):
+    "Full names of the modules that a cell imports."
+    names = set()
+    for node in ast.walk(code_of(source)):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom): names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def test_the_root_holds_the_agreed_names_and_no_others():
+    top = {name.split("/")[0] for name in tracked()}
+    assert {name for name in top if not name.startswith(".")} <= TOP
+    assert not {name for name in TOP if not (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    "The notebooks, the settings and nothing that is generated."
+    root = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "nbs", root / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(ROOT / "settings.ini", root)
+    return root
+
+
+def run(copy, code): return subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, timeout=120)
+
+
+def test_the_package_is_what_the_notebooks_export(copy):
+    done = run(copy, "from nbdev.doclinks import nbdev_export; nbdev_export()")
+    assert done.returncode == 0, done.stderr
+    fresh, here = ({p.name: p.read_text() for p in (root / "unifashion").glob("*.py")} for root in (copy, ROOT))
+    assert sorted(fresh) == sorted(here)
+    assert not [name for name in here if fresh[name] != here[name]], "export again: nbdev_export"
+
+
+def test_the_notebooks_are_clean(copy):
+    done = run(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
+    assert done.returncode == 0, done.stderr
+    changed = [p.name for p in CHAPTERS + REPORTS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()]
+    assert not changed, "clean them: nbdev_clean"
+
+
+def test_the_readme_is_what_the_index_says(tmp_path):
+    done = subprocess.run(["make", "readme", f"README={tmp_path / 'README.md'}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "write it again: make readme"
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", text):
+        target = next(filter(None, link))
+        assert target.startswith("http") or (ROOT / target).exists(), f"README links {target}, which does not exist"
+    assert "make reproduce" in text and "make test" in text
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapters_anatomy(path):
+    code, prose = cells(path), "\n".join(source for source, _ in cells(path, "markdown"))
+    first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    assert first["cell_type"] == "markdown" and re.match(r"# .+\n+> .+", "".join(first["source"])), "first cell: '# Name' and '> one line'"
+    for heading in ("## Departures from the paper", "## Summary", "## Exercises"): assert heading in prose, f"no {heading!r}"
+    assert "nbdev_export()" in code[-1][0] and "#| hide" in code[-1][0], "last cell: hidden nbdev_export()"
+    exported = [source for source, _ in code if re.search(r"^#\| *exports?\b", source, re.M)]
+    sizes = [len([line for line in source.split("\n") if line.strip() and not line.startswith("#|")]) for source in exported]
+    assert sum(sizes) <= 300, f"{sum(sizes)} exported lines: split the chapter"
+    for source, size in zip(exported, sizes):  # tables of data may be longer
+        assert size <= 40 or all(isinstance(n, (ast.Assign, ast.AnnAssign)) for n in code_of(source).body), f"{size} lines: {source[:90]!r}"
+    row = 0
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        row = row + 1 if cell["cell_type"] == "code" else 0
+        assert row <= 3, f"more than three code cells in a row at: {''.join(cell['source'])[:60]!r}"
+    outputs = [output for _, cell in code for output in cell["outputs"]]
+    assert len(json.dumps(outputs)) <= 300 << 10, f"outputs of {len(json.dumps(outputs)) >> 10} KiB"
+    assert any("image/png" in output.get("data", {}) or "image/svg+xml" in output.get("data", {}) for output in outputs), "no picture"
+    assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+def test_chapters_import_lower_numbers_only():
+    number = {module_of(path): path.stem for path in CHAPTERS}
+    for path in CHAPTERS:
+        for source, _ in cells(path):
+            for name in sorted(imports(source)):
+                module = name.split(".")[1] if name.startswith("unifashion.") else ""
+                if module in number: assert number[module] < path.stem or number[module] == path.stem, f"{path.stem} imports {number[module]}"
+
+
+def test_parts_0_and_1_bring_in_no_torch():
+    modules = [module_of(path) for path in CHAPTERS if path.name < "17"]
+    code = "import importlib, sys\n" + "".join(f"importlib.import_module('unifashion.{m}')\nassert not [h for h in {HEAVY} if h in sys.modules], '{m}'\n" for m in modules)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+
+
+@pytest.mark.parametrize("path", [p for p in REPORTS if not p.stem.startswith("train_")], ids=lambda p: p.stem)
+def test_tables_and_figures_bring_in_no_torch(path):
+    lines = [ast.unparse(node) for source, _ in cells(path) for node in code_of(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    code = "import sys\n" + "\n".join(lines) + f"\nloaded = [h for h in {HEAVY} if h in sys.modules]\nassert not loaded, loaded"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+    for record in (ROOT / "outputs" / "published").glob(f"*/{path.stem}/run.json"):
+        assert json.loads(record.read_text())["loaded"] == [], f"{record.parent} was made by a run that loaded them"
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda p: p.stem)
+def test_a_report_is_short_defines_nothing_and_has_no_outputs(path):
+    from unifashion.keys import chapters_of, read_header
+    everything = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert len(everything) <= 25 and not [c for c in everything if c.get("outputs")]
+    for source, _ in cells(path):
+        assert not [n for n in ast.walk(code_of(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))], "a definition: a chapter is missing"
+    header = read_header(path)
+    assert {"profile", "full"} <= set(header.parameters)
+    if "claims" in chapters_of(header.modules): assert "data/reported" in header.data, "it reads the papers' numbers: data=('data/reported', ...)"
+    for name in header.data: assert (ROOT / name).exists()
+    assert (path.parent / ".notest").exists()
+
+
+def test_the_reports_make_a_plan():
+    from unifashion.keys import plan
+    if REPORTS: assert {node.header.report for node in plan("smoke")} == {path.stem for path in REPORTS}
+
+
+def test_outputs_of_the_book_are_small():
+    assert sum(len(json.dumps(c["outputs"])) for path in CHAPTERS for _, c in cells(path)) <= 6 << 20
+    for name in tracked(): assert (ROOT / name).stat().st_size <= 16 << 20, f"{name} is too large for git"
+    assert sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("data/foundations/")) <= 36 << 20
+
+
+def test_published_runs_are_complete_and_small():
+    from unifashion.runs import PUBLISHED
+    for record in (ROOT / "outputs" / "published").rglob("run.json"):
+        files = [p for p in record.parent.iterdir() if p.is_file()]
+        assert (record.parent / "executed.ipynb").exists()
+        for p in files:
+            limit = [kib for pattern, kib in PUBLISHED.items() if p.match(pattern)]
+            assert limit and p.stat().st_size <= limit[0] << 10, f"{p.relative_to(ROOT)}"
+
+
+def test_no_file_names_a_machine():
+    folders = "|".join(["work", "tmp", "farm", "root", "opt", "home", "Users"])
+    path = re.compile(rf"(?<![\w.$~}}/])/(?:{folders})/\w")
+    for name in tracked():
+        if name.endswith((".png", ".gz", ".safetensors", ".npy")) or name == "tests/test_repo.py": continue
+        found = path.search((ROOT / name).read_text(encoding="utf-8"))
+        assert not found, f"{name} carries {found[0]!r}"
+
+
+def test_environment_has_the_packages_and_satisfies_the_ranges():
+    import configparser, yaml
+    from packaging.requirements import Requirement
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pins = {Requirement(p).name.lower().replace("_", "-"): Requirement(p) for p in next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))}
+    asked = "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics matplotlib".split()
+    assert set(asked) <= set(pins) and all(str(p.specifier).startswith("==") for p in pins.values())
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "settings.ini")
+    ranges = (settings["DEFAULT"]["requirements"] + " " + settings["DEFAULT"]["dev_requirements"]).split()
+    for wanted in map(Requirement, ranges):
+        name = wanted.name.lower().replace("_", "-")
+        assert name in pins, f"environment.yml does not pin {name}"
+        version = str(pins[name].specifier)[2:]
+        assert wanted.specifier.contains(version), f"{name} {version} is outside {wanted.specifier}"
+    installed = {name: str(pin.specifier)[2:] for name, pin in pins.items()}
+    from importlib.metadata import version
+    different = {n: version(n) for n in ("nbdev", "nbconvert", "papermill") if version(n) != installed[n]}
+    assert not different, f"this environment has {different}: make sets one up with the pins"
+
+
+def test_citation_is_readable():
+    import yaml
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["authors"] and len(citation["references"]) == 2
+
+
+def test_both_torchvision_builds_are_understood():
+    source = (ROOT / ".torchvision-schemas" / "torchvision_schemas.py").read_text()
+    program = source + """
+import sys, types
+calls = []
+class Library:
+    def __init__(self, *names): calls.append(names)
+    def define(self, schema): calls.append(schema)
+torch = types.ModuleType("torch"); torch.library = types.SimpleNamespace(Library=Library)
+sys.modules["torch"] = torch
+for torch.__version__, vision, expected in (("2.13.0+cpu", "0.28.0", 3), ("2.13.0+cpu", "0.28.0+cpu", 0), ("2.13.0+cu130", "0.28.0+cu130", 0), ("2.13.0", "0.28.0", 0)):
+    calls.clear()
+    globals()["version"] = lambda name: vision
+    declare()
+    assert len(calls) == expected, (torch.__version__, vision, calls)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
