@@ -16,17 +16,17 @@ from .data import Catalogue
 __all__ = ['CLIP_MEAN', 'CLIP_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'check_image', 'resize', 'crop_to', 'border_colour',
            'pad_to', 'target_pad', 'clip_square', 'fit_image', 'to_float', 'to_image', 'read_batch', 'fit_batch']
 
-# %% ../nbs/16_conditions.ipynb #4a3f12da
+# %% ../nbs/16_conditions.ipynb #6e7f4c77
 def check_image(
     image: np.ndarray,  # (height, width, 3) uint8
 ):
     "Raises `ValueError` for anything else than an RGB picture of bytes."
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
         return
     found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
     raise ValueError(f"a picture is uint8 (height, width, 3), not {found}")
 
-
+# %% ../nbs/16_conditions.ipynb #64cf5084
 def resize(
     image: np.ndarray,  # (height, width, 3) uint8
     height: int,        # px
@@ -37,7 +37,7 @@ def resize(
     if image.shape[:2] == (height, width): return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
-# %% ../nbs/16_conditions.ipynb #66de03f2
+# %% ../nbs/16_conditions.ipynb #d04e22eb
 def crop_to(
     image: np.ndarray,  # (height, width, 3) uint8
     height: int,        # of the wanted aspect
@@ -51,7 +51,7 @@ def crop_to(
     top, left = (h - new_h) // 2, (w - new_w) // 2
     return image[top:top + new_h, left:left + new_w]
 
-
+# %% ../nbs/16_conditions.ipynb #0ab9809c
 def border_colour(
     image: np.ndarray,  # (height, width, 3) uint8
 ) -> np.ndarray:  # (3,) uint8
@@ -77,7 +77,7 @@ def pad_to(
     canvas[top:top + h, left:left + w] = image
     return canvas
 
-# %% ../nbs/16_conditions.ipynb #f3f86a37
+# %% ../nbs/16_conditions.ipynb #116a9ef9
 def target_pad(
     image: np.ndarray,    # (height, width, 3) uint8
     ratio: float = 1.25,  # of long to short side, reached from above by padding
@@ -94,7 +94,7 @@ def target_pad(
     canvas[grow_h:grow_h + h, grow_w:grow_w + w] = image
     return canvas
 
-
+# %% ../nbs/16_conditions.ipynb #664e8068
 def clip_square(
     image: np.ndarray,   # (height, width, 3) uint8
     side: int = 224,     # px
@@ -121,7 +121,7 @@ def fit_image(
     if height != width: raise ValueError(f"'clip' makes squares, not {height} x {width}")
     return clip_square(image, height)
 
-# %% ../nbs/16_conditions.ipynb #2a484cab
+# %% ../nbs/16_conditions.ipynb #2ec95075
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -137,7 +137,7 @@ def to_float(
     shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
     return np.ascontiguousarray(np.moveaxis(images / scale - shift, -1, -3), np.float32)
 
-
+# %% ../nbs/16_conditions.ipynb #4cde1d14
 def to_image(
     values: np.ndarray,  # (..., 3, height, width) floats from `to_float`
     mean=CLIP_MEAN,      # as given there
@@ -148,7 +148,7 @@ def to_image(
                                                                                                             np.float32)
     return (values * 255).round().clip(0, 255).astype(np.uint8)
 
-# %% ../nbs/16_conditions.ipynb #4b6a7158
+# %% ../nbs/16_conditions.ipynb #10e01a93
 def read_batch(
     catalogue: Catalogue,  # where the pictures are
     rows,                  # row numbers
@@ -162,7 +162,7 @@ def read_batch(
     if threads == 1: return np.stack([read(row) for row in rows])
     with ThreadPoolExecutor(threads) as pool: return np.stack(list(pool.map(read, rows)))
 
-
+# %% ../nbs/16_conditions.ipynb #28f5bdb9
 def fit_batch(
     images,            # pictures of any size, (h, w, 3) uint8 each
     height: int,       # px

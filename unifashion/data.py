@@ -17,7 +17,8 @@ import numpy as np
 from .core import digest
 
 # %% auto #0
-__all__ = ['DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn', 'hash_share', 'val_of', 'Catalogue', 'Rows']
+__all__ = ['DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn', 'hash_share', 'val_of', 'Table', 'Catalogue',
+           'Rows']
 
 # %% ../nbs/14_data.ipynb #af93eafa
 class DataError(ValueError):
@@ -138,7 +139,7 @@ class TryOn:
         "Names of the optional pictures that are there."
         return tuple(f.name for f in fields(self)[8:] if isinstance(getattr(self, f.name), ImageRef))
 
-# %% ../nbs/14_data.ipynb #90e02526
+# %% ../nbs/14_data.ipynb #e6e88f1c
 def hash_share(
     product: str,  # id of the product
     name: str,     # what the number is for
@@ -146,7 +147,7 @@ def hash_share(
     "A fixed pseudo-random number for a product."
     return int.from_bytes(hashlib.sha256(f"{name}/{product}".encode()).digest()[:8], "big") / 2**64
 
-
+# %% ../nbs/14_data.ipynb #c0bb48b5
 def val_of(
     product: str,       # id of a train product
     share: float = 0.1,  # part of train that becomes val
@@ -154,9 +155,9 @@ def val_of(
     "Does this train product belong to val?"
     return hash_share(product, "val") < share
 
-# %% ../nbs/14_data.ipynb #df66759c
-class Catalogue(Sequence):
-    "A split of a data set: a lazy sequence of `ImageText`."
+# %% ../nbs/14_data.ipynb #c549d3a6
+class Table(Sequence):
+    "Samples as columns: picks and selects rows without reading a picture."
     def __init__(self,
         name: str,      # data set
         split: str,     # train, val or test
@@ -177,29 +178,31 @@ class Catalogue(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice): return self.select(range(*i.indices(len(self))))
         i = range(len(self))[i]          # negative indices, IndexError
-        return ImageText(image=ImageRef(self.store, self.keys[i]), split=self.split,
-                         **{n: c[i] for n, c in self.columns.items()})
-
-    def image(self, i: int) -> np.ndarray:  # (height, width, 3) uint8
-        "The picture of row i at its own size. Raises `DataError`."
-        return self.store.read(self.keys[i])
+        values = {n: c[i] for n, c in self.columns.items()}
+        return ImageText(image=ImageRef(self.store, self.keys[i]), split=self.split, **values)
 
     def column(self, name: str) -> list:
         "One field of every row."
         return self.columns[name] if name in self.columns else [getattr(s, name) for s in self]
 
+    def select(self, rows):
+        "The catalogue of these rows, in this order."
+        rows = [int(r) for r in rows]
+        columns, keys = {n: [c[r] for r in rows] for n, c in self.columns.items()}, [self.keys[r] for r in rows]
+        return type(self)(self.name, self.split, columns, self.store, keys, self.report, self.protocol, self.fit)
+
+# %% ../nbs/14_data.ipynb #38a41a67
+class Catalogue(Table):
+    "A split of a data set: a lazy sequence of `ImageText`."
     ids = property(lambda self: self.columns["id"])
     products = property(lambda self: self.columns["product"])
     texts = property(lambda self: self.columns["text"])
     categories = property(lambda self: self.column("category"))
     subcategories = property(lambda self: self.column("subcategory"))
 
-    def select(self, rows) -> Catalogue:
-        "The catalogue of these rows, in this order."
-        rows = [int(r) for r in rows]
-        columns = {n: [c[r] for r in rows] for n, c in self.columns.items()}
-        return Catalogue(self.name, self.split, columns, self.store, [self.keys[r] for r in rows], self.report,
-                         self.protocol, self.fit)
+    def image(self, i: int) -> np.ndarray:  # (height, width, 3) uint8
+        "The picture of row i at its own size. Raises `DataError`."
+        return self.store.read(self.keys[i])
 
     @cached_property
     def rows_of(self) -> dict:

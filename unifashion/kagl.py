@@ -32,7 +32,7 @@ def kagl_split(
     if not splits[split]: raise DataError(f"split {split!r} holds no rows", path, None, "empty split")
     return [str(i) for i in splits[split]]
 
-# %% ../nbs/14c_kagl.ipynb #8d9d5d87
+# %% ../nbs/14c_kagl.ipynb #36bc8af4
 def product_row(
     product: dict,        # a line of products.jsonl, or the same fields from elsewhere
     visual: str,          # visual sentences, '' for none
@@ -45,7 +45,7 @@ def product_row(
                 type=get("type"), title=get("title"), gender=get("gender"),
                 brand=get("brand"), colour=colour[0])
 
-
+# %% ../nbs/14c_kagl.ipynb #cf2e1351
 def read_products(
     path: Path,      # products.jsonl.gz
     known: set,      # ids that any split names
@@ -61,7 +61,7 @@ def read_products(
         else: products[name] = line, product
     return products
 
-# %% ../nbs/14c_kagl.ipynb #a4fee64a
+# %% ../nbs/14c_kagl.ipynb #d43bff0c
 PACKS = {"60x80": ("images_60x80.tar", None),
          "224": ("images_224.tar", (224, 168))}  # 224: squashed to a square, 3:4 undone
 
@@ -86,7 +86,7 @@ def read_kagl(
     if on_error == "skip" if check is None else check: rows.check(store)
     return rows.catalogue("kagl", split, store, "kagl")
 
-
+# %% ../nbs/14c_kagl.ipynb #79f1ed2d
 def add_product(rows: Rows, name, products, key, present, split_file):
     "One product of a split, if it has a line and a picture (`present(key)`)."
     rows.report.rows += 1
@@ -122,7 +122,7 @@ def style_line(
                 sub=v["subCategory"],
                 type=v["articleType"], colour=[v["baseColour"]], visual="")
 
-# %% ../nbs/14c_kagl.ipynb #c0078e87
+# %% ../nbs/14c_kagl.ipynb #89dda743
 def style_json(
     value: dict,  # content of styles/ID.json
 ) -> dict:  # the product in the pack's words, with its description
@@ -136,7 +136,7 @@ def style_json(
                 colour=[data.get("baseColour", "")],
                 description=description)
 
-
+# %% ../nbs/14c_kagl.ipynb #bc46940b
 def folder_products(root: Path, wanted: list, report: Report) -> tuple:  # (id -> (row, product), protocol)
     "Products from styles/*.json where there are any, else from styles.csv."
     products, table = {}, root / "styles.csv"
@@ -176,7 +176,7 @@ def read_kagl_folder(
     if on_error == "skip" if check is None else check: rows.check(store)
     return rows.catalogue("kagl", split, store, protocol)
 
-# %% ../nbs/14c_kagl.ipynb #90a2b1f7
+# %% ../nbs/14c_kagl.ipynb #e5c83d78
 HUB = dict(id="item_ID", title="text", master="category1", sub="category2", type="category3", colour="baseColour",
            gender="gender")
 
@@ -191,7 +191,7 @@ def hub_rows(source: str):
         raise DataError(f"the hub data set cannot be loaded ({error})", source, None, "missing file") from None
     return next(iter(parts.values())).cast_column("image", datasets.Image(decode=False))
 
-
+# %% ../nbs/14c_kagl.ipynb #a42e61e5
 def read_kagl_hub(
     split: str,                  # train, val or test
     source: str = "Marqo/KAGL",  # hub id, or a local copy of it
@@ -219,7 +219,7 @@ def read_kagl_hub(
     if on_error == "skip" if check is None else check: out.check(store)
     return out.catalogue("kagl", split, store, "kagl_title")
 
-# %% ../nbs/14c_kagl.ipynb #b9b65060
+# %% ../nbs/14c_kagl.ipynb #bb2ed5cb
 def read_kagl_triplets(
     split: str,                  # train, val or test
     root: Path | None = None,    # the pack; None: the copy in the repository
@@ -241,7 +241,7 @@ def read_kagl_triplets(
     if not queries: raise DataError(f"split {split!r} holds no queries", path, None, "empty split")
     return queries, report
 
-
+# %% ../nbs/14c_kagl.ipynb #2d04be47
 def read_kagl_keypoints() -> dict:  # product id -> 18 tuples (x, y, visibility), x and y in 0..1
     "Body keypoints of 3,789 people of the 224 pictures, in the 18-point OpenPose order."
     poses = read_json(repo_root() / "data" / "kagl" / "poses_224.json.gz")["poses"]

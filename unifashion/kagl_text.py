@@ -13,14 +13,14 @@ __all__ = ['SHOWN', 'HIDDEN', 'HEADING', 'BREAK', 'CARE', 'SHOP', 'SALES', 'MAKE
            'PURPOSE', 'tidy', 'remove_brand', 'join_text', 'page_text', 'sections', 'sentences', 'words', 'cut_purpose',
            'extract_visual', 'visual_sentences', 'token_f1']
 
-# %% ../nbs/14b_kagl_text.ipynb #95352306
+# %% ../nbs/14b_kagl_text.ipynb #8a23f381
 def tidy(
     text: str,  # text with holes
 ) -> str:
     "Single blanks, none before punctuation, no punctuation at the start."
     return re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split())).lstrip(" ,.;:-")
 
-
+# %% ../nbs/14b_kagl_text.ipynb #11615efe
 def remove_brand(
     text: str,   # title or sentences
     brand: str,  # name of the brand, '' for none
@@ -40,7 +40,7 @@ def join_text(
     title, visual = remove_brand(title, brand), remove_brand(visual, brand)
     return f"{title}. {visual}" if visual else title
 
-# %% ../nbs/14b_kagl_text.ipynb #691649d7
+# %% ../nbs/14b_kagl_text.ipynb #d73b0572
 SHOWN = (r"Product [Dd](?:etails?|escription)|Compost?i?t?ion|Details(?=\s[A-Z])|Upper(?=\s[A-Z])|(?:[Dd]ial|"
          r"[Ss]trap) [Ss]tyle(?=:)")
 HIDDEN = (r"Style [Nn]otes?|Materials? (?:and|&) [Cc]are|[Ww]ash ?[Cc]are|(?:[A-Z][a-z]+|[Ss]hoe|[Ss]andal|[Ss]ock|"
@@ -59,7 +59,7 @@ def page_text(
     "The page without tags; each tag becomes a line break."
     return html.unescape(re.sub(r"<[^<>]*>", "\n", page)) if "<" in page else page
 
-
+# %% ../nbs/14b_kagl_text.ipynb #aff9c86e
 def sections(
     text: str,  # of a page
 ) -> list:  # (kind, heading, text); kind is 'intro', 'shown' or 'hidden'
@@ -140,7 +140,7 @@ def cut_purpose(
     "The sentence without its clauses of purpose."
     return tidy(PURPOSE.sub("", sentence)).strip(" ,.;")
 
-# %% ../nbs/14b_kagl_text.ipynb #51966372
+# %% ../nbs/14b_kagl_text.ipynb #a38b4a2f
 def extract_visual(
     description: str,  # a shop's description, plain or HTML
 ) -> str:  # '' where nothing is said about the looks
@@ -152,7 +152,7 @@ def extract_visual(
     kept = [s for part in shown or parts[:1] for s in visual_sentences(*part)]
     return ". ".join(kept) + "." if kept else ""
 
-
+# %% ../nbs/14b_kagl_text.ipynb #6bc4554c
 def visual_sentences(kind: str, heading: str, text: str) -> list:
     "The sentences of one section that show something, shortened; labels of watches stay in front."
     kept = []

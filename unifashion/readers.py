@@ -27,7 +27,7 @@ FASHIONGEN_KEYS = ("index", "index_2") + tuple("input_" + name for name in (
     "season", "composition", "department", "pose", "msrpUSD"))
 NEEDED = ("input_image", "input_name", "input_description", "input_category", "input_subcategory", "input_productID")
 
-# %% ../nbs/15_readers.ipynb #b293a3bd
+# %% ../nbs/15_readers.ipynb #783efbd9
 def plain_text(
     value,                # bytes, str or a number
     notes: dict | None = None,  # counts what was not UTF-8
@@ -37,17 +37,17 @@ def plain_text(
         try: value = value.decode("utf-8")
         except UnicodeDecodeError:
             value = value.decode("latin-1")
-            if notes is not None: notes["text read as latin-1"] += 1
+            if notes is not None: notes["distinct text read as latin-1"] += 1
     return " ".join(re.sub(r"<[^<>]*>", " ", str(value)).split())
 
-
+# %% ../nbs/15_readers.ipynb #e8dd6098
 def text_column(file, key: str, notes=None) -> list:
     "A (N, 1) or (N,) column as strings; every distinct value is decoded once."
     values, back = np.unique(np.asarray(file[key][:]).reshape(len(file[key]), -1)[:, 0], return_inverse=True)
     texts = [plain_text(v.item() if isinstance(v, np.generic) else v, notes) for v in values]
     return [texts[i] for i in back.ravel()]
 
-# %% ../nbs/15_readers.ipynb #83cf7774
+# %% ../nbs/15_readers.ipynb #55eada9b
 FASHIONGEN_FILES = {"train": "train", "val": "train", "test": "validation"}
 
 
@@ -69,7 +69,7 @@ def find_fashiongen(
                         "ambiguous file")
     return found[0]
 
-
+# %% ../nbs/15_readers.ipynb #bc85eb2b
 def open_fashiongen(path: Path):
     "The checked HDF5 file. Raises `DataError` for missing keys, other lengths, other pictures."
     file = open_h5(path)
@@ -130,7 +130,7 @@ def read_fashiongen(
     if check: rows.check(store)
     return rows.catalogue(name, split, store, fit="crop")
 
-# %% ../nbs/15_readers.ipynb #ac03f335
+# %% ../nbs/15_readers.ipynb #4c414dab
 OPTIONAL = ("category", "subcategory", "type", "title", "gender", "brand", "colour")
 
 
@@ -152,13 +152,13 @@ def table_rows(
             report.reject("more or fewer fields than the header", path, current[0], "wrong field count")
         else: yield current[0], {k.strip(): v.strip() for k, v in row.items()}
 
-
+# %% ../nbs/15_readers.ipynb #7d3ed813
 def own_split(row: dict, has_val: bool) -> str:
     "The split of a table row: its column, or by hash of the product."
     split = row.get("split") or ("test" if hash_share(row["product"], "test") < 0.1 else "train")
     return "val" if split == "train" and not has_val and val_of(row["product"]) else split
 
-# %% ../nbs/15_readers.ipynb #0f4b5d7d
+# %% ../nbs/15_readers.ipynb #ca9c58fa
 def read_folder(
     root: Path,               # folder with images/ and the table
     split: str,               # train, val or test
@@ -182,7 +182,7 @@ def read_folder(
     if on_error == "skip" if check is None else check: rows.check(store)
     return rows.catalogue(root.name, split, store, "folder")
 
-
+# %% ../nbs/15_readers.ipynb #2d2b36fe
 def add_own(rows: Rows, images: Path, line: int, row: dict, views: Counter):
     "One line of the table, if its picture is there and inside."
     rows.report.rows += 1
@@ -194,7 +194,7 @@ def add_own(rows: Rows, images: Path, line: int, row: dict, views: Counter):
     rows.add(line, row["image"], id=row["id"], product=row["product"], text=row["text"], view=view,
              **{k: row.get(k, "") for k in OPTIONAL})
 
-# %% ../nbs/15_readers.ipynb #3bf1f04e
+# %% ../nbs/15_readers.ipynb #aa9eac3f
 def fewer_products(
     catalogue: Catalogue,  # usually the train split
     products: int,         # to keep; 0: all
@@ -204,7 +204,7 @@ def fewer_products(
     chosen = set(sorted(catalogue.rows_of, key=lambda p: hash_share(p, "fewer"))[:products])
     return catalogue.select([i for i, p in enumerate(catalogue.products) if p in chosen])
 
-
+# %% ../nbs/15_readers.ipynb #ceb4a9cf
 def open_catalogue(
     world: World,             # data set and, for the drawn world, its size and seed
     split: str,               # train, val or test

@@ -90,7 +90,7 @@ class FileStore:
         stats = [(n, s.st_size, s.st_mtime_ns) for n in self.names for s in [os.stat(Path(self.root, n))]]
         return digest(["files", stats])
 
-# %% ../nbs/14a_stores.ipynb #50854b7a
+# %% ../nbs/14a_stores.ipynb #38bc30a6
 def tar_header(
     head: bytes,  # 512 bytes
 ) -> tuple:  # (name, size, type letter)
@@ -101,7 +101,7 @@ def tar_header(
     name, prefix = text(0, 100), text(345, 500) if head[257:262] == b"ustar" else ""
     return f"{prefix}/{name}" if prefix else name, int(head[124:136].strip(b"\0 ") or b"0", 8), chr(head[156] or 48)
 
-
+# %% ../nbs/14a_stores.ipynb #4fd6282d
 def tar_members(
     path: Path,  # a plain .tar
 ):  # yields (name, offset of the data, size, type letter)
@@ -110,24 +110,28 @@ def tar_members(
     with open(path, "rb") as file:
         while at < end:
             file.seek(at); head = file.read(512)
+            if len(head) < 512: raise DataError("the tar ends inside a header", path, f"byte {at}", "truncated tar")
             if not any(head): return
             try: name, size, letter = tar_header(head)
             except (ValueError, IndexError) as error:
                 raise DataError(f"damaged tar header ({error})", path, f"byte {at}", "damaged tar") from None
-            if letter not in "0125": return (yield from slow_members(path))
+            if letter not in "0125": return (yield from slow_members(path, at))
             if at + 512 + size > end: raise DataError(f"the tar ends inside {name!r}", path, name, "truncated tar")
             yield name, at + 512, size, letter
             at += 512 + -(-size // 512) * 512
 
-# %% ../nbs/14a_stores.ipynb #e9f8b56e
-def slow_members(path):
+# %% ../nbs/14a_stores.ipynb #7be473b1
+def slow_members(
+    path: Path,     # a plain .tar
+    start: int = 0,  # byte of the first header to report
+):  # yields as `tar_members`
     "The same through the standard library: long names, sparse files and other extensions."
     try:
         with tarfile.open(path, "r:") as tar:
-            for m in tar: yield m.name, m.offset_data, m.size, m.type.decode()
+            yield from ((m.name, m.offset_data, m.size, m.type.decode()) for m in tar if m.offset >= start)
     except tarfile.TarError as error: raise DataError(f"damaged tar ({error})", path, None, "damaged tar") from None
 
-
+# %% ../nbs/14a_stores.ipynb #60c388c5
 def tar_index(
     path: Path,                    # a plain .tar
     report: Report | None = None,  # counts damage under `skip`; None raises
@@ -167,7 +171,7 @@ class TarStore:
     @property
     def fingerprint(self) -> str: return digest(["tar", file_mark(self.path), self.shape])
 
-# %% ../nbs/14a_stores.ipynb #5cd46302
+# %% ../nbs/14a_stores.ipynb #e775acb6
 @lru_cache(maxsize=8)
 def _h5(path: str, pid: int, stamp: int): return h5py.File(path, "r")
 
@@ -181,7 +185,7 @@ def open_h5(
     except OSError as error:
         raise DataError(f"no readable HDF5 file ({str(error).splitlines()[0]})", path, None, "damaged HDF5") from None
 
-
+# %% ../nbs/14a_stores.ipynb #e715831b
 @dataclass(frozen=True)
 class ArrayStore:
     "Pictures as rows of one uint8 array (n, height, width, 3) in an HDF5 file."
@@ -201,7 +205,7 @@ class ArrayStore:
     @property
     def fingerprint(self) -> str: return digest(["array", self.name, file_mark(self.path)])
 
-# %% ../nbs/14a_stores.ipynb #4e42f807
+# %% ../nbs/14a_stores.ipynb #b06caef8
 @dataclass(frozen=True)
 class BytesStore:
     "Encoded pictures in a sequence (a list, or a column of an Arrow table); keys are positions."
@@ -209,18 +213,21 @@ class BytesStore:
     source: str = "memory"             # for messages
     mark: str = ""                     # fingerprint of the sequence, where it has one
 
+    def encoded(self, key) -> bytes:
+        data = self.blobs[key]
+        return (data.get("bytes") if isinstance(data, dict) else data) or b""
+
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
         "Raises `DataError` for a missing or broken picture."
-        data = self.blobs[key]
-        data = data.get("bytes") if isinstance(data, dict) else data
-        if not data: raise DataError("row holds no picture", self.source, key, "missing picture")
-        return decode(data, self.source, key)
+        if data := self.encoded(key): return decode(data, self.source, key)
+        raise DataError("row holds no picture", self.source, key, "missing picture")
 
     def label(self, key) -> str: return f"{self.source}#{key}"
 
     @property
     def fingerprint(self) -> str:
-        return digest(["bytes", self.mark or [hashlib.sha256(bytes(b)).hexdigest() for b in self.blobs]])
+        blobs = lambda: [hashlib.sha256(self.encoded(key)).hexdigest() for key in range(len(self.blobs))]
+        return digest(["bytes", self.mark or blobs()])
 
 # %% ../nbs/14a_stores.ipynb #b191e4f4
 def text_lines(
@@ -241,7 +248,7 @@ def text_lines(
     except (EOFError, zlib.error, OSError) as error:
         report.reject(f"file is broken after this line ({error})", path, number, "truncated file")
 
-# %% ../nbs/14a_stores.ipynb #66c3b1a8
+# %% ../nbs/14a_stores.ipynb #36367a4f
 def json_lines(
     path: Path,      # one JSON object a line, plain or .gz
     report: Report,  # rejects broken lines
@@ -254,7 +261,7 @@ def json_lines(
         if isinstance(value, dict): yield number, value
         else: report.reject("not a JSON object", path, number, "broken JSON")
 
-
+# %% ../nbs/14a_stores.ipynb #85899af9
 def read_json(
     path: Path,  # a JSON file, plain or .gz
 ):
