@@ -30,7 +30,7 @@ lab: setup  ## the notebooks in JupyterLab
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/jupyter" lab nbs
 
 docs: setup  ## the chapters as a site in _site
-	@PATH="$(BIN):$$PATH" exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
+	@PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
 
 # the README is the index notebook's prose and outputs, its links seen from the root
 readme: setup  ## README.md from nbs/index.ipynb
