@@ -26,6 +26,9 @@ reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|paper FULL=
 test: setup  ## the tests: chapters, package, workflow
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/python" -m pytest -n 2
 
+foundations: setup  ## train the drawn world's own pretrained parts anew (hours; goes on where it was stopped)
+	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce train_foundations --profile $(PROFILE) --set train=true
+
 lab: setup  ## the notebooks in JupyterLab
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/jupyter" lab nbs
 

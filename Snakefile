@@ -10,8 +10,8 @@ end_with_parent()                      # the process that started this one, wher
 os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
 
 profile, full = str(config.get("profile", "mini")), bool(int(config.get("full", 0)))
-seeds = config.get("seeds")
-nodes = plan(profile, full, None if seeds is None else str(seeds))
+seeds, only, words = (str("" if config.get(name) is None else config[name]) for name in ("seeds", "only", "set"))
+nodes = plan(profile, full, seeds, only.split(), words.split())
 reports = {}
 for node in nodes:
     reports.setdefault(node.header.report, {})[str(node.seed)] = node
@@ -22,12 +22,12 @@ def upstream(by_seed):  # a key covers what it follows, so times of files decide
 
 
 def call(report, by_seed):
-    def words(wildcards):
+    def line(wildcards):
         node = by_seed[wildcards.get("seed", "None")]
         given = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
         return shlex.join([sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", given,
-                           "--key", wildcards.key, *["--full"] * full])
-    return words
+                           "--key", wildcards.key, *["--full"] * full, *(["--set", *words.split()] if report == only and words else [])])
+    return line
 
 
 def stamp(node):

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from conftest import write_report
 
-from unifashion import keys, runs
-from unifashion.execution import check_parameters, execute, finished, ReportFailed
-from unifashion.keys import chapters_of, code_hash, command, plan, read_header
+from unifashion import runs
+from unifashion.keys import chapters_of, code_hash, plan, read_header
 
 
 @pytest.fixture
@@ -92,8 +91,9 @@ def test_unknown_names_list_the_valid_ones(chain):
     with pytest.raises(ValueError, match="unknown profile 'tiny'; choose one of smoke, mini, open, paper"): plan("tiny")
     with pytest.raises(ValueError, match="unknown report 'table9'; there are figure_toy, table_toy, train_toy"): plan("smoke", only=("table9",))
     with pytest.raises(ValueError, match="seeds are integers"): plan("smoke", seeds="zero")
-    with pytest.raises(ValueError, match="train_toy has no parameter 'sed'; it takes profile, seed, full"):
-        check_parameters(plan("smoke", only=("train_toy",))[0].header, {"profile": "smoke", "sed": 1})
+    with pytest.raises(ValueError, match="train_toy has no parameter 'sed'; it takes profile, seed, full"): plan("smoke", only=("train_toy",), words=["sed=1"])
+    with pytest.raises(ValueError, match="full is of type bool; here: 'perhaps'"): plan("smoke", only=("train_toy",), words=["full=perhaps"])
+    with pytest.raises(ValueError, match="are set for one report"): plan("smoke", words=["full=1"])
     write_report(chain, "table_a", after=("table_b",))
     write_report(chain, "table_b", after=("table_a",))
     with pytest.raises(ValueError, match="table_a -> table_b -> table_a"): plan("smoke")

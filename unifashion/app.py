@@ -17,7 +17,7 @@ from .execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .keys import plan
 from .runs import atomic_write, publish
 
-# %% ../nbs/60_app.ipynb #ee117c60
+# %% ../nbs/60_app.ipynb #0df25ebc
 @dataclass
 class OneNode:
     "Run one report. The workflow calls this; people call `reproduce`."
@@ -26,25 +26,29 @@ class OneNode:
     full: bool = False                 # every row, the whole evaluation set
     seeds: str = "0"                   # one seed, or all of a report that reads several
     key: str = ""                      # the key it is expected to have
+    set: tuple[str, ...] = ()          # further parameters: name=value
 
     def __call__(self):
         end_with_parent()
-        node = plan(self.profile, self.full, self.seeds, (self.report,))[-1]
+        node = plan(self.profile, self.full, self.seeds, (self.report,), self.set)[-1]
         try: seconds = execute(node, self.key)
-        except ReportFailed as error: sys.exit(print(error, flush=True) or 1)  # on stdout: Snakemake keeps stderr for its log
+        except ReportFailed as error:
+            print(error, flush=True)  # on stdout, because Snakemake's log has stderr
+            sys.exit(1)
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
-# %% ../nbs/60_app.ipynb #841b3705
+# %% ../nbs/60_app.ipynb #5ca28ef4
 def snakemake_command(
     nodes,       # that have to run
     options,     # a `Reproduce`
 ) -> list:  # words of the command
     "The call of Snakemake that makes these nodes."
     root = repo_root()
-    settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}"]
+    settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}",
+                f"only={' '.join(options.reports)}", f"set={' '.join(options.set)}"]
     return [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
-            "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going", "--rerun-triggers", "mtime",
-            "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
+            "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going",
+            "--rerun-triggers", "mtime", "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
 def run_workflow(
@@ -63,7 +67,7 @@ def run_workflow(
         print(log.read_text()[-2000:], file=sys.stderr)  # not a report, but the workflow itself
     if missing: raise ReportFailed(f"not finished: {', '.join(missing)}")
 
-# %% ../nbs/60_app.ipynb #d84c8357
+# %% ../nbs/60_app.ipynb #27960130
 @dataclass
 class Reproduce:
     "Run reports, and those they follow, unless nothing that could change them has changed."
@@ -72,19 +76,20 @@ class Reproduce:
     full: bool = False     # every row, the whole evaluation set, three seeds
     seeds: str = ""        # as in "0 1 2"; 0 by default, three with --full
     publish: bool = False  # copy the finished runs to outputs/published
+    set: tuple[str, ...] = ()  # further parameters of the one report named: name=value
     cores: int = 0         # processor cores to use; 0: all
 
     def __call__(self):
         end_with_parent()
-        start, folder = time.perf_counter(), f"outputs/runs/{self.profile}/{'full' if self.full else 'core'}"
-        nodes = plan(self.profile, self.full, self.seeds, self.reports)
+        start, scale = time.perf_counter(), "full" if self.full else "core"
+        nodes = plan(self.profile, self.full, self.seeds, self.reports, self.set)
         waiting = [node for node in nodes if not finished(node)]
-        print(f"{self.profile} {'full' if self.full else 'core'}: {len(waiting)} of {len(nodes)} reports to run", flush=True)
+        print(f"{self.profile} {scale}: {len(waiting)} of {len(nodes)} reports to run", flush=True)
         if waiting: run_workflow(waiting, self)
         for node in nodes if self.publish else (): print(f"  published {publish(node)}")
-        print(f"{folder} is complete, {time.perf_counter() - start:.1f} s")
+        print(f"outputs/runs/{self.profile}/{scale} is complete, {time.perf_counter() - start:.1f} s")
 
-# %% ../nbs/60_app.ipynb #5ffc3c3f
+# %% ../nbs/60_app.ipynb #265385e9
 COMMANDS = {"reproduce": Reproduce, "node": OneNode}
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ModuleNotFoundError)  # a user can act on these
 
@@ -93,7 +98,8 @@ def main(
     arguments=None,  # words; default: those of the process
 ) -> int:  # exit code
     "The console command `unifashion`."
-    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="unifashion", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="unifashion", args=arguments, config=flags)
     try: command()
     except EXPECTED as error: print(f"unifashion: {error}", file=sys.stderr)
     except KeyboardInterrupt: print("\nunifashion: stopped; the same command goes on from here", file=sys.stderr)
@@ -101,4 +107,4 @@ def main(
     return 1
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # not in this notebook

@@ -47,8 +47,9 @@ def write_json(
     "Write JSON atomically, keys in the order given."
     return atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
-# %% ../nbs/03a_runs.ipynb #d4f207c8
-COLUMNS = ("paper", "table", "row", "protocol", "metric", "signature", "value", "low", "high", "n", "seeds", "reported", "status")
+# %% ../nbs/03a_runs.ipynb #1983ee49
+COLUMNS = ("paper", "table", "row", "protocol", "metric", "signature",
+           "value", "low", "high", "n", "seeds", "reported", "status")
 STATES = ("reproduced", "differs", "not comparable", "not run")
 
 
@@ -59,7 +60,8 @@ def table_csv(
     rows = [dict(row) for row in rows]
     for i, row in enumerate(rows):
         where = f"row {i} ({row.get('row')})"
-        if row.get("status") not in STATES: raise ValueError(f"{where}: status {row.get('status')!r}; choose one of {', '.join(STATES)}")
+        if row.get("status") not in STATES:
+            raise ValueError(f"{where}: status {row.get('status')!r}; choose one of {', '.join(STATES)}")
         if not row.get("metric"): raise ValueError(f"{where} names no metric")
     names = [*COLUMNS, *dict.fromkeys(k for row in rows for k in row if k not in COLUMNS)]
     file = io.StringIO()
@@ -130,7 +132,7 @@ def processor() -> str:
     try: return re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
     except (OSError, TypeError): return platform.processor() or platform.machine()
 
-# %% ../nbs/03a_runs.ipynb #279b1b02
+# %% ../nbs/03a_runs.ipynb #95612203
 HELD = {}  # path -> open file: a second request by the same process passes
 
 
@@ -148,9 +150,9 @@ def hold(
     file = open(path, "a+")
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        if not wait: return file.close() or False
+        if not wait: return bool(file.close())
         file.seek(0)
-        print(f"{what or path.name}: waiting for process {file.read().strip() or '?'}, which writes it now", flush=True)
+        print(f"{what or path.name}: waiting for process {file.read().strip() or '?'}, which has it now", flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
     file.seek(0); file.truncate(); file.write(str(os.getpid())); file.flush()
     HELD[path] = file
@@ -164,7 +166,7 @@ def let_go(
     file = HELD.pop(Path(path).resolve(), None)
     if file: file.close()
 
-# %% ../nbs/03a_runs.ipynb #c82ce135
+# %% ../nbs/03a_runs.ipynb #91afc054
 class Run:
     "A report in progress: its settings, its folder, its inputs and its record."
     def __init__(self,
@@ -174,9 +176,10 @@ class Run:
         self.node, self.profile, self.parts, self.key = node, profile, node.parts(), node.key()
         self.folder, self.parameters = repo_root() / node.folder, node.parameters
         self.seed, self.full = node.seed, bool(node.parameters.get("full"))
-        self.seeds = [node.seed] if node.seed is not None else [int(s) for s in node.parameters.get("seeds", "").split()]
+        self.seeds = [int(s) for s in str(node.parameters.get("seeds", node.parameters.get("seed", ""))).split()]
         self.stages, self.inputs, self.facts = {}, {}, {}
-        self.started, self.clock, self.speed = datetime.now(timezone.utc), time.perf_counter(), round(fp32_probe(), 1)
+        self.started, self.clock = datetime.now(timezone.utc), time.perf_counter()
+        self.speed = round(fp32_probe(), 1)
 
     def __repr__(self):
         scale = "full" if self.full else "core"
@@ -192,7 +195,7 @@ def clear(
         if path.name == "running.ipynb" or path.name.startswith(("seed=", ".")): continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-# %% ../nbs/03a_runs.ipynb #0ef9c34d
+# %% ../nbs/03a_runs.ipynb #0c9b43ce
 def begin(
     report,         # its name, a literal
     *, sections,    # profile sections that it reads, literals
@@ -203,12 +206,12 @@ def begin(
 ) -> Run:
     "Open a report. Raises `ValueError` where the call and the notebook's header differ."
     seeds = parameters.get("seeds", parameters.get("seed"))
-    node = plan(parameters.get("profile"), parameters.get("full", False), seeds, (report,), folder)[-1]
+    node = plan(parameters.get("profile"), parameters.get("full", False), seeds, (report,), folder=folder)[-1]
     header, given = node.header, (tuple(sections), tuple(after), tuple(data))
     if given != (header.sections, header.after, header.data):
         raise ValueError(f"{header.notebook.name}: save the notebook; its header differs from this call")
     if set(parameters) != set(header.parameters):
-        raise ValueError(f"{header.notebook.name}: begin() takes each of its parameters: {', '.join(header.parameters)}")
+        raise ValueError(f"{report}.ipynb: begin() takes each of its parameters: {', '.join(header.parameters)}")
     run = Run(replace(node, parameters=node.parameters | parameters), load_profile(parameters["profile"], sections))
     hold(run.folder.parent / f".{run.folder.name}.lock", node.name)
     clear(run.folder)
@@ -301,35 +304,38 @@ def arrays(self: Run,
     "Write arrays that other reports read with `load_arrays`."
     return save_arrays(self.folder / f"{name}.safetensors", values)
 
-# %% ../nbs/03a_runs.ipynb #0d80cb29
+# %% ../nbs/03a_runs.ipynb #7de0358c
 @patch
 def finish(self: Run) -> dict:  # the record
     "Write run.json: what was run, on what, for how long, from what, to what."
     notebook, (commit, dirty) = self.node.header.notebook, git_state(repo_root())
-    files = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and p.name[0] != "." and p.suffix not in (".ipynb", ".done")]
-    record = {"report": self.node.header.report, "notebook": notebook.name, "notebook_sha256": sha256(notebook.read_bytes()).hexdigest(),
-              "key": self.key, "parameters": self.parameters, "profile": self.parts["profile"], "commit": commit, "dirty": dirty,
-              "python": platform.python_version(), "packages": versions(), "system": platform.platform(), "cpu": processor(),
+    digest_of = lambda path: sha256(path.read_bytes()).hexdigest()
+    files = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and p.suffix not in (".ipynb", ".done")]
+    record = {"report": self.node.header.report, "notebook": notebook.name, "notebook_sha256": digest_of(notebook),
+              "key": self.key, "parameters": self.parameters, "profile": self.parts["profile"], "commit": commit,
+              "dirty": dirty, "python": platform.python_version(), "packages": versions(),
+              "system": platform.platform(), "cpu": processor(),
               "cores": os.cpu_count(), "fp32_gflops": self.speed, "device": "cpu", "dtype": "float32",
               "threads": self.parts["profile"].get("machine", {}).get("threads"),
               "loaded": [name for name in ("torch", "transformers", "diffusers") if name in sys.modules]} | self.facts
-    record |= {"started": self.started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - self.clock, 3),
-               "stages": self.stages, "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
+    record |= {"started": self.started.isoformat(timespec="seconds"),
+               "seconds": round(time.perf_counter() - self.clock, 3), "stages": self.stages,
+               "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
                "data": {name: digest(found) for name, found in self.parts["data"].items()}, "inputs": self.inputs,
-               "outputs": {p.relative_to(self.folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in files}}
+               "outputs": {p.relative_to(self.folder).as_posix(): digest_of(p) for p in files}}
     write_json(self.folder / "run.json", record)
     let_go(self.folder.parent / f".{self.folder.name}.lock")
     print(f"finished in {record['seconds']:.1f} s, at most {record['peak_memory_mib']:.0f} MiB")
     return record
 
-# %% ../nbs/03a_runs.ipynb #75e30d58
-PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}  # pattern -> most KiB
+# %% ../nbs/03a_runs.ipynb #6c171726
+PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}  # KiB
 
 
 def publish(
     node,  # of a finished run
 ) -> Path:  # the published folder, relative to the repository
-    "Copy a finished run to outputs/published. Raises `FileNotFoundError` if it is not finished, `ValueError` if a file is too large."
+    "Copy a finished run to outputs/published. Raises `FileNotFoundError` (not finished) or `ValueError` (too large)."
     root = repo_root()
     source, parts = root / node.folder, node.folder.parts
     target = Path("outputs", "published", parts[2], *parts[4:])
@@ -339,7 +345,8 @@ def publish(
     for file in files:
         limit = next(kib for pattern, kib in PUBLISHED.items() if file.match(pattern))
         if file.stat().st_size > limit << 10:
-            raise ValueError(f"{node.name}: {file.name} weighs {file.stat().st_size >> 10} KiB, over {limit}; nothing is published")
+            weight = file.stat().st_size >> 10
+            raise ValueError(f"{node.name}: {file.name} weighs {weight} KiB, over {limit}; nothing is published")
     for old in (root / target).glob("*.*"): old.unlink()
     for file in files: atomic_write(root / target / file.name, file.read_bytes())
     return target
