@@ -1,6 +1,7 @@
 """Set up the environment that `make` uses: the pins of environment.yml, then this package. Called by the Makefile; a second call is instant.
 
-An active virtual or conda environment is used as it is; otherwise `.venv` is made. uv installs where it can be had, else pip.
+The argument is the environment's folder: an active virtual or conda environment, which is used as it is, or `.venv`, which is made.
+uv installs where it can be had, else pip.
 Every expected failure is one line: another Python, a full disk, no network.
 """
 import hashlib, os, re, shutil, subprocess, sys
@@ -45,17 +46,11 @@ def pins(text):
     return re.findall(r"^ *- ([^\s#]+)", block, re.M)
 
 
-def active():
-    "The active environment's folder, if there is one; conda's base does not count."
-    if os.environ.get("VIRTUAL_ENV"): return Path(os.environ["VIRTUAL_ENV"])
-    if os.environ.get("CONDA_PREFIX") and os.environ.get("CONDA_DEFAULT_ENV") != "base": return Path(os.environ["CONDA_PREFIX"])
-    return None
-
-
 def make_environment(home):
-    "A virtual environment with pip, made anew where an interrupted or moved one does not run."
+    "The environment's Python. `.venv` is made, and made anew where an interrupted or moved one does not run; no other is touched."
     python = home / "bin" / "python"
     if python.exists() and run(python, "-m", "pip", "--version")[0] == 0: return python
+    if home != ROOT / ".venv": stop("the active environment %s has no pip: add it (python -m ensurepip), or deactivate it" % home)
     code, said = run(sys.executable, "-m", "venv", "--clear", home)
     if code and "ensurepip" in said: stop("Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)")
     if code: explain(said)
@@ -99,7 +94,7 @@ def mismatched(python):
 
 def main():
     check_python(sys.version_info, sys.executable)
-    home = active() or ROOT / ".venv"
+    home = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".venv").absolute()
     files = [ROOT / name for name in SOURCES] + [ROOT / ".torchvision-schemas" / "torchvision_schemas.py"]
     wanted = hashlib.sha256("\n".join([str(ROOT), *[f.read_text() for f in files]]).encode()).hexdigest()
     stamp = home / ".unifashion"
@@ -120,6 +115,7 @@ def main():
             if code: explain(said)
         stamp.write_text(wanted)
     except OSError as error: explain(str(error))
+    except KeyboardInterrupt: stop("stopped; start again to go on")
 
 
 if __name__ == "__main__": main()

@@ -5,7 +5,8 @@ KNOWN := PROFILE FULL SEEDS ONLY PUBLISH CORES PYTHON README
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$(if $(filter $v,$(KNOWN)),,$(error unknown setting $v; there are $(KNOWN)))))
 
 ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
-BIN := $(or $(ACTIVE),$(CURDIR)/.venv)/bin
+ENVIRONMENT := $(or $(ACTIVE),$(CURDIR)/.venv)
+BIN := $(ENVIRONMENT)/bin
 # the first Python that the pins support
 PYTHON ?= $(shell for p in $(if $(ACTIVE),$(BIN)/python) python3 python3.12 python3.11 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
@@ -17,7 +18,7 @@ help:  ## this list
 
 setup:
 	@[ -n "$(PYTHON)" ] || { echo "set-up: Python 3.11 to 3.13 is needed, and none is on the PATH (or name one: make PYTHON=/path/to/python3.12)" >&2; exit 1; }
-	@"$(PYTHON)" .setup.py
+	@"$(PYTHON)" .setup.py "$(ENVIRONMENT)"
 
 reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|paper FULL=1 SEEDS="0 1 2" ONLY=report PUBLISH=1 CORES=2
 	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce $(ONLY) --profile $(PROFILE) --seeds "$(SEEDS)" \
