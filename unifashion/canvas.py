@@ -14,10 +14,10 @@ from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform, TransformedPath
 
 # %% auto #0
-__all__ = ['BACKGROUND', 'Curve', 'spline', 'chain', 'mirror', 'Camera', 'camera_on', 'rgba', 'Canvas', 'roundness',
-           'folded_light']
+__all__ = ['BACKGROUND', 'Curve', 'spline', 'chain', 'mirror', 'Camera', 'camera_on', 'rgba', 'Canvas', 'window', 'paint',
+           'roundness', 'folded_light']
 
-# %% ../nbs/10b_canvas.ipynb #2c7af6f7
+# %% ../nbs/10b_canvas.ipynb #6d5126f2
 class Curve(NamedTuple):
     "A chain of cubic Bezier segments."
     vertices: np.ndarray  # (1 + 3 n, 2): start, then two handles and an end a segment
@@ -40,7 +40,7 @@ def _handles(p: list, closed: bool = False) -> list:
         out += [(x + u * step, y + v * step), (x1 - u1 * step, y1 - v1 * step), (x1, y1)]
     return out
 
-
+# %% ../nbs/10b_canvas.ipynb #862e1f2c
 def _plain(points) -> list:
     "Points as a list of pairs of floats."
     return points.tolist() if isinstance(points, np.ndarray) else [(float(x), float(y)) for x, y in points]
@@ -51,7 +51,7 @@ def spline(points, closed: bool = False) -> Curve:
     p = _plain(points)
     return Curve(np.array(p[:1] + _handles(p, closed)))
 
-
+# %% ../nbs/10b_canvas.ipynb #bac732e3
 def chain(*runs) -> Curve:
     "Smooth runs, each (n, 2), joined with corners; a gap between two runs is bridged by a straight line."
     out = []
@@ -62,12 +62,12 @@ def chain(*runs) -> Curve:
         out += _handles(p)
     return Curve(np.array(out))
 
-
+# %% ../nbs/10b_canvas.ipynb #92a72ff3
 def mirror(points) -> np.ndarray:
     "Points (n, 2) reflected in x = 0, in reverse order."
     return np.asarray(points, float)[::-1] * (-1, 1)
 
-# %% ../nbs/10b_canvas.ipynb #50741a8b
+# %% ../nbs/10b_canvas.ipynb #9c954c0a
 class Camera(NamedTuple):
     "The affine map from body centimetres to pixels."
     matrix: np.ndarray  # (2, 2)
@@ -84,15 +84,20 @@ class Camera(NamedTuple):
         turn = np.array([[c, -s], [s, c]])
         return Camera(turn @ self.matrix, turn @ (self.offset - about) + about)
 
-
-def camera_on(box, height: int, width: int, largest: float, middle=(.5, .485), room=(.9, .88)) -> Camera:
-    "A camera that fits a box (x0, y0, x1, y1 in cm) into a picture; `largest` bounds the centimetre, in 1/128 of the height."
+# %% ../nbs/10b_canvas.ipynb #5a19ea50
+def camera_on(box,  # x0, y0, x1, y1 in cm
+              height: int, width: int,  # pixels
+              largest: float,  # most that a centimetre may take, in 1/128 of the height
+              middle=(.5, .485),  # where the box's centre goes, parts of width and height
+              room=(.9, .88),  # parts of width and height that it may fill
+              ) -> Camera:
+    "A camera that fits a box into a picture."
     x0, y0, x1, y1 = box
     scale = min(room[0] * width / (x1 - x0), room[1] * height / (y1 - y0), largest * height / 128)
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     return Camera(np.eye(2) * scale, np.array([width, height]) * middle - scale * centre)
 
-# %% ../nbs/10b_canvas.ipynb #86b999cd
+# %% ../nbs/10b_canvas.ipynb #ce932e17
 BACKGROUND = (241, 240, 237)
 
 
@@ -105,82 +110,85 @@ def rgba(color, alpha: float) -> tuple:
 _SAME = IdentityTransform()
 _CODES = {}
 
-
+# %% ../nbs/10b_canvas.ipynb #9cf9705b
 class Canvas:
     "A picture being painted in body centimetres."
 
     def __init__(self, height: int, width: int, camera: Camera):
         self.height, self.width, self.camera, self.scale = height, width, camera, camera.scale
         self._to_agg, self._origin = camera.matrix.T * (1, -1), camera.offset * (1, -1) + (0, height)
-        self._inverse = np.linalg.inv(camera.matrix).astype(np.float32)
+        self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
         self.renderer = RendererAgg(width, height, 72)
         self.buffer = np.asarray(self.renderer.buffer_rgba())
         self.buffer[:] = (*BACKGROUND, 255)
-        self._clips = []  # Agg remembers its clip by the path's address: no path may be freed while the picture is painted
+        self._clips = []  # kept: Agg knows a clip by its path's address, and a freed address is used again
 
-    def _path(self, curve: Curve) -> Path:
+    def path(self, curve: Curve) -> Path:
+        "The curve in Agg's pixels, y up."
         v = curve.vertices @ self._to_agg + self._origin
         n = len(v)
         if n not in _CODES: _CODES[n] = np.array([Path.MOVETO] + [Path.CURVE4] * (n - 1), np.uint8)
         return Path(v, _CODES[n])
 
-    def _context(self, clip: Curve | None):
+    def context(self, clip: Curve | None):
+        "Agg's drawing state, clipped to a curve."
         gc = self.renderer.new_gc()
         if clip is not None:
-            self._clips.append(self._path(clip))
+            self._clips.append(self.path(clip))
             gc.set_clip_path(TransformedPath(self._clips[-1], _SAME))
         return gc
 
     def fill(self, curve: Curve, color, alpha: float = 1., clip: Curve | None = None):
         "Fill a curve with a colour (three numbers, 0 to 255)."
-        gc = self._context(clip)
+        gc = self.context(clip)
         gc.set_linewidth(0)
-        self.renderer.draw_path(gc, self._path(curve), _SAME, rgba(color, alpha))
+        self.renderer.draw_path(gc, self.path(curve), _SAME, rgba(color, alpha))
 
     def line(self, curve: Curve, color, width: float, alpha: float = 1., dash=None, clip: Curve | None = None):
         "Stroke a curve; width and dash (on, off) in 1/128 of the picture's height."
-        gc, unit = self._context(clip), self.height / 128
+        gc, unit = self.context(clip), self.height / 128
         gc.set_linewidth(width * unit)
         gc.set_foreground(rgba(color, alpha), isRGBA=True)
-        gc.set_joinstyle('round')
-        gc.set_capstyle('round' if dash is None else 'butt')
+        gc.set_joinstyle('round'), gc.set_capstyle('round' if dash is None else 'butt')
         if dash: gc.set_dashes(0, [d * unit for d in dash])
-        self.renderer.draw_path(gc, self._path(curve), _SAME)
+        self.renderer.draw_path(gc, self.path(curve), _SAME)
 
-    def window(self, curve: Curve):
-        "The pixels around a curve: column and row slices clipped to the picture, and body x, y of their centres; None if outside."
-        v = curve.vertices @ self.camera.matrix.T + self.camera.offset
-        (x0, y0), (x1, y1) = np.floor(v.min(0)).astype(int), np.ceil(v.max(0)).astype(int)
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, self.width), min(y1, self.height)
-        if x1 <= x0 or y1 <= y0: return None
-        px, py = np.arange(x0, x1, dtype=np.float32) + .5, np.arange(y0, y1, dtype=np.float32)[:, None] + .5
-        m, (ox, oy) = self._inverse, self.camera.offset
-        if abs(m[0, 1]) < 1e-7: return (x0, y1), (px - np.float32(ox)) * m[0, 0], (py - np.float32(oy)) * m[1, 1]
-        px, py = px - np.float32(ox), py - np.float32(oy)
-        return (x0, y1), px * m[0, 0] + py * m[0, 1], px * m[1, 0] + py * m[1, 1]
+# %% ../nbs/10b_canvas.ipynb #2e98a383
+def window(canvas: Canvas, curve: Curve):
+    "The pixels round a curve: (first column, row past the last), body x and y of their centres; None if outside."
+    v = curve.vertices @ canvas.camera.matrix.T + canvas.camera.offset
+    (x0, y0), (x1, y1) = np.floor(v.min(0)).astype(int), np.ceil(v.max(0)).astype(int)
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, canvas.width), min(y1, canvas.height)
+    if x1 <= x0 or y1 <= y0: return None
+    px, py = np.arange(x0, x1, dtype=np.float32) + .5, np.arange(y0, y1, dtype=np.float32)[:, None] + .5
+    m, (ox, oy) = canvas.inverse, canvas.camera.offset
+    if abs(m[0, 1]) < 1e-7: return (x0, y1), (px - np.float32(ox)) * m[0, 0], (py - np.float32(oy)) * m[1, 1]
+    px, py = px - np.float32(ox), py - np.float32(oy)
+    return (x0, y1), px * m[0, 0] + py * m[0, 1], px * m[1, 0] + py * m[1, 1]
 
-    def paint(self, curve: Curve, corner, colors: np.ndarray):
-        "Put colours (h, w, 3), 0 to 255, into a curve; `corner` as `window` gave it."
-        h, w = colors.shape[:2]
-        image = np.empty((h, w, 4), np.uint8)
-        image[..., 3] = 255
-        image[..., :3] = np.minimum(np.maximum(colors[::-1], 0), 255)
-        self.renderer.draw_image(self._context(curve), corner[0], self.height - corner[1], image)
+# %% ../nbs/10b_canvas.ipynb #36e8aeec
+def paint(canvas: Canvas, curve: Curve, corner, colors: np.ndarray):
+    "Put colours (h, w, 3), 0 to 255, into a curve; `corner` as `window` gave it."
+    h, w = colors.shape[:2]
+    image = np.empty((h, w, 4), np.uint8)
+    image[..., 3] = 255
+    image[..., :3] = np.minimum(np.maximum(colors[::-1], 0), 255)
+    canvas.renderer.draw_image(canvas.context(curve), corner[0], canvas.height - corner[1], image)
 
-    def picture(self) -> np.ndarray:
-        "The picture, uint8 (height, width, 3)."
-        return self.buffer[..., :3].copy()
-
-# %% ../nbs/10b_canvas.ipynb #87a8ad7c
-def roundness(a, sheen: float = 0.):
+# %% ../nbs/10b_canvas.ipynb #ec07691c
+def roundness(a,  # place across a form, -1 (left edge) to 1 (right edge)
+              sheen: float = 0.,  # strength of the gloss: satin, leather
+              ):
     "Light on a rounded form at `a` across (-1 to 1, left to right), the lamp up left."
     a = np.clip(a, -1.15, 1.15)
     light = 1.045 - .055 * a - .17 * (a * a) ** 2
     return light if sheen == 0 else light + sheen * (np.exp(-((a + .35) / .22) ** 2) - .35) - .1 * sheen * a
 
-
-def folded_light(x, y, folds: np.ndarray) -> np.ndarray:
-    "Sum of folds over pixels: rows (x, y, dx, dy, length, width, depth, bend), a crest lit on one side and dark on the other."
+# %% ../nbs/10b_canvas.ipynb #92b01572
+def folded_light(x, y,  # body cm of the pixels, arrays that broadcast to (h, w)
+                 folds: np.ndarray,  # (n, 8): x, y, dx, dy, length, width, depth, bend
+                 ) -> np.ndarray:  # (h, w) float32
+    "Brightness (h, w) that folds add: each a crest, lit on one side and dark on the other."
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for x0, y0, dx, dy, length, width, depth, bend in folds.tolist():
         along = ((x - x0) * dx + (y - y0) * dy) / length

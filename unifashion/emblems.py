@@ -14,33 +14,33 @@ from .canvas import Canvas, Curve, chain, mirror, spline
 # %% auto #0
 __all__ = ['SHAPES', 'Part', 'polygon', 'ring', 'spokes', 'draw_emblem']
 
-# %% ../nbs/10f_emblems.ipynb #b0259277
+# %% ../nbs/10f_emblems.ipynb #b6802f00
 class Part(NamedTuple):
     "A filled or stroked part of an emblem in the unit square (-1 to 1, y down)."
     curve: Curve
     cut: bool = False  # drawn in the cloth's colour rather than the emblem's
     width: float = 0.  # stroke width in half sizes; 0 fills
 
-
+# %% ../nbs/10f_emblems.ipynb #f72ba232
 def polygon(*points) -> Curve:
     "Straight edges with corners."
     p = np.array([*points, points[0]], float)
     return chain(*[p[i:i + 2] for i in range(len(p) - 1)])
 
-
+# %% ../nbs/10f_emblems.ipynb #2bd98e00
 def ring(x, y, r, squash=1.) -> Curve:
     "A circle or an ellipse."
     a = np.arange(8) * np.pi / 4
     return spline(np.stack([x + r * np.cos(a), y + squash * r * np.sin(a)], 1), closed=True)
 
-
+# %% ../nbs/10f_emblems.ipynb #941fd8d4
 def spokes(n: int, r0: float, r1: float, turn: float = -np.pi / 2) -> np.ndarray:
     "Points (2 n, 2) that alternate between two radii, the outer first."
     a = turn + np.arange(2 * n) * np.pi / n
     r = np.where(np.arange(2 * n) % 2, r0, r1)
     return np.stack([r * np.cos(a), r * np.sin(a)], 1)
 
-# %% ../nbs/10f_emblems.ipynb #d9b0be71
+# %% ../nbs/10f_emblems.ipynb #c8c4d021
 def _nature() -> dict[str, list[Part]]:
     "Star, heart, moon, sun, flower, leaf."
     heart = np.array([(0, -.45), (.3, -.86), (.8, -.8), (.97, -.3), (.62, .3), (0, .92)])
@@ -50,38 +50,88 @@ def _nature() -> dict[str, list[Part]]:
     blade = np.array([(-.8, .62), (-.72, -.1), (-.2, -.66), (.9, -.86)])
     under = np.array([(.9, -.86), (.74, .1), (.1, .66), (-.8, .62)])
     rib = np.array([(-.95, .9), (-.5, .42), (.05, -.1), (.5, -.5)])
-    veins = [Part(spline(np.array(v)), True, .09) for v in (((-.35, .25), (-.38, -.25)), ((.05, -.1), (.05, -.5)), ((-.2, .12), (.25, .2)), ((.2, -.24), (.56, -.16)))]
-    rays = [Part(polygon(*(np.array([(-.16, -.6), (.16, -.6), (0, -1.04)]) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]))))
-            for a in np.arange(8) * np.pi / 4]
-    return {'star': [Part(polygon(*spokes(5, .42, 1.05)))], 'heart': [Part(chain(heart, mirror(heart)))], 'moon': [Part(chain(outer, inner))],
-            'sun': [*rays, Part(ring(0, 0, .5))], 'flower': [*petals, Part(ring(0, 0, .3), True)],
-            'leaf': [Part(chain(blade, under)), Part(spline(rib[:2]), False, .14), Part(spline(rib[1:]), True, .1), *veins]}
+    veins = [
+        Part(spline(np.array(v)), True, .09) for v in (((-.35, .25), (-.38, -.25)), ((.05, -.1), (.05, -.5)),
+                                                       ((-.2, .12), (.25, .2)), ((.2, -.24), (.56, -.16)))
+    ]
+    rays = [
+        Part(
+            polygon(*(np.array([(-.16, -.6), (.16, -.6),
+                                (0, -1.04)]) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]))))
+        for a in np.arange(8) * np.pi / 4
+    ]
+    return {
+        'star': [Part(polygon(*spokes(5, .42, 1.05)))],
+        'heart': [Part(chain(heart, mirror(heart)))],
+        'moon': [Part(chain(outer, inner))],
+        'sun': [*rays, Part(ring(0, 0, .5))],
+        'flower': [*petals, Part(ring(0, 0, .3), True)],
+        'leaf':
+        [Part(chain(blade, under)),
+         Part(spline(rib[:2]), False, .14),
+         Part(spline(rib[1:]), True, .1), *veins]
+    }
 
-
+# %% ../nbs/10f_emblems.ipynb #9cb336be
 def _things() -> dict[str, list[Part]]:
-    "Cat, anchor, bolt, mountain, letter A, number 7."
-    face = np.array([(0, -.48), (.3, -.46)]), np.array([(.3, -.46), (.76, -.96)]), np.array([(.76, -.96), (.84, -.2), (.86, .2), (.5, .72), (0, .86)])
+    "Cat and anchor."
+    face = np.array([(0, -.48), (.3, -.46)]), np.array([(.3, -.46), (.76, -.96)]), np.array([(.76, -.96), (.84, -.2),
+                                                                                             (.86, .2), (.5, .72),
+                                                                                             (0, .86)])
     cat = [Part(chain(*face, *[mirror(f) for f in face[::-1]]))]
-    cat += [Part(ring(s * .36, .02, .14, 1.2), True) for s in (1, -1)] + [Part(polygon((-.13, .34), (.13, .34), (0, .5)), True)]
-    cat += [Part(spline(np.array([(s * .42, y), (s * 1.08, y + d)])), False, .08) for s in (1, -1) for y, d in ((.36, -.1), (.5, .06))]
+    cat += [Part(ring(s * .36, .02, .14, 1.2), True)
+            for s in (1, -1)] + [Part(polygon((-.13, .34), (.13, .34), (0, .5)), True)]
+    cat += [
+        Part(spline(np.array([(s * .42, y), (s * 1.08, y + d)])), False, .08) for s in (1, -1)
+        for y, d in ((.36, -.1), (.5, .06))
+    ]
     hook = np.array([(-.86, .2), (-.68, .68), (0, .96), (.68, .68), (.86, .2)])
-    anchor = [Part(ring(0, -.76, .2), False, .17), Part(spline(np.array([(0, -.55), (0, .9)])), False, .24), Part(spline(np.array([(-.46, -.3), (.46, -.3)])), False, .2),
-              Part(spline(hook), False, .22), Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))), Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))]
-    peaks = [Part(polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))), Part(polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12)), True)]
-    a = [Part(polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42), (-.5, .92))), Part(polygon((-.22, .06), (0, -.58), (.22, .06)), True)]
-    seven = [Part(polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5), (-.34, -.5), (-.34, -.3), (-.72, -.3)))]
+    anchor = [
+        Part(ring(0, -.76, .2), False, .17),
+        Part(spline(np.array([(0, -.55), (0, .9)])), False, .24),
+        Part(spline(np.array([(-.46, -.3), (.46, -.3)])), False, .2),
+        Part(spline(hook), False, .22),
+        Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
+        Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))
+    ]
+    return {'cat': cat, 'anchor': anchor}
+
+# %% ../nbs/10f_emblems.ipynb #f9e87fd3
+def _signs() -> dict[str, list[Part]]:
+    "Bolt, mountain, letter A, number 7."
+    peaks = [
+        Part(polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))),
+        Part(polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12)), True)
+    ]
+    a = [
+        Part(polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42),
+                     (-.5, .92))),
+        Part(polygon((-.22, .06), (0, -.58), (.22, .06)), True)
+    ]
+    seven = [
+        Part(
+            polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5), (-.34, -.5),
+                    (-.34, -.3), (-.72, -.3)))
+    ]
     bolt = [Part(polygon((.2, -1.05), (-.66, .16), (-.06, .16), (-.3, 1.05), (.66, -.28), (.06, -.28)))]
-    return {'cat': cat, 'anchor': anchor, 'bolt': bolt, 'mountain': [*peaks, Part(ring(.62, -.72, .2))], 'letter A': a, 'number 7': seven}
+    return {'bolt': bolt, 'mountain': [*peaks, Part(ring(.62, -.72, .2))], 'letter A': a, 'number 7': seven}
 
+# %% ../nbs/10f_emblems.ipynb #c74b9e04
+SHAPES = {**_nature(), **_things(), **_signs()}
 
-SHAPES = {**_nature(), **_things()}
-
-# %% ../nbs/10f_emblems.ipynb #58a6ecf5
-def draw_emblem(canvas: Canvas, name: str, centre, half: float, color, cloth, along=(0., 1.), clip: Curve | None = None):
-    "Draw an emblem of half size `half` cm at `centre`, its down axis `along`."
+# %% ../nbs/10f_emblems.ipynb #3d90f5d9
+def draw_emblem(canvas: Canvas,  # painted on
+                name: str,  # key of `SHAPES`
+                centre,  # x, y in body cm
+                half: float,  # half the emblem's size, cm
+                color, cloth,  # of the emblem and of what shows through it, three numbers each
+                along=(0., 1.),  # the emblem's own down direction: a leg's, say
+                clip: Curve | None = None,
+                ):
+    "Draw an emblem. KeyError for an unknown name."
     down = np.asarray(along, float) * half
     m = np.array([[down[1], -down[0]], [down[0], down[1]]])
     for part in SHAPES[name]:
-        curve = Curve(part.curve.vertices @ m + centre)
-        if part.width: canvas.line(curve, cloth if part.cut else color, part.width * half * canvas.scale * 128 / canvas.height, clip=clip)
-        else: canvas.fill(curve, cloth if part.cut else color, clip=clip)
+        curve, tone = Curve(part.curve.vertices @ m + centre), cloth if part.cut else color
+        if part.width: canvas.line(curve, tone, part.width * half * canvas.scale * 128 / canvas.height, clip=clip)
+        else: canvas.fill(curve, tone, clip=clip)

@@ -15,9 +15,10 @@ __all__ = ['COLORS', 'CONTRAST', 'PATTERNS', 'EMBLEMS', 'PLACES', 'FABRICS', 'PL
            'SHOWN', 'VIEWS', 'EXTRA_VIEWS', 'rgb', 'color_distance', 'Garment', 'Kind', 'needs_second', 'check_garment',
            'is_garment', 'sample_garment', 'single_changes', 'near_duplicate', 'changes', 'views_for']
 
-# %% ../nbs/10_garments.ipynb #9d2c2366
+# %% ../nbs/10_garments.ipynb #e1f4b3e5
 COLORS = {
-    'white': {'': (246, 246, 244)}, 'cream': {'': (240, 228, 198)}, 'black': {'': (42, 42, 46)}, 'navy': {'': (38, 50, 94)},
+    'white': {'': (246, 246, 244)}, 'cream': {'': (240, 228, 198)}, 'black': {'': (42, 42, 46)},
+    'navy': {'': (38, 50, 94)},
     'grey': {'light': (196, 198, 202), '': (143, 146, 152), 'dark': (84, 87, 94)},
     'beige': {'': (214, 190, 154), 'dark': (181, 154, 116)},
     'brown': {'light': (166, 118, 78), '': (120, 78, 48), 'dark': (82, 53, 38)},
@@ -49,19 +50,22 @@ def color_distance(a, b) -> float:
     mean, (dr, dg, db) = (a[0] + b[0]) / 2, np.subtract(a, b)
     return float(np.sqrt((2 + mean / 256) * dr**2 + 4 * dg**2 + (2 + (255 - mean) / 256) * db**2))
 
-# %% ../nbs/10_garments.ipynb #1918f8ba
+# %% ../nbs/10_garments.ipynb #2feabc30
 PATTERNS = {
-    'plain': 1, 'stripes': 2, 'vertical stripes': 2, 'pinstripes': 2, 'check': 2, 'gingham': 2, 'windowpane': 2, 'dots': 2,
-    'floral': 2, 'tropical': 2, 'camo': 2, 'tie-dye': 2, 'ombre': 2, 'colour block': 2, 'leopard': 2, 'zebra': 2,
-    'zigzag': 2, 'argyle': 2, 'houndstooth': 2, 'marl': 1,
+    'plain': 1, 'stripes': 2, 'vertical stripes': 2, 'pinstripes': 2, 'check': 2, 'gingham': 2, 'windowpane': 2,
+    'dots': 2, 'floral': 2, 'tropical': 2, 'camo': 2, 'tie-dye': 2, 'ombre': 2, 'colour block': 2, 'leopard': 2,
+    'zebra': 2, 'zigzag': 2, 'argyle': 2, 'houndstooth': 2, 'marl': 1,
 }
-EMBLEMS = ('star', 'heart', 'moon', 'sun', 'flower', 'leaf', 'cat', 'anchor', 'bolt', 'mountain', 'letter A', 'number 7')
+EMBLEMS = ('star', 'heart', 'moon', 'sun', 'flower', 'leaf', 'cat', 'anchor', 'bolt', 'mountain', 'letter A',
+           'number 7')
 PLACES = ('chest centre', 'left chest', 'hip', 'left leg')
 FABRICS = ('jersey', 'ribbed', 'cotton', 'denim', 'knit', 'cable knit', 'linen', 'satin', 'fleece', 'wool', 'leather',
            'corduroy', 'velvet', 'quilted')
 PLAIN_FABRICS = ('leather', 'quilted', 'cable knit', 'corduroy', 'velvet', 'denim')
-PRINTS = 'plain, stripes, floral, dots, tie-dye, camo, colour block, leopard, zigzag, tropical, vertical stripes, ombre, zebra, marl'
-WOVENS = 'plain, check, stripes, vertical stripes, gingham, floral, dots, pinstripes, windowpane, tropical, leopard, tie-dye, zebra'
+PRINTS = ('plain, stripes, floral, dots, tie-dye, camo, colour block, leopard, zigzag, tropical, vertical stripes, '
+          'ombre, zebra, marl')
+WOVENS = ('plain, check, stripes, vertical stripes, gingham, floral, dots, pinstripes, windowpane, tropical, leopard, '
+          'tie-dye, zebra')
 KNITS = 'plain, stripes, argyle, zigzag, colour block, marl, dots, ombre, leopard, houndstooth'
 TAILORING = 'plain, check, pinstripes, windowpane, houndstooth, colour block, camo'
 CONTRAST_TRIMS = ('contrast trim', 'contrast collar', 'contrast sleeves', 'side stripe', 'piping', 'contrast waistband')
@@ -99,7 +103,7 @@ class Kind:
     subcategory: str  # FashionGen's `input_subcategory`: one for each kind
     allowed: dict  # attribute -> tuple of words; '' among them where it may be absent
 
-# %% ../nbs/10_garments.ipynb #8fecc66f
+# %% ../nbs/10_garments.ipynb #4e35c156
 def _kind(region: str, category: str, subcategory: str, **allowed: str) -> Kind:
     "A `Kind` from comma-separated words; attributes not named can only be absent."
     words = {a: tuple(w.strip() for w in allowed.get(a, '').split(',')) for a in ATTRIBUTES}
@@ -110,93 +114,105 @@ def _kind(region: str, category: str, subcategory: str, **allowed: str) -> Kind:
 
 
 KINDS = {
-    't-shirt': _kind('upper_body', 'TOPS', 'T-SHIRTS', pattern=PRINTS, place='chest centre, left chest, hip', sleeve='short, long, elbow',
-                     neckline='crew, v-neck, scoop, boat', length='regular, cropped, longline', fit='regular, loose, slim',
-                     pockets=', chest', fabric='jersey, ribbed, linen', trim=', contrast trim, contrast sleeves'),
+    't-shirt': _kind('upper_body', 'TOPS', 'T-SHIRTS', pattern=PRINTS, place='chest centre, left chest, hip',
+        sleeve='short, long, elbow', neckline='crew, v-neck, scoop, boat', length='regular, cropped, longline',
+        fit='regular, loose, slim', pockets=', chest', fabric='jersey, ribbed, linen',
+        trim=', contrast trim, contrast sleeves'),
     'shirt': _kind('upper_body', 'SHIRTS', 'SHIRTS', pattern=WOVENS, place='left chest', sleeve='long, short, elbow',
-                   neckline='collar, band collar', length='regular, longline, cropped', fit='regular, slim, loose',
-                   closure='buttons, half placket', pockets=', chest, two chest', fabric='cotton, linen, denim, satin, corduroy',
-                   trim=', contrast collar, contrast trim, ruffle hem'),
-    'polo shirt': _kind('upper_body', 'TOPS', 'POLOS', pattern='plain, stripes, colour block, marl, zigzag, argyle, dots',
-                        place='left chest', sleeve='short, long', neckline='polo collar', length='regular, cropped, longline',
-                        fit='regular, slim, loose', closure='buttons, zip', pockets=', chest', fabric='jersey, knit, cotton',
-                        trim=', contrast trim, contrast collar, contrast sleeves'),
-    'sweater': _kind('upper_body', 'SWEATERS', 'SWEATERS', pattern=KNITS, place='chest centre, left chest', sleeve='long, elbow',
-                     neckline='crew, v-neck, turtleneck, boat', length='regular, cropped, longline', fit='regular, loose, slim',
-                     closure=', buttons', pockets=', patch', fabric='knit, wool, cable knit, ribbed',
-                     trim=', contrast trim, contrast sleeves'),
-    'hoodie': _kind('upper_body', 'SWEATERS', 'HOODIES', pattern='plain, colour block, tie-dye, marl, camo, stripes, ombre, leopard',
-                    place='chest centre, left chest', sleeve='long, short', neckline='hood', length='regular, cropped, longline',
-                    fit='regular, loose, slim', closure=', zip', pockets='kangaroo,', fabric='fleece, jersey',
-                    trim=', contrast trim, contrast sleeves'),
+        neckline='collar, band collar', length='regular, longline, cropped', fit='regular, slim, loose',
+        closure='buttons, half placket', pockets=', chest, two chest', fabric='cotton, linen, denim, satin, corduroy',
+        trim=', contrast collar, contrast trim, ruffle hem'),
+    'polo shirt': _kind('upper_body', 'TOPS', 'POLOS',
+        pattern='plain, stripes, colour block, marl, zigzag, argyle, dots', place='left chest', sleeve='short, long',
+        neckline='polo collar', length='regular, cropped, longline', fit='regular, slim, loose',
+        closure='buttons, zip', pockets=', chest', fabric='jersey, knit, cotton',
+        trim=', contrast trim, contrast collar, contrast sleeves'),
+    'sweater': _kind('upper_body', 'SWEATERS', 'SWEATERS', pattern=KNITS, place='chest centre, left chest',
+        sleeve='long, elbow', neckline='crew, v-neck, turtleneck, boat', length='regular, cropped, longline',
+        fit='regular, loose, slim', closure=', buttons', pockets=', patch', fabric='knit, wool, cable knit, ribbed',
+        trim=', contrast trim, contrast sleeves'),
+    'hoodie': _kind('upper_body', 'SWEATERS', 'HOODIES',
+        pattern='plain, colour block, tie-dye, marl, camo, stripes, ombre, leopard', place='chest centre, left chest',
+        sleeve='long, short', neckline='hood', length='regular, cropped, longline', fit='regular, loose, slim',
+        closure=', zip', pockets='kangaroo,', fabric='fleece, jersey', trim=', contrast trim, contrast sleeves'),
 }
 
-# %% ../nbs/10_garments.ipynb #5fc5224b
+# %% ../nbs/10_garments.ipynb #5c5717a6
 KINDS |= {
-    'tank top': _kind('upper_body', 'TOPS', 'TANK TOPS', pattern=PRINTS, place='chest centre, hip', sleeve='sleeveless',
-                      neckline='scoop, v-neck, strap, square, halter', length='regular, cropped, longline',
-                      fit='regular, slim, loose', closure=', buttons', fabric='jersey, ribbed, satin, linen',
-                      trim=', piping, lace, ruffle hem'),
+    'tank top': _kind('upper_body', 'TOPS', 'TANK TOPS', pattern=PRINTS, place='chest centre, hip',
+        sleeve='sleeveless', neckline='scoop, v-neck, strap, square, halter', length='regular, cropped, longline',
+        fit='regular, slim, loose', closure=', buttons', fabric='jersey, ribbed, satin, linen',
+        trim=', piping, lace, ruffle hem'),
     'jacket': _kind('upper_body', 'JACKETS & COATS', 'JACKETS', pattern=TAILORING, place='left chest', sleeve='long',
-                    neckline='collar, lapel, stand collar', length='regular, cropped, longline', fit='regular, slim, loose',
-                    closure='zip, buttons, double-breasted', pockets='side, chest, patch, zip,',
-                    fabric='denim, leather, wool, corduroy, cotton, quilted', trim=', belt, contrast collar, contrast sleeves, piping'),
-    'coat': _kind('upper_body', 'JACKETS & COATS', 'COATS', color='beige, black, navy, grey, brown, white, cream, olive, green, '
-                  'burgundy, red, pink, mustard, blue, teal, purple', pattern='plain, check, houndstooth, windowpane, colour block',
-                  sleeve='long', neckline='lapel, collar, stand collar, hood', length='knee, midi, maxi',
-                  fit='regular, loose, slim', closure='buttons, double-breasted, zip, wrap', pockets='side, patch,',
-                  fabric='wool, cotton, quilted, fleece, leather', trim=', belt, contrast collar, piping'),
+        neckline='collar, lapel, stand collar', length='regular, cropped, longline', fit='regular, slim, loose',
+        closure='zip, buttons, double-breasted', pockets='side, chest, patch, zip,',
+        fabric='denim, leather, wool, corduroy, cotton, quilted',
+        trim=', belt, contrast collar, contrast sleeves, piping'),
+    'coat': _kind('upper_body', 'JACKETS & COATS', 'COATS',
+        color='beige, black, navy, grey, brown, white, cream, olive, green, burgundy, red, pink, mustard, blue, '
+              'teal, purple', pattern='plain, check, houndstooth, windowpane, colour block', sleeve='long',
+        neckline='lapel, collar, stand collar, hood', length='knee, midi, maxi', fit='regular, loose, slim',
+        closure='buttons, double-breasted, zip, wrap', pockets='side, patch,',
+        fabric='wool, cotton, quilted, fleece, leather', trim=', belt, contrast collar, piping'),
 }
 KINDS |= {
-    'jeans': _kind('lower_body', 'BOTTOMS', 'JEANS', color='blue, black, grey, navy, white, cream, brown, olive, green, pink',
-                   pattern='plain, tie-dye', place='left leg', length='full, ankle, knee',
-                   fit='slim, regular, loose, tapered, flared', closure='zip, buttons', pockets='side, cargo, patch', fabric='denim',
-                   trim=', turn-ups, rips, belt, side stripe'),
-    'trousers': _kind('lower_body', 'BOTTOMS', 'TROUSERS', pattern='plain, check, pinstripes, windowpane, houndstooth, '
-                      'vertical stripes, camo, floral', length='full, ankle, knee', fit='regular, slim, loose, tapered, flared',
-                      closure='zip, drawstring, pull-on', pockets='side, cargo,', fabric='cotton, wool, linen, corduroy, satin, leather',
-                      trim=', belt, pleats, turn-ups, side stripe'),
-    'shorts': _kind('lower_body', 'BOTTOMS', 'SHORTS', pattern=PRINTS + ', check, gingham', place='left leg', length='short, knee',
-                    fit='regular, loose, slim', closure='zip, drawstring, pull-on', pockets='side, cargo, patch,',
-                    fabric='cotton, denim, jersey, linen, satin', trim=', turn-ups, belt, side stripe, contrast waistband'),
+    'jeans': _kind('lower_body', 'BOTTOMS', 'JEANS',
+        color='blue, black, grey, navy, white, cream, brown, olive, green, pink', pattern='plain, tie-dye',
+        place='left leg', length='full, ankle, knee', fit='slim, regular, loose, tapered, flared',
+        closure='zip, buttons', pockets='side, cargo, patch', fabric='denim',
+        trim=', turn-ups, rips, belt, side stripe'),
+    'trousers': _kind('lower_body', 'BOTTOMS', 'TROUSERS',
+        pattern='plain, check, pinstripes, windowpane, houndstooth, vertical stripes, camo, floral',
+        length='full, ankle, knee', fit='regular, slim, loose, tapered, flared', closure='zip, drawstring, pull-on',
+        pockets='side, cargo,', fabric='cotton, wool, linen, corduroy, satin, leather',
+        trim=', belt, pleats, turn-ups, side stripe'),
+    'shorts': _kind('lower_body', 'BOTTOMS', 'SHORTS', pattern=PRINTS + ', check, gingham', place='left leg',
+        length='short, knee', fit='regular, loose, slim', closure='zip, drawstring, pull-on',
+        pockets='side, cargo, patch,', fabric='cotton, denim, jersey, linen, satin',
+        trim=', turn-ups, belt, side stripe, contrast waistband'),
     'skirt': _kind('lower_body', 'BOTTOMS', 'SKIRTS', pattern=WOVENS + ', camo, houndstooth, zigzag', place='hip',
-                   length='mini, knee, midi, maxi', fit='regular, slim, loose', closure=', buttons, wrap, zip',
-                   pockets=', side, patch', fabric='cotton, denim, satin, wool, leather, corduroy, linen',
-                   trim=', pleats, ruffle hem, belt, lace, contrast waistband'),
-    'leggings': _kind('lower_body', 'BOTTOMS', 'LEGGINGS', pattern=PRINTS, place='left leg, hip', length='full, ankle, knee',
-                      fit='slim, flared', closure='pull-on, drawstring', pockets=', zip', fabric='jersey, ribbed, leather',
-                      trim=', side stripe, contrast waistband, lace'),
+        length='mini, knee, midi, maxi', fit='regular, slim, loose', closure=', buttons, wrap, zip',
+        pockets=', side, patch', fabric='cotton, denim, satin, wool, leather, corduroy, linen',
+        trim=', pleats, ruffle hem, belt, lace, contrast waistband'),
+    'leggings': _kind('lower_body', 'BOTTOMS', 'LEGGINGS', pattern=PRINTS, place='left leg, hip',
+        length='full, ankle, knee', fit='slim, flared', closure='pull-on, drawstring', pockets=', zip',
+        fabric='jersey, ribbed, leather', trim=', side stripe, contrast waistband, lace'),
 }
 
-# %% ../nbs/10_garments.ipynb #13cf207d
+# %% ../nbs/10_garments.ipynb #7c2f1454
 KINDS |= {
-    'dress': _kind('dresses', 'DRESSES', 'DRESSES', pattern=WOVENS + ', colour block, zigzag, ombre', place='chest centre',
-                   sleeve='short, sleeveless, long, elbow, cap',
-                   neckline='crew, v-neck, scoop, collar, boat, square, sweetheart, turtleneck', length='knee, mini, midi, maxi',
-                   fit='regular, slim, loose', closure=', buttons, wrap, zip', pockets=', side, patch',
-                   fabric='cotton, jersey, linen, satin, denim, knit, velvet', trim=', belt, ruffle hem, lace, contrast collar, pleats'),
+    'dress': _kind('dresses', 'DRESSES', 'DRESSES', pattern=WOVENS + ', colour block, zigzag, ombre',
+        place='chest centre', sleeve='short, sleeveless, long, elbow, cap',
+        neckline='crew, v-neck, scoop, collar, boat, square, sweetheart, turtleneck', length='knee, mini, midi, maxi',
+        fit='regular, slim, loose', closure=', buttons, wrap, zip', pockets=', side, patch',
+        fabric='cotton, jersey, linen, satin, denim, knit, velvet',
+        trim=', belt, ruffle hem, lace, contrast collar, pleats'),
     'jumpsuit': _kind('dresses', 'JUMPSUITS', 'JUMPSUITS', pattern=WOVENS + ', camo, colour block',
-                      sleeve='sleeveless, short, long, cap', neckline='v-neck, collar, crew, square, strap', length='full, ankle, short',
-                      fit='regular, loose, slim, flared', closure=', zip, buttons, wrap', pockets='side, cargo, chest,',
-                      fabric='cotton, denim, linen, jersey, satin', trim=', belt, turn-ups, side stripe'),
-    'slip dress': _kind('dresses', 'DRESSES', 'SLIP DRESSES', pattern='plain, floral, dots, leopard, zebra, ombre, tie-dye, tropical, stripes',
-                        sleeve='sleeveless', neckline='v-neck, cowl, straight, sweetheart', length='midi, mini, knee, maxi',
-                        fit='regular, slim', fabric='satin, velvet, ribbed, linen', trim=', lace, slit, ruffle hem, piping, belt'),
+        sleeve='sleeveless, short, long, cap', neckline='v-neck, collar, crew, square, strap',
+        length='full, ankle, short', fit='regular, loose, slim, flared', closure=', zip, buttons, wrap',
+        pockets='side, cargo, chest,', fabric='cotton, denim, linen, jersey, satin',
+        trim=', belt, turn-ups, side stripe'),
+    'slip dress': _kind('dresses', 'DRESSES', 'SLIP DRESSES',
+        pattern='plain, floral, dots, leopard, zebra, ombre, tie-dye, tropical, stripes', sleeve='sleeveless',
+        neckline='v-neck, cowl, straight, sweetheart', length='midi, mini, knee, maxi', fit='regular, slim',
+        fabric='satin, velvet, ribbed, linen', trim=', lace, slit, ruffle hem, piping, belt'),
 }
 
-# %% ../nbs/10_garments.ipynb #aacc5f49
+# %% ../nbs/10_garments.ipynb #2b891fca
 def needs_second(g: Garment) -> bool:
     "Whether pattern, emblem or trim shows a second colour."
     return PATTERNS[g.pattern] == 2 or g.emblem != '' or g.trim in CONTRAST_TRIMS
 
 
 def _front_opens(g: Garment) -> bool:
-    return g.closure in ('buttons', 'double-breasted', 'wrap') or g.closure == 'zip' and g.kind not in ('dress', 'skirt')
+    opens = g.closure in ('buttons', 'double-breasted', 'wrap')
+    return opens or g.closure == 'zip' and g.kind not in ('dress', 'skirt')
 
 
 RULES = (  # (field, what is wrong, test)
     ('shade', 'this colour has no such shade', lambda g: g.shade not in COLORS[g.color]),
-    ('second', 'needed by pattern, emblem or trim, and by them alone', lambda g: needs_second(g) != (g.second != '')),
+    ('second', 'needed by pattern, emblem or trim, and by them alone',
+     lambda g: needs_second(g) != (g.second != '')),
     ('second', 'too close to the base colour', lambda g: g.second != '' and color_distance(
         rgb(g.color, g.shade), rgb(g.second)) < CONTRAST),
     ('place', 'an emblem has a place and a place has an emblem', lambda g: (g.emblem == '') != (g.place == '')),
@@ -205,13 +221,15 @@ RULES = (  # (field, what is wrong, test)
     ('place', 'the pocket is in its way', lambda g: g.place == 'left chest' and 'chest' in g.pockets or
      g.place == 'hip' and g.pockets in ('side', 'patch', 'zip') or g.place == 'left leg' and (
          g.pockets in ('cargo', 'zip') or g.trim == 'rips')),
-    ('pattern', 'this fabric comes plain', lambda g: g.fabric in PLAIN_FABRICS and g.pattern not in ('plain', 'colour block', 'tie-dye')),
-    ('neckline', 'double-breasted fronts have lapels', lambda g: g.closure == 'double-breasted' and g.neckline != 'lapel'),
+    ('pattern', 'this fabric comes plain', lambda g: g.fabric in PLAIN_FABRICS and g.pattern not in (
+        'plain', 'colour block', 'tie-dye')),
+    ('neckline', 'double-breasted fronts have lapels',
+     lambda g: g.closure == 'double-breasted' and g.neckline != 'lapel'),
     ('neckline', 'a zip has no lapels', lambda g: g.closure == 'zip' and g.neckline == 'lapel'),
     ('neckline', 'wrapped fronts make a v-neck', lambda g: g.closure == 'wrap' and g.neckline not in (
         '', 'v-neck', 'lapel', 'collar')),
-    ('neckline', 'buttoned knits are crew or v-neck', lambda g: g.kind == 'sweater' and g.closure == 'buttons' and g.neckline not in (
-        'crew', 'v-neck')),
+    ('neckline', 'buttoned knits are crew or v-neck', lambda g: g.kind == 'sweater' and g.closure == 'buttons' and (
+        g.neckline not in ('crew', 'v-neck'))),
     ('sleeve', 'straps carry no sleeves', lambda g: g.neckline == 'strap' and g.sleeve != 'sleeveless'),
     ('fabric', 'quilted coats have no lapels', lambda g: g.fabric == 'quilted' and g.neckline == 'lapel'),
     ('trim', 'belted trousers need a waistband', lambda g: g.trim == 'belt' and g.closure in ('drawstring', 'pull-on')),
@@ -221,13 +239,14 @@ RULES = (  # (field, what is wrong, test)
         'collar', 'band collar', 'polo collar', 'lapel', 'stand collar', 'hood')),
 )
 
-# %% ../nbs/10_garments.ipynb #5f167ac2
+# %% ../nbs/10_garments.ipynb #beee3e14
 def check_garment(g: Garment) -> Garment:
     "Return `g`, or raise a ValueError that names the field at fault and its valid values."
     if g.kind not in KINDS: raise ValueError(f'kind: {g.kind!r} is none of {", ".join(KINDS)}')
     for name, words in KINDS[g.kind].allowed.items():
         if getattr(g, name) not in words:
-            raise ValueError(f'{name}: {getattr(g, name)!r} is not valid for {g.kind!r}; valid: {", ".join(map(repr, words))}')
+            valid = ', '.join(map(repr, words))
+            raise ValueError(f'{name}: {getattr(g, name)!r} is not valid for {g.kind!r}; valid: {valid}')
     for name, wrong, broken in RULES:
         if broken(g): raise ValueError(f'{name}: {getattr(g, name)!r} does not fit this {g.kind}: {wrong}')
     return g
@@ -238,11 +257,13 @@ def is_garment(g: Garment) -> bool:
     words = KINDS[g.kind].allowed
     return all(getattr(g, a) in words[a] for a in ATTRIBUTES) and not any(broken(g) for _, _, broken in RULES)
 
-# %% ../nbs/10_garments.ipynb #caadc4b6
-EVERYDAY = dict(white=9, black=9, navy=7, grey=7, blue=7, beige=4, cream=4, green=4, red=4, pink=4, burgundy=3, brown=3, olive=3, teal=3)
-EMBLEM_RATE = {'t-shirt': .36, 'hoodie': .4, 'sweater': .3, 'tank top': .25, 'polo shirt': .3, 'dress': .05, 'shirt': .1, 'jacket': .12,
-               'shorts': .15, 'leggings': .15, 'jeans': .07, 'skirt': .1}
-PLAIN_RATE = {'jacket': .7, 'coat': .62, 'trousers': .55, 'jeans': .93, 'shirt': .36, 'polo shirt': .5, 'leggings': .5}
+# %% ../nbs/10_garments.ipynb #d191c166
+EVERYDAY = dict(white=9, black=9, navy=7, grey=7, blue=7, beige=4, cream=4, green=4, red=4, pink=4, burgundy=3,
+                brown=3, olive=3, teal=3)
+EMBLEM_RATE = {'t-shirt': .36, 'hoodie': .4, 'sweater': .3, 'tank top': .25, 'polo shirt': .3, 'dress': .05,
+               'shirt': .1, 'jacket': .12, 'shorts': .15, 'leggings': .15, 'jeans': .07, 'skirt': .1}
+PLAIN_RATE = {'jacket': .7, 'coat': .62, 'trousers': .55, 'jeans': .93, 'shirt': .36, 'polo shirt': .5,
+              'leggings': .5}
 
 
 def _pick(rng, words, weights):
@@ -257,7 +278,8 @@ def _ranked(rng, words):
 def _base_color(rng, kind: str) -> tuple[str, str]:
     "Base colour and shade."
     words = KINDS[kind].allowed['color']
-    weights = [(r + 1) ** -1.3 for r in range(len(words))] if len(words) < len(COLORS) else [EVERYDAY.get(w, 2) for w in words]
+    weights = [EVERYDAY.get(w, 2) for w in words]
+    if len(words) < len(COLORS): weights = [(r + 1) ** -1.3 for r in range(len(words))]
     if kind in ('shirt', 'polo shirt'): weights[words.index('white')] *= 2
     color = _pick(rng, words, weights)
     return color, _pick(rng, tuple(COLORS[color]), [3 if s == '' else 1 for s in COLORS[color]])
@@ -266,17 +288,20 @@ def _base_color(rng, kind: str) -> tuple[str, str]:
 def _second_color(rng, color: str, shade: str) -> str:
     "A colour that stands out from the base: white and dark ones lead."
     far = [c for c in COLORS if color_distance(rgb(color, shade), rgb(c)) >= CONTRAST]
-    return _pick(rng, far, [{'white': 6, 'black': 3, 'navy': 3, 'cream': 2, 'red': 2, 'yellow': 2}.get(c, 1.) for c in far])
+    weights = {'white': 6, 'black': 3, 'navy': 3, 'cream': 2, 'red': 2, 'yellow': 2}
+    return _pick(rng, far, [weights.get(c, 1.) for c in far])
 
-# %% ../nbs/10_garments.ipynb #52045d10
+# %% ../nbs/10_garments.ipynb #ec3892f4
 def _draft(rng, kind: str) -> Garment:
     "One garment whose words are each allowed, though not always together."
     allowed = KINDS[kind].allowed
     color, shade = _base_color(rng, kind)
-    words = {a: _ranked(rng, allowed[a]) for a in ATTRIBUTES if a not in ('color', 'shade', 'second', 'emblem', 'place')}
+    apart = ('color', 'shade', 'second', 'emblem', 'place')
+    words = {a: _ranked(rng, allowed[a]) for a in ATTRIBUTES if a not in apart}
     if rng.random() < PLAIN_RATE.get(kind, .42): words['pattern'] = 'plain'
     if rng.random() < EMBLEM_RATE.get(kind, 0) and len(allowed['emblem']) > 1:
-        words.update(emblem=EMBLEMS[int(rng.integers(len(EMBLEMS)))], place=_ranked(rng, allowed['place'][1:]), pattern='plain')
+        words.update(emblem=EMBLEMS[int(rng.integers(len(EMBLEMS)))], place=_ranked(rng, allowed['place'][1:]),
+                     pattern='plain')
     g = Garment(kind, color, shade, seed=int(rng.integers(2**31)), **words)
     return replace(g, second=_second_color(rng, color, shade)) if needs_second(g) else g
 
@@ -290,13 +315,15 @@ def sample_garment(rng: np.random.Generator,  # source of chance
     while not is_garment(g := _draft(rng, kind)): pass
     return g
 
-# %% ../nbs/10_garments.ipynb #3248d6ab
-SHOWN = ('color', 'shade', 'second', 'pattern', 'emblem', 'place', 'sleeve', 'neckline', 'length', 'fit', 'closure', 'pockets', 'trim')
+# %% ../nbs/10_garments.ipynb #f94a6ea6
+SHOWN = ('color', 'shade', 'second', 'pattern', 'emblem', 'place', 'sleeve', 'neckline', 'length', 'fit', 'closure',
+         'pockets', 'trim')
 
 
 def single_changes(g: Garment) -> dict[str, list[Garment]]:
     "Valid garments one word away, by the attribute that a front view shows changed."
-    found = {a: [n for w in KINDS[g.kind].allowed[a] if w != getattr(g, a) and is_garment(n := replace(g, **{a: w}))] for a in SHOWN}
+    words = KINDS[g.kind].allowed
+    found = {a: [n for w in words[a] if w != getattr(g, a) and is_garment(n := replace(g, **{a: w}))] for a in SHOWN}
     return {a: options for a, options in found.items() if options}
 
 
