@@ -8,9 +8,9 @@ from unifashion.body import catalogue_pose, limb, limb_frame, tube
 from unifashion.canvas import BACKGROUND, camera_on, chain, spline
 from unifashion.drawing import draw
 from unifashion.emblems import SHAPES
-from unifashion.fabrics import FABRICS, PATTERNS, PERIODS, sample_tile
-from unifashion.garments import (COLORS, EMBLEMS, KINDS, SHOWN, VIEWS, Garment, check_garment, color_distance, is_garment, near_duplicate,
-                                 needs_second, rgb, sample_garment, single_changes)
+from unifashion.fabrics import PERIODS, sample_tile
+from unifashion.garments import (COLORS, EMBLEMS, FABRICS, KINDS, PATTERNS, VIEWS, Garment, check_garment, color_distance,
+                                 is_garment, near_duplicate, needs_second, rgb, sample_garment, single_changes)
 
 TEE = Garment('t-shirt', 'white', second='red', emblem='star', place='chest centre', sleeve='short', neckline='crew', length='regular',
               fit='regular', fabric='jersey')

@@ -34,7 +34,7 @@ COLORS = {
     'purple': {'light': (194, 172, 226), '': (126, 82, 166), 'dark': (82, 48, 116)},
 }
 
-# %% ../nbs/10_garments.ipynb #324bca99
+# %% ../nbs/10_garments.ipynb #a8c59bea
 CONTRAST = 190.0
 
 
@@ -44,7 +44,7 @@ def rgb(color: str,  # key of `COLORS`
     "The sRGB triple of a named colour."
     return np.array(COLORS[color][shade], float)
 
-
+# %% ../nbs/10_garments.ipynb #65145864
 def color_distance(a, b) -> float:
     "Redmean distance of two sRGB triples (0 to about 765)."
     mean, (dr, dg, db) = (a[0] + b[0]) / 2, np.subtract(a, b)
@@ -70,7 +70,7 @@ KNITS = 'plain, stripes, argyle, zigzag, colour block, marl, dots, ombre, leopar
 TAILORING = 'plain, check, pinstripes, windowpane, houndstooth, colour block, camo'
 CONTRAST_TRIMS = ('contrast trim', 'contrast collar', 'contrast sleeves', 'side stripe', 'piping', 'contrast waistband')
 
-# %% ../nbs/10_garments.ipynb #c26c165b
+# %% ../nbs/10_garments.ipynb #e9f8be17
 @dataclass(frozen=True)
 class Garment:
     "One garment in words; `check_garment` says whether the words fit together."
@@ -91,7 +91,7 @@ class Garment:
     trim: str = ''  # belt, ruffle hem, contrast trim ...
     seed: int = 0  # small irregularities of the drawing
 
-
+# %% ../nbs/10_garments.ipynb #de8124b3
 ATTRIBUTES = tuple(f.name for f in fields(Garment) if f.name not in ('kind', 'seed'))
 
 
@@ -103,7 +103,7 @@ class Kind:
     subcategory: str  # FashionGen's `input_subcategory`: one for each kind
     allowed: dict  # attribute -> tuple of words; '' among them where it may be absent
 
-# %% ../nbs/10_garments.ipynb #4e35c156
+# %% ../nbs/10_garments.ipynb #f9fad9f5
 def _kind(region: str, category: str, subcategory: str, **allowed: str) -> Kind:
     "A `Kind` from comma-separated words; attributes not named can only be absent."
     words = {a: tuple(w.strip() for w in allowed.get(a, '').split(',')) for a in ATTRIBUTES}
@@ -112,7 +112,7 @@ def _kind(region: str, category: str, subcategory: str, **allowed: str) -> Kind:
     if words['place'] != ('',): words.update(emblem=('', *EMBLEMS), place=('', *words['place']))
     return Kind(region, category, subcategory, words)
 
-
+# %% ../nbs/10_garments.ipynb #36cf1373
 KINDS = {
     't-shirt': _kind('upper_body', 'TOPS', 'T-SHIRTS', pattern=PRINTS, place='chest centre, left chest, hip',
         sleeve='short, long, elbow', neckline='crew, v-neck, scoop, boat', length='regular, cropped, longline',
@@ -137,7 +137,7 @@ KINDS = {
         closure=', zip', pockets='kangaroo,', fabric='fleece, jersey', trim=', contrast trim, contrast sleeves'),
 }
 
-# %% ../nbs/10_garments.ipynb #5c5717a6
+# %% ../nbs/10_garments.ipynb #7a9ab97a
 KINDS |= {
     'tank top': _kind('upper_body', 'TOPS', 'TANK TOPS', pattern=PRINTS, place='chest centre, hip',
         sleeve='sleeveless', neckline='scoop, v-neck, strap, square, halter', length='regular, cropped, longline',
@@ -155,6 +155,8 @@ KINDS |= {
         closure='buttons, double-breasted, zip, wrap', pockets='side, patch,',
         fabric='wool, cotton, quilted, fleece, leather', trim=', belt, contrast collar, piping'),
 }
+
+# %% ../nbs/10_garments.ipynb #184bd54a
 KINDS |= {
     'jeans': _kind('lower_body', 'BOTTOMS', 'JEANS',
         color='blue, black, grey, navy, white, cream, brown, olive, green, pink', pattern='plain, tie-dye',
@@ -198,12 +200,12 @@ KINDS |= {
         fabric='satin, velvet, ribbed, linen', trim=', lace, slit, ruffle hem, piping, belt'),
 }
 
-# %% ../nbs/10_garments.ipynb #2b891fca
+# %% ../nbs/10_garments.ipynb #6814a2f4
 def needs_second(g: Garment) -> bool:
     "Whether pattern, emblem or trim shows a second colour."
     return PATTERNS[g.pattern] == 2 or g.emblem != '' or g.trim in CONTRAST_TRIMS
 
-
+# %% ../nbs/10_garments.ipynb #3dc2ca87
 def _front_opens(g: Garment) -> bool:
     opens = g.closure in ('buttons', 'double-breasted', 'wrap')
     return opens or g.closure == 'zip' and g.kind not in ('dress', 'skirt')
@@ -239,7 +241,7 @@ RULES = (  # (field, what is wrong, test)
         'collar', 'band collar', 'polo collar', 'lapel', 'stand collar', 'hood')),
 )
 
-# %% ../nbs/10_garments.ipynb #beee3e14
+# %% ../nbs/10_garments.ipynb #9b167900
 def check_garment(g: Garment) -> Garment:
     "Return `g`, or raise a ValueError that names the field at fault and its valid values."
     if g.kind not in KINDS: raise ValueError(f'kind: {g.kind!r} is none of {", ".join(KINDS)}')
@@ -251,13 +253,13 @@ def check_garment(g: Garment) -> Garment:
         if broken(g): raise ValueError(f'{name}: {getattr(g, name)!r} does not fit this {g.kind}: {wrong}')
     return g
 
-
+# %% ../nbs/10_garments.ipynb #a5d29ebc
 def is_garment(g: Garment) -> bool:
     "Whether `check_garment` accepts it."
     words = KINDS[g.kind].allowed
     return all(getattr(g, a) in words[a] for a in ATTRIBUTES) and not any(broken(g) for _, _, broken in RULES)
 
-# %% ../nbs/10_garments.ipynb #d191c166
+# %% ../nbs/10_garments.ipynb #b05263b8
 EVERYDAY = dict(white=9, black=9, navy=7, grey=7, blue=7, beige=4, cream=4, green=4, red=4, pink=4, burgundy=3,
                 brown=3, olive=3, teal=3)
 EMBLEM_RATE = {'t-shirt': .36, 'hoodie': .4, 'sweater': .3, 'tank top': .25, 'polo shirt': .3, 'dress': .05,
@@ -265,7 +267,7 @@ EMBLEM_RATE = {'t-shirt': .36, 'hoodie': .4, 'sweater': .3, 'tank top': .25, 'po
 PLAIN_RATE = {'jacket': .7, 'coat': .62, 'trousers': .55, 'jeans': .93, 'shirt': .36, 'polo shirt': .5,
               'leggings': .5}
 
-
+# %% ../nbs/10_garments.ipynb #011a677c
 def _pick(rng, words, weights):
     p = np.asarray(weights, float)
     return words[int(np.searchsorted(np.cumsum(p / p.sum()), rng.random(), side='right').clip(0, len(words) - 1))]
@@ -274,7 +276,7 @@ def _pick(rng, words, weights):
 def _ranked(rng, words):
     return _pick(rng, words, [(r + 1) ** -0.8 for r in range(len(words))])
 
-
+# %% ../nbs/10_garments.ipynb #e72c1814
 def _base_color(rng, kind: str) -> tuple[str, str]:
     "Base colour and shade."
     words = KINDS[kind].allowed['color']
@@ -284,14 +286,14 @@ def _base_color(rng, kind: str) -> tuple[str, str]:
     color = _pick(rng, words, weights)
     return color, _pick(rng, tuple(COLORS[color]), [3 if s == '' else 1 for s in COLORS[color]])
 
-
+# %% ../nbs/10_garments.ipynb #720c53ed
 def _second_color(rng, color: str, shade: str) -> str:
     "A colour that stands out from the base: white and dark ones lead."
     far = [c for c in COLORS if color_distance(rgb(color, shade), rgb(c)) >= CONTRAST]
     weights = {'white': 6, 'black': 3, 'navy': 3, 'cream': 2, 'red': 2, 'yellow': 2}
     return _pick(rng, far, [weights.get(c, 1.) for c in far])
 
-# %% ../nbs/10_garments.ipynb #ec3892f4
+# %% ../nbs/10_garments.ipynb #8d13b007
 def _draft(rng, kind: str) -> Garment:
     "One garment whose words are each allowed, though not always together."
     allowed = KINDS[kind].allowed
@@ -305,7 +307,7 @@ def _draft(rng, kind: str) -> Garment:
     g = Garment(kind, color, shade, seed=int(rng.integers(2**31)), **words)
     return replace(g, second=_second_color(rng, color, shade)) if needs_second(g) else g
 
-
+# %% ../nbs/10_garments.ipynb #bfa00757
 def sample_garment(rng: np.random.Generator,  # source of chance
                    kind: str | None = None,  # key of `KINDS`; any kind when None
                    ) -> Garment:
@@ -315,7 +317,7 @@ def sample_garment(rng: np.random.Generator,  # source of chance
     while not is_garment(g := _draft(rng, kind)): pass
     return g
 
-# %% ../nbs/10_garments.ipynb #f94a6ea6
+# %% ../nbs/10_garments.ipynb #838c8924
 SHOWN = ('color', 'shade', 'second', 'pattern', 'emblem', 'place', 'sleeve', 'neckline', 'length', 'fit', 'closure',
          'pockets', 'trim')
 
@@ -326,7 +328,7 @@ def single_changes(g: Garment) -> dict[str, list[Garment]]:
     found = {a: [n for w in words[a] if w != getattr(g, a) and is_garment(n := replace(g, **{a: w}))] for a in SHOWN}
     return {a: options for a, options in found.items() if options}
 
-
+# %% ../nbs/10_garments.ipynb #7d01df2a
 def near_duplicate(g: Garment,  # the garment to resemble
                    rng: np.random.Generator,  # source of chance
                    ) -> Garment:
@@ -335,7 +337,7 @@ def near_duplicate(g: Garment,  # the garment to resemble
     choice = options[tuple(options)[int(rng.integers(len(options)))]]
     return replace(choice[int(rng.integers(len(choice)))], seed=int(rng.integers(2**31)))
 
-
+# %% ../nbs/10_garments.ipynb #0ba7add7
 def changes(a: Garment, b: Garment) -> dict[str, tuple[str, str]]:
     "Attributes (kind among them, seed not) in which two garments differ: name -> (value in a, value in b)."
     return {n: (getattr(a, n), getattr(b, n)) for n in ('kind', *ATTRIBUTES) if getattr(a, n) != getattr(b, n)}
