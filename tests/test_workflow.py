@@ -28,17 +28,20 @@ def wait_for(condition, seconds, what):
 
 def test_a_failure_is_named_and_only_what_failed_runs_again(toy):
     write_report(toy, "train_toy", "run.arrays('s', {'s': __import__('numpy').ones(3)})", "print(run.folder)", seeds="seed")
+    write_report(toy, "figure_dies", "x = 1", "import os; os._exit(9)  # as the system does when memory is short")
     write_report(toy, "table_toy", "rows = 0", "run.table([{'row': 'ours', 'metric': 'R@1', 'value': 1 / rows, 'status': 'not comparable'}])", after=("train_toy",))
     code, out, err = reproduce()
-    assert code == 1 and "2 of 2 reports to run" in out and "not finished: table_toy" in err
+    assert code == 1 and "3 of 3 reports to run" in out and "not finished: figure_dies, table_toy" in err
     message = out + err
     assert "table_toy failed in cell 5 (run.table(" in message and "ZeroDivisionError: division by zero" in message
     assert "notebook: outputs/runs/smoke/core/table_toy/failed.ipynb" in message and Path("outputs/runs/smoke/core/table_toy/failed.ipynb").exists()
+    assert "figure_dies failed in cell 5 (import os; os._exit(9)" in message and "out of memory" in message
     assert "Traceback" not in err and "  train_toy seed=0 " in out
     first = Path("outputs/runs/smoke/core/train_toy/seed=0/run.json").read_bytes()
 
     text = Path("nbs/reports/table_toy.ipynb").read_text()
     Path("nbs/reports/table_toy.ipynb").write_text(text.replace("rows = 0", "rows = 2"))
+    Path("nbs/reports/figure_dies.ipynb").unlink()
     code, out, err = reproduce("--publish")
     assert code == 0 and "1 of 2 reports to run" in out and "published outputs/published/smoke/table_toy" in out, out + err
     assert Path("outputs/runs/smoke/core/train_toy/seed=0/run.json").read_bytes() == first

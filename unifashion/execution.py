@@ -52,7 +52,7 @@ def tidy(
             text = re.sub(re.escape(json.dumps(path)[1:-1]) + (r"/?" if not name else ""), name, text)
     return re.sub(r"/\w+/ipykernel_\d+/\d+\.py", "cell", text)
 
-# %% ../nbs/03b_execution.ipynb #fb013561
+# %% ../nbs/03b_execution.ipynb #5736ec05
 class ReportFailed(RuntimeError):
     "A report that did not finish; the message names the report, the cell and the kept notebook."
 
@@ -67,13 +67,17 @@ def failure(
     cells = kept_cells() if (repo_root() / kept).exists() else []
     source = json.loads(node.header.notebook.read_text(encoding="utf-8"))["cells"]
     numbers = {cell.get("id", i): i for i, cell in enumerate(source, 1)}
-    stopped = [c for c in cells if c["metadata"].get("papermill", {}).get("status") in ("failed", "running")]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    stopped = [cell for cell in code if cell["metadata"].get("papermill", {}).get("status") == "failed"]
+    answered = lambda cell: "shell.execute_reply" in cell["metadata"].get("execution", {})
+    stopped = stopped or [cell for cell in code if not answered(cell)]  # a kernel that dies fails no cell, it falls silent
     place = "before its first cell"
     if stopped:
         lines = "".join(stopped[0]["source"]).split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
-        place = f"in cell {numbers.get(stopped[0].get('id'), '0 (parameters)')} ({lines[0] if lines else ''})"
+        place = f"in cell {numbers.get(stopped[0].get('id'), '0, the parameters')} ({lines[0] if lines else ''})"
     said = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+    if type(error).__name__ == "DeadKernelError": said += " (out of memory, perhaps)"
     return f"{node.name} failed {place}\n  {said.strip()}\n  notebook: {kept}"
 
 # %% ../nbs/03b_execution.ipynb #2871a15f
@@ -100,7 +104,7 @@ def run_notebook(
     kernel = ["--log-level=40", f"--IPKernelApp.exec_lines={watch}"]
     papermill.execute_notebook(notebook, str(output), node.parameters, extra_arguments=kernel, **options)
 
-# %% ../nbs/03b_execution.ipynb #554f217f
+# %% ../nbs/03b_execution.ipynb #366cd1e6
 def execute(
     node,      # from `plan`
     key=None,  # the key that is expected; default: the node's own
@@ -123,7 +127,8 @@ def execute(
     made = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"key": None}
     if made["key"] != node.key():
         os.replace(running, kept)
-        why = "it does not call run.finish()" if made["key"] is None else "its code was edited while it ran; start again"
+        edited = "its code was edited while it ran; start again"
+        why = edited if made["key"] else "it does not call run.finish()"
         raise ReportFailed(f"{node.name}: {why}\n  notebook: {kept}")
     atomic_write(node.folder / "executed.ipynb", tidy(running.read_text(encoding="utf-8")))
     running.unlink()
