@@ -84,7 +84,7 @@ def lay_out(k: Sketch):
         k.legs = [leg_piece(g, pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
     k.trunk = k.body if k.body is not None else both_legs(k)
 
-# %% ../nbs/10i_dressing.ipynb #888fd2ab
+# %% ../nbs/10i_dressing.ipynb #b26e73da
 def emblem(k: Sketch):
     "The emblem in its place."
     g, along = k.g, (0., 1.)
@@ -93,7 +93,7 @@ def emblem(k: Sketch):
     if g.pockets == 'kangaroo' and g.place == 'chest centre':
         at, half = ((0, 27.5), 8.6) if k.cut.length > 55 else ((0, 20.6), 7.4)
     elif g.place == 'chest centre': pass
-    elif g.place == 'left chest': at, half = (8.8, 20.5), 6.2
+    elif g.place == 'left chest': at, half = (9.2, 22.6 if 'collar' in g.neckline else 20.5), 6.2
     elif g.place == 'left leg':
         a, b = tube(k.pose.legs[0], [.3 if LEG_END[g.length] > .6 else .14, .6], [0., 0.], 1)
         at, half, along = a, 6.4, (b - a) / np.hypot(*(b - a))
