@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in $(if $(ACTIVE),$(BIN)/python) python3 python3.12 pyth
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 yes = $(filter 1 yes true,$(1))
 
-.PHONY: help setup reproduce test lab foundations docs readme
+.PHONY: help setup reproduce test lab foundations docs book readme
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
@@ -25,7 +25,7 @@ reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|paper FULL=
 		$(if $(call yes,$(FULL)),--full) $(if $(call yes,$(PUBLISH)),--publish) $(if $(CORES),--cores $(CORES))
 
 test: setup  ## the tests: chapters, package, workflow
-	@PATH="$(BIN):$$PATH" exec "$(BIN)/python" -m pytest -n 2
+	@PATH="$(BIN):$$PATH" exec "$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 foundations: setup  ## train the drawn world's own pretrained parts anew (hours; goes on where it was stopped)
 	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce train_foundations --profile $(PROFILE) --set train=true
@@ -36,7 +36,10 @@ lab: setup  ## the notebooks in JupyterLab
 docs: setup  ## the chapters as a site in _site
 	@PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
 
+book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
+	@PATH="$(BIN):$$PATH"; nbdev_export && nbdev_clean && [ ! -f nbs/index.ipynb ] || $(MAKE) --no-print-directory readme
+
 # the README is the index notebook's prose and outputs, its links seen from the root
-readme: setup  ## README.md from nbs/index.ipynb
+readme: setup
 	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb \
 		| sed 's|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"

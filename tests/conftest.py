@@ -1,11 +1,27 @@
 """Toy repositories: this one's package and workflow around reports of a few lines."""
-import json, shutil
+import json, os, shutil, tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+
+
+def pytest_configure(config):
+    "A cache of the session's own, shared by its workers: nothing of an earlier run is reused, nothing is left behind."
+    if not hasattr(config, "workerinput"):
+        config.cache_of_session = tempfile.TemporaryDirectory(prefix="unifashion-tests-", ignore_cleanup_errors=True)
+        os.environ["UNIFASHION_CACHE"] = config.cache_of_session.name
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "cache_of_session"): config.cache_of_session.cleanup()
+
+
+def pytest_collection_modifyitems(items):
+    "The long ones first, so that two workers end at about the same time."
+    items.sort(key=lambda item: item.path.stem not in ("test_chapters", "test_workflow"))
 
 
 def write_report(folder, name, *lines, sections=("world",), after=(), data=(), seeds="seeds", prose="", head=""):

@@ -21,11 +21,10 @@ for name in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_lessons(group, tmp_path_factory):
+def test_lessons(group):
     "A failing cell's traceback is in the message; a chapter that hangs is the one after the last that passed."
     if not GROUPS[group]: pytest.skip("no chapters yet")
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    env = os.environ | {"UNIFASHION_CACHE": str(cache), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     try: done = subprocess.run([sys.executable, "-c", RUN, *map(str, GROUPS[group])], cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
     except subprocess.TimeoutExpired as error: pytest.fail(f"over 400 s; finished: {(error.stdout or b'').decode()}")
     print(done.stdout)

@@ -62,20 +62,20 @@ def test_the_package_is_what_the_notebooks_export(copy):
     assert done.returncode == 0, done.stderr
     fresh, here = ({p.name: p.read_text() for p in (root / "unifashion").glob("*.py")} for root in (copy, ROOT))
     assert sorted(fresh) == sorted(here)
-    assert not [name for name in here if fresh[name] != here[name]], "export again: nbdev_export"
+    assert not [name for name in here if fresh[name] != here[name]], "export them: make book"
 
 
 def test_the_notebooks_are_clean(copy):
     done = run(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
     assert done.returncode == 0, done.stderr
     changed = [p.name for p in CHAPTERS + REPORTS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()]
-    assert not changed, "clean them: nbdev_clean"
+    assert not changed, "clean them: make book"
 
 
 def test_the_readme_is_what_the_index_says(tmp_path):
     done = subprocess.run(["make", "readme", f"README={tmp_path / 'README.md'}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "write it again: make readme"
+    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "write it again: make book"
     text = (ROOT / "README.md").read_text()
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", text):
         target = next(filter(None, link))
