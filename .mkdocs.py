@@ -33,4 +33,7 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    return html.replace('"../outputs/', '"outputs/')
+    "Links as the notebooks have them, to chapters and to the repository's files, as the site has them."
+    html = re.sub(r'href="([\w/]+)\.ipynb"', r'href="\1.html"', html)
+    html = re.sub(r'"\.\./(outputs/published/[^"]+\.png)"', r'"\1"', html)
+    return re.sub(r'href="\.\./([^"]+)"', rf'href="{config.repo_url.rstrip("/")}/blob/main/\1"', html)
