@@ -37,9 +37,9 @@ docs: setup  ## the chapters as a site in _site
 	@PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
 
 book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
-	@PATH="$(BIN):$$PATH"; nbdev_export && nbdev_clean && [ ! -f nbs/index.ipynb ] || $(MAKE) --no-print-directory readme
+	@PATH="$(BIN):$$PATH"; nbdev_export && nbdev_clean && $(MAKE) --no-print-directory readme
 
 # the README is the index notebook's prose and outputs, its links seen from the root
 readme: setup
-	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb \
-		| sed 's|](\([0-9a-z_]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"
+	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb > "$(README).page.tmp~"
+	@sed 's|](\([0-9a-z_]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"

@@ -11,7 +11,7 @@ from unifashion.foundations import encode_texts, load_foundation, save_foundatio
 from unifashion.pretrain import (Phase1, caption_accuracy, fewer_queries, fit_settings, itm_scores, open_qformer, open_tokenizer, phase1_loss, pretrain,
                                  similarity_matrix, train_generic_qformer)
 from unifashion.qformer import QFormer
-from unifashion.retrieval_baselines import as_dual_encoder, chance_similarity, query_wins, train_dual_encoder
+from unifashion.retrieval_baselines import as_dual_encoder, query_wins, train_dual_encoder
 from unifashion.tower import ProductViews, trimmed
 
 COLOURS = ["red", "navy", "green", "pink"]
@@ -145,5 +145,11 @@ def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
     with pytest.raises(ValueError, match="one query"): train_dual_encoder(ours, data, SETTINGS, tmp_path / "x", 0)
 
 
-def test_chance_is_seeded():
-    assert np.array_equal(chance_similarity(3, 4, 0), chance_similarity(3, 4, 0)) and not np.array_equal(chance_similarity(3, 4, 0), chance_similarity(3, 4, 1))
+def test_negatives_leave_the_draw_of_views_alone():
+    "Ours draws negatives and the dual encoder does not; both must see the same pictures."
+    from unifashion.pretrain import batch_generator
+    batch = {"product": torch.tensor([3, 1, 2])}
+    torch.manual_seed(0); torch.rand(1, generator=batch_generator(batch)); after = torch.rand(1)
+    torch.manual_seed(0); assert torch.equal(torch.rand(1), after)
+    assert torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator(batch)))
+    assert not torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator({"product": torch.tensor([1, 3, 2])})))

@@ -96,7 +96,7 @@ class Profile:
     evaluation: Evaluation
     machine: Machine = Machine()
 
-# %% ../nbs/00_core.ipynb #320596ec
+# %% ../nbs/00_core.ipynb #0e243aff
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -104,7 +104,7 @@ PROFILES = {p.name: p for p in (
             Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5),
             Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, rerank=4, bootstrap=200)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
-            Foundations(shipped=True, products=12000, encoder_steps=350, qformer_steps=250),
+            Foundations(shipped=True, products=12000, encoder_steps=350, qformer_steps=400, qformer_lr=1e-3),
             Pretrain(), Evaluation()),
     Profile("open", World("kagl", height=128, width=96),
             Foundations("efficientnet-lite0", "minilm", width=384, heads=12),

@@ -7,7 +7,7 @@ __all__ = ['CLIP_MEAN', 'CLIP_STD', 'ImageEncoder', 'dual_encoder', 'tower_token
            'converted_once', 'needs', 'efficientnet_encoder', 'lite_tokens', 'blip2_encoder', 'blip2_tokens',
            'open_image_encoder', 'image_tokens', 'picture_reader', 'picture_stack', 'encode_into']
 
-# %% ../nbs/22a_encoders.ipynb #271008f4
+# %% ../nbs/22a_encoders.ipynb #83b83e7d
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from .conditions import fit_image
 from .core import Foundations, cache_dir, digest
 from .foundations import from_hub, load_foundation, sha256_of
+from .keys import code_hash
 
 # %% ../nbs/22a_encoders.ipynb #61cf6acf
 class ImageEncoder(nn.Module):
@@ -168,7 +169,7 @@ def open_image_encoder(
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     return blip2_encoder(from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name)
 
-# %% ../nbs/22a_encoders.ipynb #0c041a5e
+# %% ../nbs/22a_encoders.ipynb #26c457b9
 def image_tokens(
     encoder: ImageEncoder,
     images,            # a `Catalogue`, or an array (n, h, w, 3) uint8 of the encoder's size
@@ -178,7 +179,8 @@ def image_tokens(
 ) -> np.memmap:  # (n, n_tok, width) fp16, read-only
     "Tokens of every picture, computed once and kept in the cache."
     identity = identity or images.fingerprint
-    path = cache_dir() / "features" / f"{digest([encoder.identity, encoder.size, identity])}.npy"
+    made_by = [encoder.identity, encoder.size, identity, str(device), code_hash(("encoders", "stores"))]
+    path = cache_dir() / "features" / f"{digest(made_by)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")

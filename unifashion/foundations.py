@@ -52,8 +52,8 @@ def from_hub(
         raise ConnectionError(f"{id} is not in the local hub cache and could not be fetched: connect once, or set HF_HOME to a "
                               f"cache that holds it; profiles mini and open need no hub ({type(error).__name__})") from None
 
-# %% ../nbs/22_foundations.ipynb #b80bd726
-WORLD_CODE = ("drawing", "words")  # what the foundations' pictures and texts come from
+# %% ../nbs/22_foundations.ipynb #1354d09e
+WORLD_CODE = ("drawing", "words", "formats")  # what the foundations' pictures and texts come from
 
 
 def world_code() -> str:  # digest

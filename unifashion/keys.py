@@ -170,7 +170,7 @@ def report_files(
     if not files: raise FileNotFoundError(f"no reports in {folder}")
     return files
 
-# %% ../nbs/03_keys.ipynb #73dab606
+# %% ../nbs/03_keys.ipynb #d28cd671
 def fingerprint(
     path,  # a file or a folder
 ) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
@@ -196,15 +196,16 @@ def ends(
 def data_of(
     header,   # of a report
     profile,  # whole profile
+    train=False,  # the report makes the foundations, and so does not depend on them
 ) -> dict:  # name -> fingerprint
     "The files that a report's outputs depend on."
     paths, world = {name: repo_root() / name for name in header.data}, profile.world
-    if "foundations" in header.sections and profile.foundations.shipped:
+    if "foundations" in header.sections and profile.foundations.shipped and not train:
         paths["data/foundations"] = repo_root() / "data" / "foundations"
     if "world" in header.sections and world.dataset != "drawn": paths[world.dataset] = data_dir() / world.dataset
     return {name: fingerprint(path) for name, path in paths.items()}
 
-# %% ../nbs/03_keys.ipynb #97e55e79
+# %% ../nbs/03_keys.ipynb #056383a6
 @dataclass(frozen=True, eq=False)
 class Node:
     "A report with the values of its parameters."
@@ -238,7 +239,7 @@ class Node:
         return {"report": [header.report, header.code], "chapters": chapters_of(header.modules, self.package),
                 "profile": load_profile(self.profile, header.sections).as_dict(),
                 "parameters": {k: v for k, v in self.parameters.items() if k not in without},
-                "data": data_of(header, profile), "after": {node.name: node.key(*without) for node in self.after}}
+                "data": data_of(header, profile, self.parameters.get("train")), "after": {node.name: node.key(*without) for node in self.after}}
 
     def key(self, *without):
         "Digest of `parts`, as they were when it was first asked for."

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/21_losses.ipynb #d0665ac8
+# %% ../nbs/21_losses.ipynb #4fc2b305
 def max_over_queries(
     image_embeds: Tensor,        # (b_i, n_query, d), unit vectors
     text_embeds: Tensor,         # (b_t, d), unit vectors
@@ -24,8 +24,9 @@ def max_over_queries(
         got = f"{tuple(image_embeds.shape)} and {tuple(text_embeds.shape)}"
         raise ValueError(f"expected (b_i, n_query, d) and (b_t, d), got {got}")
     block = max(1, max_entries // max(1, image_embeds.shape[1] * len(text_embeds)))
-    parts = [torch.einsum("iqd,td->iqt", images, text_embeds).max(dim=1).values  # (block, b_t)
-             for images in image_embeds.split(block)]
+    with torch.autocast(image_embeds.device.type, enabled=False):  # a temperature of 0.01 magnifies what bf16 rounds away
+        parts = [torch.einsum("iqd,td->iqt", images, text_embeds.float()).max(dim=1).values  # (block, b_t)
+                 for images in image_embeds.float().split(block)]
     return torch.cat(parts)
 
 # %% ../nbs/21_losses.ipynb #c63e2bc3

@@ -102,7 +102,7 @@ def find_protocol(name: str,  # a preset
     preset, drawing = PROTOCOLS[name], ("negatives", "queries", "repeats", "small")
     return replace(preset, **{k: v for k, v in changes.items() if preset.negatives or k not in drawing})
 
-# %% ../nbs/02_metrics.ipynb #b09c5317
+# %% ../nbs/02_metrics.ipynb #8d27ced8
 def profile_protocols(dataset: str,  # of the profile's world
                       evaluation: Evaluation,
                       full: bool,  # the whole evaluation, or the core's
@@ -110,7 +110,8 @@ def profile_protocols(dataset: str,  # of the profile's world
     "The protocols under which a profile's retrieval is measured: the drawn world follows FashionGen's."
     family = "kagl" if dataset == "kagl" else "fashiongen"
     queries, repeats = (evaluation.queries, evaluation.repeats) if full else (evaluation.core_queries, evaluation.core_repeats)
-    return [find_protocol(f"{family}_{size}", negatives=evaluation.negatives, queries=queries, repeats=repeats) for size in ("100", "full")]
+    small = {"small": "fill"} if dataset == "fashiongen" else {}  # its sub-categories have a long tail; FAME-ViL fills up
+    return [find_protocol(f"{family}_{size}", negatives=evaluation.negatives, queries=queries, repeats=repeats, **small) for size in ("100", "full")]
 
 # %% ../nbs/02_metrics.ipynb #ef2fb037
 @dataclass(frozen=True)

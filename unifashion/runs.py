@@ -328,7 +328,7 @@ def finish(self: Run) -> dict:  # the record
     print(f"finished in {record['seconds']:.1f} s, at most {record['peak_memory_mib']:.0f} MiB")
     return record
 
-# %% ../nbs/03a_runs.ipynb #6c171726
+# %% ../nbs/03a_runs.ipynb #70e96462
 PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}  # KiB
 
 
@@ -341,6 +341,9 @@ def publish(
     target = Path("outputs", "published", parts[2], *parts[4:])
     if not (root / node.stamp).exists():
         raise FileNotFoundError(f"{node.name} is not finished; finish it with: {command(node)}")
+    published = root / target / "run.json"
+    if not node.parameters.get("full") and published.exists() and json.loads(published.read_text(encoding="utf-8"))["parameters"].get("full"):
+        raise ValueError(f"{node.name}: {target} holds a full run; remove it first to publish a core run in its place")
     files = [f for pattern in PUBLISHED for f in sorted(source.glob(pattern))]
     for file in files:
         limit = next(kib for pattern, kib in PUBLISHED.items() if file.match(pattern))
