@@ -169,7 +169,7 @@ def open_image_encoder(
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     return blip2_encoder(from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name)
 
-# %% ../nbs/22a_encoders.ipynb #26c457b9
+# %% ../nbs/22a_encoders.ipynb #c5300321
 def image_tokens(
     encoder: ImageEncoder,
     images,            # a `Catalogue`, or an array (n, h, w, 3) uint8 of the encoder's size
@@ -188,7 +188,7 @@ def image_tokens(
         finally: part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
-
+# %% ../nbs/22a_encoders.ipynb #3ab32596
 def picture_reader(
     images,       # a `Catalogue` or an array
     height: int,  # px

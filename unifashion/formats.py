@@ -268,7 +268,7 @@ def write_fashiongen(folder: Path,  # where the file shall lie; made if need be
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/13_formats.ipynb #d73eedf1
+# %% ../nbs/13_formats.ipynb #2066bd63
 def write_products(path: Path, products: list) -> Path:
     "Every product with its garment, one JSON object a line."
     return atomic_write(path, ''.join(json.dumps(asdict(p), ensure_ascii=False) + '\n' for p in products))
@@ -293,7 +293,7 @@ def world_folder(world: World,  # which world
     "Where a drawn catalogue lies in the cache: named by the world and the code that draws it."
     return cache_dir() / 'worlds' / digest({'world': world, 'part': part, 'code': _code()})
 
-
+# %% ../nbs/13_formats.ipynb #ce734292
 def _complete(folder: Path, world: World) -> bool:
     names = [fashiongen_name(world.height, split) for split in FILES]
     return all((folder / name).exists() for name in ('products.jsonl', *names))

@@ -14,14 +14,14 @@ from .garments import EMBLEMS, KINDS, Garment
 __all__ = ['COLOR_WORDS', 'PHRASES', 'NOUNS', 'SPECIAL', 'EMBLEM_WORDS', 'entry', 'sayable', 'pick', 'with_emblem', 'phrase',
            'mentions', 'agrees']
 
-# %% ../nbs/12_phrases.ipynb #ea4385c4
+# %% ../nbs/12_phrases.ipynb #1c01804d
 def _table(text: str) -> dict:
     "Lines `value = word, word | word, word` as value -> (first list, second list)."
     words = lambda part: tuple(w.strip() for w in part.split(',') if w.strip())
     rows = (line.split('=') for line in text.strip().splitlines())
     return {k.strip(): tuple(map(words, v.split('|'))) for k, v in rows}
 
-
+# %% ../nbs/12_phrases.ipynb #67e3fe34
 COLOR_WORDS = {tuple(k.split('/')): v[0] for k, v in _table('''
     white/ = white, bright white, optic white
     cream/ = cream, ivory, off-white

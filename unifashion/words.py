@@ -74,7 +74,7 @@ def title(g: Garment,  # what to name
     words = _color(g, rng, '&' if 'pattern' in lead else ''), _before(g, {*lead, *chosen}, rng), _noun(g, rng)
     return ' '.join(w for w in words if w).title()
 
-# %% ../nbs/12a_words.ipynb #1108567a
+# %% ../nbs/12a_words.ipynb #000f2b81
 REMARKS = (  # of one line at most one
     ('tonal stitching', 'topstitched seams'),
     ('fully lined', 'unlined', 'partially lined'),
@@ -119,7 +119,7 @@ def _sentences(parts: list, rng) -> list:
         else: out.append(part)
     return out
 
-
+# %% ../nbs/12a_words.ipynb #8109ace1
 def professional_caption(g: Garment,  # what to describe
                          rng: np.random.Generator,  # source of chance
                          name: str = '',  # the title it follows: what that says is seldom said again
