@@ -96,7 +96,7 @@ class Profile:
     evaluation: Evaluation
     machine: Machine = Machine()
 
-# %% ../nbs/00_core.ipynb #0e243aff
+# %% ../nbs/00_core.ipynb #1baf269f
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -105,10 +105,10 @@ PROFILES = {p.name: p for p in (
             Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, rerank=4, bootstrap=200)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=350, qformer_steps=400, qformer_lr=1e-3),
-            Pretrain(), Evaluation()),
+            Pretrain(lr=1e-3), Evaluation()),
     Profile("open", World("kagl", height=128, width=96),
             Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
-            Pretrain(steps=250, gpu_steps=578, lr=1e-4, max_words=40, checkpoint_every=50),
+            Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
             Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1)),
     Profile("paper", World("fashiongen", height=224, width=224),
             Foundations("Salesforce/blip2-itm-vit-g", "Salesforce/blip2-itm-vit-g", patch=14, width=768, heads=12, qformer_layers=12),
