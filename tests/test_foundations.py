@@ -62,7 +62,7 @@ def test_pieces_by_hand():
     assert learn_pieces({"ab": 3, "abc": 2}, 4) == ["##b", "##c", "a", "ab"]
     assert learn_pieces({"xy": 1, "xz": 1}, 9) == ["##y", "##z", "x"]  # nothing occurs twice
     assert learn_pieces({"xz": 2, "xy": 2}, 4)[-1] == "xy"              # a tie goes by the alphabet
-    assert learn_pieces({"aaa": 2}, 9) == ["##a", "a", "##aa", "aaa"] or learn_pieces({"aaa": 2}, 9)[-1] == "aaa"
+    assert learn_pieces({"aaa": 2}, 9) == ["##a", "a", "##aa", "aaa"]
 
 
 def test_tokenizer_is_deterministic_frames_and_cuts():

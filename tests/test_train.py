@@ -212,6 +212,8 @@ def test_clip_bounds_the_update_and_the_norm_is_logged(tmp_path):
     steep = lambda model, batch: 1e4 * noisy_loss(model, batch)["loss"]
     _, history = run(tmp_path / "a", settings=Fit(steps=3, batch=8, lr=1e-3, clip=0.5), loss=steep)
     assert (history["grad_norm"] > 100).all()  # the norm before the clip
+    clipped, free = (run(tmp_path / name, settings=Fit(steps=3, batch=8, lr=1e-3, clip=clip), loss=steep)[0] for name, clip in (("b", 0.5), ("c", 0.0)))
+    assert not torch.equal(clipped.body[0].weight, free.body[0].weight)
 
 
 def test_final_weights_are_the_average(tmp_path, unbroken):

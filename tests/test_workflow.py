@@ -49,9 +49,8 @@ def test_a_failure_is_named_and_only_what_failed_runs_again(toy):
     assert sorted(p.name for p in published.iterdir()) == ["executed.ipynb", "run.json", "table.csv", "table.md"]
     for path in Path("outputs/published").rglob("*.*"): assert str(toy) not in path.read_text(), f"{path} names a folder of this machine"
 
-    start = time.perf_counter()
     code, out, _ = reproduce()
-    assert code == 0 and "0 of 2 reports to run" in out and time.perf_counter() - start < 10
+    assert code == 0 and "0 of 2 reports to run" in out
 
 
 WORKS = """import multiprocessing, os, time
