@@ -191,11 +191,16 @@ def test_publishing_takes_finished_runs_and_small_files(chain):
     node = plan("smoke", only=("figure_toy",))[0]
     with pytest.raises(FileNotFoundError, match="not finished"): runs.publish(node)
     node.folder.mkdir(parents=True)
-    for name, size in (("run.json", 9), ("fig_a.png", 9), ("weights.safetensors", 9), ("executed.ipynb", 9)): (node.folder / name).write_bytes(b"x" * size)
+    for name, size in (("fig_a.png", 9), ("weights.safetensors", 9), ("executed.ipynb", 9)): (node.folder / name).write_bytes(b"x" * size)
+    (node.folder / "run.json").write_text('{"parameters": {"full": false}}')
     node.stamp.touch()
     assert sorted(p.name for p in runs.publish(node).iterdir()) == ["executed.ipynb", "fig_a.png", "run.json"]
     (node.folder / "fig_a.png").unlink()
     assert sorted(p.name for p in runs.publish(node).iterdir()) == ["executed.ipynb", "run.json"]  # nothing of an older run stays
+    published = chain / "outputs/published/smoke/figure_toy/run.json"
+    published.write_text('{"parameters": {"full": true}}')
+    with pytest.raises(ValueError, match="holds a full run"): runs.publish(node)
+    published.write_text('{"parameters": {"full": false}}')
     (node.folder / "fig_b.png").write_bytes(b"x" * (81 << 10))
     with pytest.raises(ValueError, match="fig_b.png weighs 81 KiB, over 80"): runs.publish(node)
     assert not (chain / "outputs/published/smoke/figure_toy/fig_b.png").exists()
