@@ -183,14 +183,14 @@ def test_claim(claim: Claim,
 
 test_claim.__test__ = False  # not a test of pytest's
 
-# %% ../nbs/56_claims.ipynb #948f2d52
+# %% ../nbs/56_claims.ipynb #ac09565e
 VERDICT_COLORS = {"holds": PALETTE["ours"], "fails": PALETTE["baseline"], "undecided": PALETTE["chance"]}
 
 def claims_figure(verdicts: list,  # of Verdict; those without an interval keep their line
                   title: str = "",
                  ) -> Picture:
     "Every claim's difference with its interval; zero is the line to clear."
-    figure, axes = canvas(width=7.6, height=0.8 + 0.3 * len(verdicts))
+    figure, axes = canvas(width=9, height=0.8 + 0.3 * len(verdicts))
     axes.axvline(0, color="#8d9196", linewidth=1)
     for y, v in enumerate(verdicts):
         sign, color = 1 if v.claim.direction == "higher" else -1, VERDICT_COLORS[v.verdict]
@@ -198,7 +198,7 @@ def claims_figure(verdicts: list,  # of Verdict; those without an interval keep 
         else:
             axes.plot(sign * np.array(v.interval[1:]), [y, y], color=color, linewidth=2.2)
             axes.plot(sign * v.interval.value, y, "o", color=color)
-    labels = [f"{v.claim.better} > {v.claim.worse}" for v in verdicts]
+    labels = [f"{v.claim.better} > {v.claim.worse}, {v.claim.protocol}" for v in verdicts]
     axes.set(yticks=range(len(verdicts)), yticklabels=labels, ylim=(len(verdicts) - 0.4, -0.6), title=title,
              xlabel="better minus worse, points; to the right the claim holds")
     axes.grid(axis="y", visible=False)
