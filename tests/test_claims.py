@@ -118,7 +118,7 @@ def test_judge(low, high, verdict):
 
 def test_verdicts_are_shown(results):
     verdicts = [c.test_claim(claim(), results, "mini", draws=50), c.test_claim(claim(better=c.FULL), results, "mini")]
-    assert [t.get_text() for t in c.claims_figure(verdicts).axes[0].get_yticklabels()] == [f"{c.OURS} > {DUAL}", f"{c.FULL} > {DUAL}"]
+    assert [t.get_text() for t in c.claims_figure(verdicts).axes[0].get_yticklabels()] == [f"{name} > {DUAL}, fashiongen_full" for name in (c.OURS, c.FULL)]
     assert "| holds |" in c.claims_table(verdicts) and "undecided (not run: UniFashion full)" in c.claims_table(verdicts)
 
 

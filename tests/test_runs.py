@@ -52,7 +52,8 @@ def test_a_chapters_code_reruns_what_imports_it_and_what_follows(chain):
 def test_settings_rerun_those_that_read_them(chain):
     before, core = keys_now(), chain / "unifashion" / "core.py"
     program = "from unifashion.keys import plan; print({n.name: n.key() for n in plan('smoke')})"
-    now = lambda: eval(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=chain).stdout)
+    # -B: two edits of one second and one size would leave the first one's bytecode in use
+    now = lambda: eval(subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, check=True, cwd=chain).stdout)
     assert now() == before
     edit(core, "steps: int = 100", "fresh: int = 3\n    steps: int = 100")  # a new setting of `pretrain`
     assert sorted(k for k in before if now()[k] != before[k]) == ["table_toy", "train_toy seed=0"]
