@@ -51,7 +51,7 @@ class Foundations:
     qformer_batch: int = 64
     qformer_lr: float = 5e-4
 
-# %% ../nbs/00_core.ipynb #0f2e418f
+# %% ../nbs/00_core.ipynb #f32268f4
 @dataclass(frozen=True)
 class Pretrain:
     "Phase 1 of the Q-Former (U 3.1.1)."
@@ -62,9 +62,11 @@ class Pretrain:
     warmup: int = 10           # steps
     weight_decay: float = 0.05
     itm_rows: int = 16         # pairs of the batch that ITM sees
+    hardness: float = 1.       # of ITM's negatives: 1 by softmax weight (U 3.1.1), 0 any wrong pair alike
     max_words: int = 24        # word pieces a text is cut to
     dropout: float = 0.0
     checkpoint_every: int = 25  # steps
+    rerank: int = 16           # best candidates of a query that ITM re-orders
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class Evaluation:
     repeats: int = 5
     core_queries: int = 300
     core_repeats: int = 1
-    rerank: int = 16           # best candidates that ITM re-orders
     bootstrap: int = 1000      # resamples behind an interval
 
 
@@ -96,13 +97,13 @@ class Profile:
     evaluation: Evaluation
     machine: Machine = Machine()
 
-# %% ../nbs/00_core.ipynb #1baf269f
+# %% ../nbs/00_core.ipynb #32a97469
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
                         qformer_layers=2, qformer_steps=8, qformer_batch=16),
-            Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5),
-            Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, rerank=4, bootstrap=200)),
+            Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5, rerank=4),
+            Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, bootstrap=200)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=350, qformer_steps=400, qformer_lr=1e-3),
             Pretrain(lr=1e-3), Evaluation()),

@@ -112,16 +112,17 @@ def draw_columns(
     device = weights.device if generator is None else generator.device
     return torch.multinomial(weights.to(device), 1, generator=generator).squeeze(1).to(weights.device), kept
 
-# %% ../nbs/21_losses.ipynb #6a5e3e4c
+# %% ../nbs/21_losses.ipynb #763cb795
 @torch.no_grad()
 def hard_negatives(
     similarity: Tensor,                         # (b, b) image against text, as given to `itc`
     temperature: Tensor | float,                # divides; colder means harder negatives
     positives: Tensor | None = None,            # (b, b) bool, from `positive_pairs`; None: the diagonal alone
     generator: torch.Generator | None = None,   # None: torch's global one, which checkpoints keep
+    hardness: float = 1.0,                      # 1: by softmax weight; 0: any wrong pair alike
 ) -> Negatives:
     "A wrong text for each image (of its row) and a wrong image for each text (of its column), hard ones more often."
-    logits = torch.nan_to_num(similarity.float() / temperature, nan=0.0, posinf=0.0, neginf=0.0)  # (b, b)
+    logits = torch.nan_to_num(similarity.float() * hardness / temperature, nan=0.0, posinf=0.0, neginf=0.0)  # (b, b)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     forbidden = own if positives is None else positives.to(logits.device) | own
     texts, texts_kept = draw_columns(logits, forbidden, generator)

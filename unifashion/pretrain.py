@@ -25,7 +25,7 @@ from .qformer import QFormer, from_blip2, init_from_bert
 from .tower import ProductViews, trimmed
 from .train import Fit, History, fit
 
-# %% ../nbs/30_pretrain.ipynb #924cec18
+# %% ../nbs/30_pretrain.ipynb #1d7cf56c
 class Phase1(nn.Module):
     "What phase 1 trains: the Q-Former and the temperature."
     def __init__(self,
@@ -46,6 +46,7 @@ def phase1_loss(
     model: Phase1,
     batch: dict,            # image (tokens), ids, mask, product
     itm_rows: int = 16,     # pairs that ITM sees; 0: no ITM
+    hardness: float = 1.0,   # of ITM's negatives, as `hard_negatives` takes it
     smoothing: float = 0.0,  # of ITC's targets
 ) -> dict:  # loss, itc and, with ITM, itm
     "ITC + ITM (U Eq. 5)."
@@ -54,11 +55,12 @@ def phase1_loss(
     temperature, same = model.temperature(), positive_pairs(batch["product"].tolist(), ids)
     contrast = itc(similarity, temperature, smoothing, same)
     if not itm_rows: return {"loss": contrast, "itc": contrast}
-    pairs = itm_pairs(hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch)), itm_rows)
+    negatives = hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch), hardness)
+    pairs = itm_pairs(negatives, itm_rows)
     verdict = itm(q.joint(tokens[pairs.images], ids[pairs.texts], mask[pairs.texts]), pairs.kept)
     return {"loss": contrast + verdict, "itc": contrast, "itm": verdict}
 
-# %% ../nbs/30_pretrain.ipynb #7e87254d
+# %% ../nbs/30_pretrain.ipynb #55958c2e
 def fit_settings(
     p: Pretrain,
     device: str,  # 'cpu' or 'cuda'
@@ -80,7 +82,7 @@ def pretrain(
 ) -> History:  # loss, itc, itm ... per step
     "Phase 1 of the Q-Former (U 3.1.1); it is left in evaluation mode. Raises what `fit` raises."
     device = device or pick_device()
-    loss = partial(phase1_loss, itm_rows=settings.itm_rows)
+    loss = partial(phase1_loss, itm_rows=settings.itm_rows, hardness=settings.hardness)
     return fit(Phase1(qformer), data, loss, fit_settings(settings, device), Path(folder), seed, collate=trimmed, device=device, log=log)
 
 # %% ../nbs/30_pretrain.ipynb #e7c030f1
@@ -190,7 +192,7 @@ def fewer_queries(
     model.n_query = model.query_tokens.shape[1]
     return model
 
-# %% ../nbs/30_pretrain.ipynb #e457746a
+# %% ../nbs/30_pretrain.ipynb #644907ba
 def caption_accuracy(
     qformer: QFormer,
     tokens,  # (n, n_tok, width)
@@ -221,9 +223,9 @@ def train_generic_qformer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "generic qformer").integers(2**31)))
         model = QFormer(**settings)
-    p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20, itm_rows=f.qformer_batch // 4, checkpoint_every=50)
+    p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20, itm_rows=f.qformer_batch // 4, hardness=0., checkpoint_every=50)
     history = pretrain(model, train, p, scratch, seed, log=log)
     metrics = {"held-out pictures": len(held_out[1]), "distinct generic captions": len(set(held_out[1])),
                "own generic caption first": caption_accuracy(model, *held_out, tokenizer)}
     return save_foundation(Path(folder) / "qformer", model.state_dict(), settings, metrics=metrics, seconds=round(float(history["seconds"].sum()), 1),
-                           training=dict(steps=p.steps, batch=p.batch, lr=p.lr, itm_rows=p.itm_rows, products=len(train), seed=seed), **facts)
+                           training=dict(steps=p.steps, batch=p.batch, lr=p.lr, itm_rows=p.itm_rows, hardness=p.hardness, products=len(train), seed=seed), **facts)

@@ -135,7 +135,7 @@ def wrap_front(k: Sketch, tie=True):
                width=.9, color=k.ink, clip=k.body)
     if tie: belt(k, y - 1.6, w + .4, 3.2, tie=True)
 
-# %% ../nbs/10h_tailoring.ipynb #8b88ba94
+# %% ../nbs/10h_tailoring.ipynb #c1a0170c
 def body_closure(k: Sketch):
     "Buttons, zips and overlaps down the front."
     g, y0, y1 = k.g, neck_floor(k), k.cut.length + 5
@@ -149,8 +149,9 @@ def body_closure(k: Sketch):
     elif g.closure == 'buttons' and g.kind in ('jacket', 'coat'):
         k.line(np.array([(2.2 if g.neckline != 'lapel' else .4, y0), (2.2, y0 + 6), (2.2, y1)]), width=.7, color=k.ink,
                clip=k.body)
-        last = {'jacket': k.cut.length - 7}.get(g.kind, 72)
-        buttons(k, y0 + 3, max(last, y0 + 8), 3 if g.neckline == 'lapel' else 5, r=1.35)
+        last = min(k.cut.length - 7, 72)  # a coat buttons to the hip
+        n = 5 if g.neckline != 'lapel' else 1 if k.shape == 'folded' else 3
+        buttons(k, y0 + 3, max(last, y0 + 8), n, r=1.35)
     elif g.closure == 'buttons':
         placket(k, y0 - .5, y1, 2.1 if g.kind == 'sweater' else 1.8, k.body, 5 if k.cut.length < 70 else 8,
                 1.1 if g.kind == 'sweater' else .85)
