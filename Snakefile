@@ -54,4 +54,5 @@ for report, by_seed in reports.items():
         output: stamp(next(iter(by_seed.values())))
         params: call=call(report, by_seed)
         threads: threads_of(next(iter(by_seed.values())))
+        resources: gpu=int("machine" in next(iter(by_seed.values())).header.sections)  # reports that compute take turns
         shell: "exec {params.call}"

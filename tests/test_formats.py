@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from unifashion import formats
 from unifashion.core import World
 from unifashion.drawing import draw
@@ -205,6 +206,15 @@ def running(number):
 
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks at /proc')
+def test_a_script_without_a_main_guard_is_told(tmp_path):
+    script = tmp_path / "careless.py"
+    script.write_text("from unifashion.formats import workers_of\nwith workers_of(2) as mapped: list(mapped(len, [[1], [2]]))\n")
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("RuntimeError: the processes that draw have ended")
+    script.write_text("from unifashion.formats import workers_of\nif __name__ == '__main__':\n    with workers_of(2) as mapped: print(list(mapped(len, [[1], [2, 3]])))\n")
+    assert subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout == "[1, 2]\n"
+
+
 def test_workers_draw_the_same_and_end_with_a_killed_parent(started, tmp_path):
     job = started(str(tmp_path / 'two'))
     workers = [int(n) for n in job.stdout.readline().split()]

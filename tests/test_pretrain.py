@@ -78,6 +78,13 @@ def test_training_learns_colours(tmp_path):
     assert caption_accuracy(model, tokens, texts, TOKENIZER, 8) >= 0.75
 
 
+def test_the_verdict_learns_from_any_wrong_pair(tmp_path):
+    tokens = 2 * np.random.default_rng(0).normal(size=(12, 4, 10)).astype(np.float16)
+    settings = Pretrain(steps=220, batch=12, lr=1e-2, warmup=10, itm_rows=12, hardness=0., max_words=8)
+    history = pretrain(small(), ProductViews(tokens, range(12), TEXTS, TOKENIZER, 8), settings, tmp_path, 0, "cpu", False)
+    assert np.mean(history["itm"][:10]) > 0.6 and np.mean(history["itm"][-10:]) < 0.3
+
+
 def test_profile_settings():
     p = Pretrain(steps=5, warmup=9, gpu_steps=50)
     assert fit_settings(p, "cpu").warmup == 5 and fit_settings(p, "cpu").dtype == "no"

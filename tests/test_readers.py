@@ -13,7 +13,7 @@ from unifashion.data import DataError, val_of
 from unifashion.kagl import (kagl_split, read_kagl, read_kagl_folder, read_kagl_hub, read_kagl_keypoints,
                              read_kagl_triplets)
 from unifashion.kagl_text import cut_purpose, extract_visual, join_text, remove_brand, sections, sentences, token_f1
-from unifashion.readers import FASHIONGEN_KEYS, open_catalogue, plain_text, read_fashiongen, read_folder, world_mark
+from unifashion.readers import FASHIONGEN_KEYS, open_catalogue, plain_text, read_fashiongen, read_folder
 
 
 def jpeg(k=0, size=(60, 80)):
@@ -433,9 +433,6 @@ def test_door(tmp_path, monkeypatch):
     few = open_catalogue(World("kagl", products=2), "train")
     assert len(few) == 2 and set(few.ids) < set(open_catalogue(World("kagl", products=3), "train").ids)
     assert len(open_catalogue(World("kagl", products=2), "test")) == 3
-    mark = world_mark(world)
-    (tmp_path / "kagl/split.json").write_text(json.dumps({"train": ["10"], "val": ["11"], "test": ["12"]}))
-    assert world_mark(world) != mark and world_mark(World("drawn", 5)) != world_mark(World("drawn", 6))
     with pytest.raises(ValueError, match="there are drawn, kagl, fashiongen"): open_catalogue(World("mnist"), "train")
     with pytest.raises(DataError, match="file is missing"): open_catalogue(World("fashiongen"), "train")
     monkeypatch.delenv("UNIFASHION_DATA")

@@ -37,7 +37,7 @@ class OneNode:
             sys.exit(1)
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
-# %% ../nbs/60_app.ipynb #5ca28ef4
+# %% ../nbs/60_app.ipynb #b7da1b52
 def snakemake_command(
     nodes,       # that have to run
     options,     # a `Reproduce`
@@ -47,7 +47,7 @@ def snakemake_command(
     settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}",
                 f"only={' '.join(options.reports)}", f"set={' '.join(options.set)}"]
     return [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
-            "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going",
+            "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "gpu=1",
             "--rerun-triggers", "mtime", "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
@@ -58,7 +58,8 @@ def run_workflow(
     "Run the nodes. Raises `ReportFailed` naming those that did not finish."
     log = repo_root() / "outputs" / "runs" / options.profile / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    for node in nodes: (repo_root() / node.stamp).unlink(missing_ok=True)  # a stamp without its record
+    for node in nodes:  # a stamp without its record, the notebook of an earlier failure
+        for old in (node.stamp, node.folder / "failed.ipynb"): (repo_root() / old).unlink(missing_ok=True)
     with open(log, "w") as noise:
         environment = os.environ | {WATCHED: str(os.getpid())}
         subprocess.run(snakemake_command(nodes, options), env=environment, stderr=noise)
@@ -67,11 +68,11 @@ def run_workflow(
         print(log.read_text()[-2000:], file=sys.stderr)  # not a report, but the workflow itself
     if missing: raise ReportFailed(f"not finished: {', '.join(missing)}")
 
-# %% ../nbs/60_app.ipynb #27960130
+# %% ../nbs/60_app.ipynb #d7549bd7
 @dataclass
 class Reproduce:
     "Run reports, and those they follow, unless nothing that could change them has changed."
-    reports: tyro.conf.Positional[tuple[str, ...]] = ()  # names; all of them by default
+    reports: tyro.conf.Positional[tuple[str, ...]] = ()  # names; all but tune_* by default
     profile: str = "mini"  # smoke, mini, open or paper
     full: bool = False     # every row, the whole evaluation set, three seeds
     seeds: str = ""        # as in "0 1 2"; 0 by default, three with --full

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ProductViews', 'trimmed', 'normalised', 'embed_pairs', 'clip_loss', 'pair_recall', 'train_image_encoder']
 
-# %% ../nbs/22b_tower.ipynb #a6617d9d
+# %% ../nbs/22b_tower.ipynb #e6770375
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import default_collate
 
+from .conditions import CLIP_MEAN, CLIP_STD
 from .core import Foundations, pick_device, pick_dtype, stream
-from .encoders import CLIP_MEAN, CLIP_STD, drawn_encoder, dual_encoder
+from .encoders import drawn_encoder, dual_encoder
 from .foundations import encode_texts, save_foundation
 from .losses import itc, positive_pairs
 from .train import Fit, fit
