@@ -17,8 +17,8 @@ from .outfits import Outfit
 from .wearers import Wearer, girths, on_head, skeleton
 
 # %% auto #0
-__all__ = ['LIP', 'DRESS_CODE', 'SKIRT', 'TORSO', 'PARULA', 'GARMENTS', 'ALSO', 'KEPT', 'ARM_STROKE', 'GROW', 'parse_map',
-           'body_parts', 'dense_map', 'dense_colors', 'grown', 'members', 'agnostic_masks', 'greyed']
+__all__ = ['LIP', 'DRESS_CODE', 'SKIRT', 'TORSO', 'PARULA', 'GARMENTS', 'ALSO', 'KEPT', 'ARMS_KEPT', 'ARM_STROKE', 'GROW',
+           'parse_map', 'body_parts', 'dense_map', 'dense_colors', 'grown', 'members', 'agnostic_masks', 'greyed']
 
 # %% ../nbs/11g_annotations.ipynb #1db3ce90
 LIP = {'background': 0, 'hat': 1, 'hair': 2, 'glasses': 4, 'top': 5, 'dress': 6, 'outer': 7, 'bottom': 9, 'neck': 10,
@@ -124,12 +124,13 @@ def dense_colors(dense: np.ndarray) -> np.ndarray:
     table[0] = 0
     return table.round().astype(np.uint8)[dense[0].astype(np.uint8)]
 
-# %% ../nbs/11g_annotations.ipynb #b34e8809
+# %% ../nbs/11g_annotations.ipynb #c35c7e4c
 GARMENTS = {'upper_body': ('top', 'outer'), 'lower_body': ('bottom',), 'dresses': ('dress',)}
 ALSO = {'upper_body': ('neck', 'right arm', 'left arm'), 'lower_body': ('right leg', 'left leg'),
         'dresses': ('neck', 'right arm', 'left arm', 'right leg', 'left leg')}
 KEPT = ('hair', 'hat', 'glasses', 'face', 'right hand', 'left hand', 'right shoe', 'left shoe')
-ARM_STROKE, GROW = 45 / 512, 10 / 512  # width of an arm's stroke and the growth of the mask, parts of the height
+ARMS_KEPT = {'lower_body': ('right arm', 'left arm')}  # trousers change no arm
+ARM_STROKE, GROW = 1 / 3, 1 / 13.5  # width of an arm's stroke and growth of the mask, parts of the torso (neck to hips)
 
 
 def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -151,7 +152,7 @@ def members(parts: np.ndarray, names) -> np.ndarray:
     table[[LABEL[n] for n in names]] = True
     return table[parts]
 
-# %% ../nbs/11g_annotations.ipynb #7313dc71
+# %% ../nbs/11g_annotations.ipynb #8ca0de57
 def agnostic_masks(parts: np.ndarray,  # (h, w) uint8
                    slot: str,  # 'upper_body', 'lower_body' or 'dresses'
                    points: np.ndarray,  # (18, 2) keypoints in pixels
@@ -159,13 +160,14 @@ def agnostic_masks(parts: np.ndarray,  # (h, w) uint8
     "What is to be repainted, in both forms."
     h, w = parts.shape
     mask = members(parts, GARMENTS[slot] + ALSO[slot])
+    torso = float(np.hypot(*(points[[8, 11]].mean(0) - points[1])))
     if slot != 'lower_body':
         identity = Camera(np.eye(2), np.zeros(2))
         canvas = Layers(h, w, identity)
-        arms = [Stroke(1, canvas.path(Curve(chain(*points[a:a + 3][[[0, 1], [1, 2]]]).vertices)), ARM_STROKE * h, None, 1.) for a in (2, 5)]
+        arms = [Stroke(1, canvas.path(Curve(chain(*points[a:a + 3][[[0, 1], [1, 2]]]).vertices)), ARM_STROKE * torso, None, 1.) for a in (2, 5)]
         mask |= replay(arms, h, w, lambda s: 255, False) > 0
-    kept = members(parts, KEPT + tuple(n for s, names in GARMENTS.items() if s != slot for n in names))
-    mask = grown(mask, round(GROW * h)) & ~kept
+    kept = members(parts, KEPT + ARMS_KEPT.get(slot, ()) + tuple(n for s, names in GARMENTS.items() if s != slot for n in names))
+    mask = grown(mask, round(GROW * torso)) & ~kept
     box = np.zeros_like(mask)
     y, x = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     if len(y): box[y[0]:y[-1] + 1, x[0]:x[-1] + 1] = True
