@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['REGIONS', 'KINDS', 'garment_of', 'Lists', 'list_files', 'read_lists', 'from_test', 'own_hits', 'released_recall',
-           'released_precision', 'relatives', 'shared_hits', 'by_chance', 'released_rows', 'list_rows', 'list_figure']
+           'released_precision', 'relatives', 'shared_hits', 'by_chance', 'released_rows', 'list_rows',
+           'read_all_lists', 'absent_list_rows', 'list_figure']
 
-# %% ../nbs/55a_audit_lists.ipynb #496a6897
+# %% ../nbs/55a_audit_lists.ipynb #7c3d1d90
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from .audit import audit_row
+from .audit import absent_rows, audit_row
 from .data import DataError
 from .metrics import Ranks
 from .show import PALETTE, Picture, canvas
@@ -139,6 +140,18 @@ def list_rows(files: list,  # of Lists
                 rows.append(row("the same by chance", f"@{k}", mean_interval(np.concatenate([by_chance(f, k) for f in group]), draws=draws)))
         rows += [r for f in part for r in released_rows(f, draws)]
     return rows
+
+# %% ../nbs/55a_audit_lists.ipynb #d805d702
+def read_all_lists(root: Path) -> list:  # of Lists; [] where a file is missing
+    "Lists of all categories and kinds."
+    names = [(category, kind) for kind in KINDS for category in REGIONS]
+    there = all(path.exists() for name in names for path in list_files(root, *name))
+    return [read_lists(root, *name) for name in names] if there else []
+
+def absent_list_rows() -> list:
+    "The place of the audit's lists in a table, where the files are absent."
+    labels, protocols = ("own garment among the first K", "another that shares a phrase, own left out"), [f"all, {kind}" for kind in KINDS]
+    return absent_rows(labels, protocols, ("@1", "@3"), paper="Fashion-RAG")
 
 # %% ../nbs/55a_audit_lists.ipynb #7c4a8aa5
 def list_figure(rows: list,  # from `list_rows`
