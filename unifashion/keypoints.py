@@ -38,7 +38,7 @@ def seen(
     points = check_keypoints(points)
     return (points[:, 2] >= least) & (points[:, :2] > 0).all(1) & (points[:, :2] < 1).all(1)
 
-# %% ../nbs/13b_keypoints.ipynb #25eeb55b
+# %% ../nbs/13b_keypoints.ipynb #5fd49396
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # where the 18 stand among the 25
 
 
@@ -62,7 +62,7 @@ def from_vitonhd(
     "The most visible person. Raises `KeyError`, `TypeError` or `ValueError` for another form."
     people = [np.asarray(p["pose_keypoints_2d"], np.float64).reshape(25, 3) for p in value["people"]]
     if not people: raise ValueError("no person")
-    return max(people, key=lambda p: np.nan_to_num(p[:, 2]).sum())[list(BODY_25)]
+    return max(people, key=lambda p: np.nan_to_num(p[:, 2], posinf=0).sum())[list(BODY_25)]
 
 # %% ../nbs/13b_keypoints.ipynb #e32c0816
 def to_dresscode(

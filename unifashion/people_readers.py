@@ -69,10 +69,10 @@ class VitonHD:
         return Worn(p if paired else f"{p}/{g}", ImageRef(FileStore(self.root), f"{part}/image/{p}.jpg"), garment_id=g, paired=paired,
                     category=pair.category, captions=pair.captions, split=split, person_id=p, **there)
 
-# %% ../nbs/15c_people_readers.ipynb #6128edbf
-def keep_pair(pairs: list, report: Report, path: Path, line: int, pair: Pair, files: dict):
-    "Append a pair if its pictures are there; `files` maps a file name to the set of names in its folder."
-    lost = [name for name, names in files.items() if name not in names]
+# %% ../nbs/15c_people_readers.ipynb #430910d0
+def keep_pair(pairs: list, report: Report, path: Path, line: int, pair: Pair, *files):
+    "Append a pair if its pictures are there; `files` are (file name, names in its folder)."
+    lost = [name for name, names in files if name not in names]
     if lost: report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
     else: pairs.append(pair)
 
@@ -90,7 +90,7 @@ def check_split(split: str, root: Path):
     "Raise `DataError` for a split that is none."
     if split not in ("train", "val", "test"): raise DataError(f"no split {split!r}; there are train, val, test", root, None, "unknown split")
 
-# %% ../nbs/15c_people_readers.ipynb #f1784889
+# %% ../nbs/15c_people_readers.ipynb #d7229ca6
 def read_vitonhd(
     root: Path,               # folder with train/, test/ and the pairs files
     split: str,               # train, val (a tenth of train, by hash) or test
@@ -107,7 +107,7 @@ def read_vitonhd(
         name, cloth = Path(person).stem, person if paired else other
         if part == "train" and val_of(name) != (split == "val"): report.rows -= 1; continue
         pair = Pair(name, Path(cloth).stem, "upper_body", chunks.get(cloth[:5], ()))
-        keep_pair(pairs, report, path, line, pair, {f"{name}.jpg": people, f"{pair.garment}.jpg": cloths})
+        keep_pair(pairs, report, path, line, pair, (f"{name}.jpg", people), (f"{pair.garment}.jpg", cloths))
     return finish("viton_hd", split, paired, VitonHD(root), pairs, report, path)
 
 # %% ../nbs/15c_people_readers.ipynb #f59dfe4c
@@ -135,7 +135,7 @@ class DressCode:
         return Worn(p if paired else f"{p}/{g}", ImageRef(FileStore(self.root), f"{folder}/images/{p}_0.jpg"), garment_id=g, paired=paired,
                     category=folder, captions=pair.captions, split=split, person_id=p, **there)
 
-# %% ../nbs/15c_people_readers.ipynb #3c078f64
+# %% ../nbs/15c_people_readers.ipynb #3412b57f
 CAPTIONS = {"fine": ("fine",), "coarse": ("coarse",), "union": ("fine", "coarse"), "": ()}
 
 
@@ -175,7 +175,7 @@ def read_dresscode(
         for line, person, garment in pair_lines(path, report):
             if split != "test" and val_of(Path(person).stem[:6]) != (split == "val"): report.rows -= 1; continue
             pair = Pair(Path(person).stem, Path(garment).stem, category, chunks.get(Path(garment).stem[:6], ()))
-            keep_pair(pairs, report, path, line, pair, dict.fromkeys([person, garment][:1 + shop], images))
+            keep_pair(pairs, report, path, line, pair, (person, images), *[(garment, images)] * shop)
     return finish("dress_code", split, paired, DressCode(root), pairs, report, root / name)
 
 # %% ../nbs/15c_people_readers.ipynb #5e599bc1
