@@ -51,7 +51,7 @@ class Foundations:
     qformer_batch: int = 64
     qformer_lr: float = 5e-4
 
-# %% ../nbs/00_core.ipynb #0e143125
+# %% ../nbs/00_core.ipynb #445f039b
 @dataclass(frozen=True)
 class LanguageModel:
     "Which language model a run takes up, and how the drawn world's own is trained (on texts alone)."
@@ -60,9 +60,9 @@ class LanguageModel:
     layers: int = 4
     heads: int = 3
     context: int = 160   # word pieces and queries together
-    wordings: int = 4    # times each product is worded anew
+    wordings: int = 4    # times each product is worded anew, a page each
     steps: int = 0
-    batch: int = 64      # texts a step
+    batch: int = 32      # pages a step
     lr: float = 2e-3
 
 
@@ -85,7 +85,7 @@ class Language:
     products: int = 0           # test products that `full` captions; 0: all
     core_products: int = 300    # test products captioned otherwise; 0: all
 
-# %% ../nbs/00_core.ipynb #a3fd3350
+# %% ../nbs/00_core.ipynb #8d311db3
 @dataclass(frozen=True)
 class Pretrain:
     "Phase 1 of the Q-Former (U 3.1.1)."
@@ -113,7 +113,7 @@ class Evaluation:
     core_repeats: int = 1
     bootstrap: int = 1000      # resamples behind an interval
 
-
+# %% ../nbs/00_core.ipynb #9fd874e7
 @dataclass(frozen=True)
 class Formats:
     "Sizes of the drawn data sets beside the catalogue; 0 throughout where a profile reads real files."

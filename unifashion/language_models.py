@@ -7,13 +7,12 @@ __all__ = ['FRAMES', 'reworded', 'small_llama', 'Texts', 'together', 'text_loss'
            'Writer', 'library_tokenizer', 'drawn_writer', 'smollm2_file', 'smollm2_folder', 'text_side', 'type_of_text',
            'open_writer', 'llava_on_meta']
 
-# %% ../nbs/22c_language_models.ipynb #255cffed
+# %% ../nbs/22c_language_models.ipynb #8c0dcc49
 import math, os, re, shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import tokenizers
 import torch
 import torch.nn.functional as F
@@ -21,24 +20,25 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .core import LanguageModel, cache_dir, pick_device, pick_dtype, stream
-from .foundations import encode_texts, from_hub, load_foundation, load_tokenizer, save_foundation, sha256_of
+from .foundations import from_hub, load_foundation, load_tokenizer, save_foundation, sha256_of
 from .train import Fit, fit
 from .words import key_points, normalise, professional_caption, short_caption, title
 
-# %% ../nbs/22c_language_models.ipynb #f5844a0b
+# %% ../nbs/22c_language_models.ipynb #68fa88e0
 def reworded(
     products,        # of the foundations' slice
     wordings: int,   # times each is described anew
     seed: int = 0,   # which wordings
-) -> list:  # of str, normalised
+) -> list:  # of pages: tuples of three texts about one product, normalised
     "Texts about the products in all three styles: what a language model of the drawn world reads."
     out = []
     for p in products:
         for i in range(wordings):
             rng = stream(seed, "reworded", p.id, i)
             name = title(p.garment, rng)
-            out += [f"{name}. {professional_caption(p.garment, rng, name)}", short_caption(p.garment, rng), key_points(p.garment, rng)]
-    return [normalise(text, None) for text in out]
+            page = f"{name}. {professional_caption(p.garment, rng, name)}", short_caption(p.garment, rng), key_points(p.garment, rng)
+            out.append(tuple(normalise(page[k], None) for k in rng.permutation(3)))
+    return out
 
 # %% ../nbs/22c_language_models.ipynb #21208238
 def small_llama(
@@ -51,17 +51,22 @@ def small_llama(
                          num_attention_heads=m.heads, max_position_embeddings=m.context, tie_word_embeddings=True, **special)
     return LlamaForCausalLM(config)
 
-# %% ../nbs/22c_language_models.ipynb #93ca25f8
+# %% ../nbs/22c_language_models.ipynb #b9243dfb
 class Texts:
-    "Texts as examples: ids that open with [DEC], and a mask that is true at pieces."
+    "Pages as examples: ids that open with [DEC], [SEP] after each text, and a mask that is true at pieces."
     def __init__(self,
         tokenizer: tokenizers.Tokenizer,
-        texts,           # list of str
-        max_words: int,  # word pieces a text is cut to
+        pages,           # list of tuples of str; a str is a page of one text
+        max_words: int,  # word pieces a page is cut to
     ):
-        ids, mask = encode_texts(tokenizer, texts, max_words)
-        ids[:, 0] = tokenizer.token_to_id("[DEC]")  # in place of [CLS]
-        self.words, self.mask = torch.from_numpy(ids), torch.from_numpy(mask)
+        tokenizer.no_padding(); tokenizer.no_truncation()
+        start, end = tokenizer.token_to_id("[DEC]"), tokenizer.token_to_id("[SEP]")
+        pages = [[page] if isinstance(page, str) else page for page in pages]
+        pieces = iter(tokenizer.encode_batch([t for page in pages for t in page], add_special_tokens=False))
+        rows = [[start, *(i for _ in page for i in [*next(pieces).ids, end])][:max_words] for page in pages]
+        self.mask = torch.arange(max_words) < torch.tensor([len(r) for r in rows]).view(-1, 1)
+        self.words = torch.zeros(self.mask.shape, dtype=torch.int32)
+        self.words[self.mask] = torch.tensor([i for r in rows for i in r], dtype=torch.int32)
 
     def __len__(self): return len(self.words)
     def __getitem__(self, i): return self.words[i], self.mask[i]
@@ -100,7 +105,7 @@ def perplexity(
         pieces += n
     return math.exp(nats / pieces)
 
-# %% ../nbs/22c_language_models.ipynb #c3e6ed96
+# %% ../nbs/22c_language_models.ipynb #b44a7fdc
 def unigram_perplexity(
     train: Texts,
     held_out: Texts,
@@ -128,10 +133,10 @@ def train_llm(
     device = pick_device()
     settings = Fit(steps=m.steps, batch=m.batch, lr=m.lr, warmup=m.steps // 20, weight_decay=0.1, checkpoint_every=250, dtype=pick_dtype(device))
     history = fit(model, train, text_loss, settings, Path(scratch), seed, collate=together, log=log, device=device)
-    metrics = {"held-out texts": len(held_out), "held-out perplexity": perplexity(model, held_out),
+    metrics = {"held-out pages": len(held_out), "held-out perplexity": perplexity(model, held_out),
                "perplexity without context": unigram_perplexity(train, held_out)}
     sizes = dict(width=m.width, layers=m.layers, heads=m.heads, context=m.context, vocab=tokenizer.get_vocab_size())
-    training = dict(steps=m.steps, batch=m.batch, lr=m.lr, texts=len(train), wordings=m.wordings, seed=seed)
+    training = dict(steps=m.steps, batch=m.batch, lr=m.lr, pages=len(train), wordings=m.wordings, seed=seed)
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}  # one matrix with the embedding
     return save_foundation(Path(folder) / "llm", weights, sizes, metrics=metrics, training=training, seconds=round(float(history["seconds"].sum()), 1), **facts)
 
