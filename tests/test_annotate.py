@@ -10,7 +10,7 @@ from PIL import Image
 from unifashion import annotate as an
 from unifashion.annotate import PROMPT_WORDS, Llava, annotate, annotate_with_guidance, build_leaking_prompt, build_prompt
 from unifashion.data import Catalogue, DataError
-from unifashion.key_words import (absent_rows, count_words, drawn_sentences, lemma, lemmas, modification_sentences, pooled, prompt_rows, public_sentences, rank_figure,
+from unifashion.key_words import (absent_rows, count_words, drawn_sentences, lemma, lemmas, list_summary, modification_sentences, pooled, prompt_rows, public_sentences, rank_figure,
                                   word_clouds, word_rows, word_table)
 from unifashion.retrieval_readers import read_fashioniq_cap
 from unifashion.stores import FileStore, read_json
@@ -215,6 +215,8 @@ def test_the_prompts_words_are_all_listed():
     rows = prompt_rows(count)
     assert {r["word"] for r in rows} == set(PROMPT_WORDS) and [r["word"] for r in rows][0] == "shiny" and rows[0]["share"] == pytest.approx(200 / 3)
     assert [r["rank"] for r in rows].count(None) == len(rows) - 4  # darker, print, shiny, plain
+    said = list_summary(count)
+    assert "4 are among the 29 commonest of 3 sentences" in said and "of a thousand: none" in said and "crochet" in said.split("In none:")[1]
     table = word_rows({"dress": count}, "by hand")
     assert {r["protocol"] for r in table} == {"by hand, dress", "by hand, all"} and all(0 <= r["low"] <= r["value"] <= r["high"] <= 100 and r["n"] == 3 for r in table)
     assert "**shiny**" in word_table({"dress": count}) and "eastern" in word_table({"dress": count})

@@ -26,7 +26,7 @@ from .text_control import wilson
 # %% auto #0
 __all__ = ['SPELLINGS', 'FRAME', 'WORD', 'lemma', 'said_anywhere', 'lemmas', 'WordCount', 'count_words', 'public_sentences',
            'drawn_sentences', 'modification_sentences', 'in_prompt', 'cloud', 'word_clouds', 'prompt_rows', 'pooled',
-           'rank_figure', 'word_rows', 'absent_rows', 'word_table']
+           'rank_figure', 'list_summary', 'word_rows', 'absent_rows', 'word_table']
 
 # %% ../nbs/32a_key_words.ipynb #3c817e25
 SPELLINGS = {"gray": "grey", "colour": "color", "tshirt": "t-shirt"}
@@ -169,6 +169,17 @@ def rank_figure(count: WordCount, title: str) -> Picture:
     for axes in (left, right): axes.set(ylim=(len(rows) - 0.3, -0.7)); axes.grid(axis="y", visible=False); axes.grid(axis="x", visible=True); axes.tick_params(axis="y", labelsize=7)
     figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
     return figure
+
+# %% ../nbs/32a_key_words.ipynb #c1fabb7c
+def list_summary(count: WordCount) -> str:
+    "How much of the prompt's list stands on top of the count, and what of it is hardly said."
+    rows = prompt_rows(count)
+    high = sum(r["rank"] is not None and r["rank"] <= len(rows) for r in rows)
+    never, rare = ([r["word"] for r in rows if said(r)] for said in (lambda r: not r["sentences"], lambda r: 0 < r["share"] < 0.1))
+    ranks = [r["rank"] or len(count.counts) for r in rows]
+    told = lambda words: ", ".join(words) or "none"
+    return (f"Of the prompt's {len(rows)} words, {high} are among the {len(rows)} commonest of {count.sentences:,} sentences; half of them rank below {int(np.median(ranks))}. "
+            f"In fewer than one sentence of a thousand: {told(rare)}. In none: {told(never)}.")
 
 # %% ../nbs/32a_key_words.ipynb #5ee1955d
 def word_rows(counts: dict,  # category -> WordCount
