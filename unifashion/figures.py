@@ -34,9 +34,10 @@ class Skin:
         "Colours (h, w, 3) of the skin, everywhere the same."
         return np.broadcast_to(self.base.astype(np.float32), np.broadcast_shapes(s.shape, t.shape) + (3,))
 
-# %% ../nbs/11b_figures.ipynb #c4078ff6
-ARM_SHAPE = ((0., 4.6, 4.6), (.12, 5.1, 4.6), (.3, 5., 4.5), (.55, 4.5, 4.3), (.85, 3.7, 3.6), (1.02, 3.7, 3.4),
-             (1.22, 4.0, 3.5), (1.5, 3.4, 3.1), (1.8, 2.6, 2.5), (2., 2.45, 2.4))
+# %% ../nbs/11b_figures.ipynb #07f98e8d
+ARM_SHAPE = ((-.16, 1., 1.), (-.12, 2.7, 2.4), (-.05, 4.1, 3.6), (.05, 4.8, 4.2), (.16, 4.95, 4.4), (.32, 4.6, 4.3),
+             (.55, 4.1, 4.), (.85, 3.45, 3.4), (1., 3.4, 3.2), (1.2, 3.8, 3.3), (1.5, 3.2, 3.), (1.8, 2.5, 2.4),
+             (2., 2.35, 2.3))
 LEG_SHAPE = ((-.06, 8.6, 8.4), (.15, 8.8, 8.4), (.45, 7.7, 7.6), (.75, 6.2, 6.1), (.95, 5.3, 5.3), (1.05, 5.1, 5.1),
              (1.28, 5.7, 5.), (1.5, 5., 4.5), (1.75, 3.6, 3.4), (1.93, 3., 3.), (2.04, 3.2, 3.3))
 
@@ -79,7 +80,7 @@ def limb_edge(joints, shape, side: int, girth: float, outer: float, inner: float
     last = tube(joints, t, a * girth, side)[t >= outer], tube(joints, t, -b * girth, side)[t >= inner][::-1]
     return chain(last[0], np.vstack([last[0][-1:], last[1][:1]]), last[1])
 
-# %% ../nbs/11b_figures.ipynb #9eceb5f5
+# %% ../nbs/11b_figures.ipynb #c4cd0ce1
 HANDS = {  # palm half width; fingers: (v, u) of base and tip and a bend; thumb: three points; stretch along u
     'relaxed': (2.5, ((1.75, 1.9, 13.2), (.6, .9, 14.6), (-.6, -.2, 14.2), (-1.7, -1.2, 12.6)),
                 ((2.1, 1.6), (3.3, 5.2), (2.9, 8.8))),
@@ -108,10 +109,11 @@ def draw_hand(c: Layers, wrist, toward, thumb: int, kind: str, skin: Skin, size:
     c.fill(palm, skin.base)
     for i, (run, w) in enumerate(zip(runs, widths)):
         c.line(run, skin.base, w * unit)
-        if 0 < i < 4: c.line(spline(place([((fingers[i - 1][0] + fingers[i][0]) / 2, 8.2), ((fingers[i - 1][1] +
-                      fingers[i][1]) / 2, min(fingers[i - 1][2], fingers[i][2]) - .6)])), skin.ink, .4, .75)
+        if 0 < i < 4:
+            a, b, u = (np.array(fingers[i - 1]) + fingers[i]) / 2
+            c.line(spline(place([(a, 8.2), (b, u - 1.1)])), skin.ink, .4, .75)
 
-# %% ../nbs/11b_figures.ipynb #9c78675d
+# %% ../nbs/11b_figures.ipynb #eb415d0c
 def hand_of(w: Wearer, s: Skeleton, i: int):
     "(direction, thumb, kind, reach) of a hand, or None where it is out of sight."
     side, name = (1, -1)[i], w.arms[i]
@@ -119,7 +121,7 @@ def hand_of(w: Wearer, s: Skeleton, i: int):
     along = along / np.hypot(*along)
     if name in ('in pocket', 'behind back'): return None
     if name == 'on hip': return np.array((-side * .62, .78)), -side, 'flat', .82
-    if name == 'in hair': return np.array((-side * .8, -.6)), side, 'flat', .8
+    if name == 'in hair': return np.array((-side * .7, -.72)), side, 'flat', .72
     if name == 'waving': return along + (0, -.4), side, 'open', 1.
     if name == 'clasped': return np.array((-side * .75, .66)), -side, 'flat', .85
     return along * (.55, 1.) + (0, .35), side, 'relaxed', 1.
@@ -130,16 +132,17 @@ def draw_arm(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin, start: float
     name = ('left', 'right')[i]
     side, found, girth = (1, -1)[i], hand_of(w, s, i), girths(w)[0]
     size = .93 + .07 * (w.figure == 'masculine') + .4 * (girth - .9)
-    hand = draw_hand(c, s.arms[i, 2], found[0], found[1], found[2], skin, size, found[3]) if found and with_hand else iter(())
+    hand = iter(())
+    if found and with_hand: hand = draw_hand(c, s.arms[i, 2], *found[:3], skin, size, found[3])
     c.part(f'{name} hand')
     next(hand, None)
-    c.part(f'{name} arm').line(limb_edge(s.arms[i], ARM_SHAPE, side, girth, max(start, .1), max(start, .5)), skin.ink,
+    c.part(f'{name} arm').line(limb_edge(s.arms[i], ARM_SHAPE, side, girth, max(start, -.14), max(start, .5)), skin.ink,
                                   1.1)
     paint_piece(c, limb_piece(s.arms[i], ARM_SHAPE, side, girth, skin, start))
     c.part(f'{name} hand')
     next(hand, None)
 
-# %% ../nbs/11b_figures.ipynb #c8bae9f6
+# %% ../nbs/11b_figures.ipynb #11390a7e
 def draw_leg(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin):
     "A bare leg down to the ankle."
     c.part(f'{("left", "right")[i]} leg')
@@ -147,11 +150,10 @@ def draw_leg(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin):
     piece = limb_piece(joints, LEG_SHAPE, side, girths(w)[1], skin)
     c.line(piece.curve, skin.ink, 1.1)
     paint_piece(c, piece)
-    for a, b in ((-.6, .1), (.1, .55)):
-        c.line(spline(tube(joints, [.97 + .05 * abs(a), 1.04, 1.0], np.array([a, (a + b) / 2, b]) * 5, side)),
-               skin.shade, .55, .8, clip=piece.curve)
+    knee = tube(joints, [1.0, 1.045, 1.01], np.array([-.5, .1, .62]) * 4.4, side)
+    c.line(spline(knee), skin.shade, .6, .8, clip=piece.curve)
 
-# %% ../nbs/11b_figures.ipynb #03ac509e
+# %% ../nbs/11b_figures.ipynb #77bb4a5a
 SHOES = ('sneakers', 'loafers', 'ankle boots', 'boots', 'pumps', 'flats', 'sandals')
 FOOT = np.array([(2.9, -2.), (3.4, 1.), (4., 4.5), (4.5, 7.6), (3.9, 10.2), (1.4, 11.7), (-1., 11.6), (-3.3, 9.8),
                  (-3.8, 7.), (-3.5, 4.), (-3.2, 1.), (-2.9, -2.)])
@@ -162,12 +164,15 @@ class _Foot:
 
     def __init__(self, c, w, s, i):
         turn, self.side = math.radians(s.feet[i]), (1, -1)[i]
-        self.c, self.at = c, s.legs[i, 2]
-        u, v = np.array((self.side * math.sin(turn), math.cos(turn))), np.array((self.side * math.cos(turn), -math.sin(turn)))
-        self.axes = np.array([v * (.7 + .36 * girths(w)[1]), u]) * (.94 + .07 * (w.figure == 'masculine'))
+        self.c, self.joints, self.at, self.girth = c, s.legs[i], s.legs[i, 2], girths(w)[1]
+        u = np.array((self.side * math.sin(turn), math.cos(turn)))
+        v = np.array((self.side * math.cos(turn), -math.sin(turn)))
+        self.axes = np.array([v * (.7 + .36 * self.girth), u]) * (.94 + .07 * (w.figure == 'masculine'))
         self.unit = c.camera.matrix[1, 1] * 128 / c.height
 
-    def run(self, points): return np.asarray(points, float) @ self.axes + self.at
+    def run(self, points) -> np.ndarray:
+        "Points of the foot placed in the picture plane."
+        return np.asarray(points, float) @ self.axes + self.at
 
     def blob(self, points, color, ink, width=1.2):
         "A closed smooth shape with an outline."
@@ -175,16 +180,21 @@ class _Foot:
         self.c.line(curve, ink, width); self.c.fill(curve, color)
         return curve
 
-    def line(self, points, color, cm, clip=None, alpha=1.): self.c.line(spline(self.run(points)), color, cm * self.unit, alpha, clip=clip)
+    def line(self, points, color, cm, clip=None, alpha=1.):
+        "A stroke `cm` wide."
+        self.c.line(spline(self.run(points)), color, cm * self.unit, alpha, clip=clip)
 
-# %% ../nbs/11b_figures.ipynb #a1d733ed
+# %% ../nbs/11b_figures.ipynb #67e7c08a
 def closed_shoe(f: _Foot, kind: str, color, ink):
     "Sneakers, loafers and boots."
     rubber = np.array((244, 243, 238.)) if kind == 'sneakers' else color * .45
     if kind in ('boots', 'ankle boots'):
-        top = -19. if kind == 'boots' else -6.5
-        shaft = [(-4.9, top), (0, top + .8), (4.9, top), (3.7, -2.5), (3.9, 2), (-3.8, 2), (-3.6, -2.5)]
-        curve = chain(f.run(shaft[:3]), f.run(shaft[2:5]), f.run(shaft[4:6]), f.run([*shaft[5:], shaft[0]]))
+        t, half = np.array(((1.86, 1.95, 2.06), (4., 3.9, 4.1)))
+        if kind == 'boots': t, half = np.array(((1.5, 1.75, 1.95, 2.08), (5.6, 4.7, 4.1, 4.2)))
+        half = half * f.girth
+        left, right = tube(f.joints, t, -half, f.side), tube(f.joints, t, half, f.side)
+        top = [left[0], tube(f.joints, t[:1] + .02, [0.], f.side)[0], right[0]]
+        curve = chain(top, right, [right[-1], left[-1]], left[::-1])
         f.c.line(curve, ink, 1.2); f.c.fill(curve, color)
     body = FOOT if kind != 'loafers' else FOOT[1:-1]
     curve = f.blob(body, color, ink)
@@ -192,7 +202,8 @@ def closed_shoe(f: _Foot, kind: str, color, ink):
     f.line([(4.9, 6.9), (3.6, 9.6), (1.2, 10.7), (-.9, 10.6), (-3.2, 9.), (-4.2, 6.6)], ink, .35, curve, .7)
     if kind == 'sneakers':
         f.line([(2.2, 8.2), (0, 6.6), (-2., 8.)], ink, .4, curve, .6)
-        for u in (1.4, 3.2, 5.): f.line([(-1.7, u), (0, u + .5), (1.7, u)], (250, 250, 248) if brightness(color) < 200 else ink, .55, curve)
+        lace = (250, 250, 248) if brightness(color) < 200 else ink
+        for u in (1.4, 3.2, 5.): f.line([(-1.7, u), (0, u + .5), (1.7, u)], lace, .55, curve)
     elif kind == 'loafers': f.line([(-4.2, 4.6), (0, 5.6), (4.4, 4.6)], color * .7, 1.3, curve)
     elif kind == 'ankle boots': f.line([(3.4, -4.5), (3.2, 1)], ink, .5)
     return curve

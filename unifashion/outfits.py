@@ -14,8 +14,8 @@ from .garments import COLORS, KINDS, Garment, color_distance, is_garment, rgb, s
 from .wearers import Wearer
 
 # %% auto #0
-__all__ = ['SLOTS', 'OUTER', 'QUIET', 'TOPS', 'INNER', 'BOTTOMS', 'SHOE_COLORS', 'Outfit', 'basic', 'may_tuck', 'fits_figure',
-           'sample_outfit', 'swap']
+__all__ = ['SLOTS', 'OUTER', 'QUIET', 'TOPS', 'INNER', 'JACKETS', 'BOTTOMS', 'SHOE_COLORS', 'Outfit', 'basic', 'may_tuck',
+           'fits_figure', 'sample_outfit', 'swap']
 
 # %% ../nbs/11d_outfits.ipynb #4310b451
 SLOTS = ('upper_body', 'lower_body', 'dresses')
@@ -44,7 +44,7 @@ class Outfit:
         if slot == 'upper_body': return self.outer or self.top
         return self.bottom if slot == 'lower_body' else self.dress
 
-# %% ../nbs/11d_outfits.ipynb #b48959f9
+# %% ../nbs/11d_outfits.ipynb #17ffc2ec
 QUIET = (('white', ''), ('cream', ''), ('black', ''), ('navy', ''), ('grey', ''), ('grey', 'light'), ('beige', ''),
          ('blue', ''), ('blue', 'light'), ('olive', ''), ('brown', ''), ('burgundy', ''))
 TOPS = (dict(kind='t-shirt', sleeve='short', neckline='crew', fabric='jersey'),
@@ -54,6 +54,8 @@ TOPS = (dict(kind='t-shirt', sleeve='short', neckline='crew', fabric='jersey'),
         dict(kind='sweater', sleeve='long', neckline='crew', fabric='knit'),
         dict(kind='t-shirt', sleeve='elbow', neckline='boat', fabric='jersey'))
 INNER = TOPS[:2]
+JACKETS = (dict(kind='jacket', sleeve='long', neckline='collar', closure='buttons', pockets='chest', fabric='denim'),
+           dict(kind='jacket', sleeve='long', neckline='lapel', closure='buttons', fabric='wool'))
 BOTTOMS = (dict(kind='jeans', length='full', fit='slim', closure='zip', pockets='side', fabric='denim'),
            dict(kind='jeans', length='full', fit='regular', closure='zip', pockets='side', fabric='denim'),
            dict(kind='trousers', length='full', fit='tapered', closure='zip', pockets='side', fabric='cotton'),
@@ -74,8 +76,9 @@ def basic(rng, choices, apart=None) -> Garment:
     color, shade = (far or list(quiet))[int(rng.integers(len(far or quiet)))]
     return Garment(color=color, shade=shade, seed=int(rng.integers(2**31)), **words)
 
-# %% ../nbs/11d_outfits.ipynb #65e84481
-SHOE_COLORS = ((242, 241, 238), (46, 44, 48), (120, 78, 50), (178, 132, 88), (58, 70, 110), (150, 44, 52), (214, 196, 168))
+# %% ../nbs/11d_outfits.ipynb #dff2102d
+SHOE_COLORS = ((242, 241, 238), (46, 44, 48), (120, 78, 50), (178, 132, 88), (58, 70, 110), (150, 44, 52),
+               (214, 196, 168))
 
 
 def _shoes(rng, w: Wearer, below: Garment) -> tuple[str, tuple]:
@@ -89,7 +92,7 @@ def _shoes(rng, w: Wearer, below: Garment) -> tuple[str, tuple]:
     first = 0 if kind == 'sneakers' and rng.random() < .6 else 1 if kind != 'sneakers' else 0
     return kind, SHOE_COLORS[first if rng.random() < .4 else int(rng.integers(1, len(SHOE_COLORS)))]
 
-# %% ../nbs/11d_outfits.ipynb #33f107a3
+# %% ../nbs/11d_outfits.ipynb #0ae72f21
 def may_tuck(top: Garment, bottom: Garment) -> bool:
     "Whether a top can be worn inside a bottom: thin, of normal length, nothing at the hem."
     thin = top.kind in ('t-shirt', 'shirt', 'tank top', 'polo shirt')
@@ -98,13 +101,17 @@ def may_tuck(top: Garment, bottom: Garment) -> bool:
 
 
 def fits_figure(g: Garment, w: Wearer) -> bool:
-    "Whether a shop would show this garment on this figure."
+    "Whether a shop would show this garment on this person."
+    if w.hair_style == 'headscarf':  # worn with long sleeves and long hems
+        long = ('full', 'ankle', 'midi', 'maxi')
+        if KINDS[g.kind].region == 'upper_body': return g.sleeve == 'long' and g.length != 'cropped'
+        return g.length in long and g.sleeve in ('', 'long')
     if w.figure != 'masculine': return True
     if KINDS[g.kind].region == 'dresses': return False
-    return g.kind not in ('skirt', 'leggings', 'tank top') and g.trim not in ('lace', 'ruffle hem') and g.length != 'cropped' and not (
-        g.kind == 'shorts' and g.length == 'short' and g.fit == 'slim')
+    rare = g.kind in ('skirt', 'leggings', 'tank top') or g.trim in ('lace', 'ruffle hem') or g.length == 'cropped'
+    return not rare and not (g.kind == 'shorts' and g.length == 'short' and g.fit == 'slim')
 
-# %% ../nbs/11d_outfits.ipynb #d42641b4
+# %% ../nbs/11d_outfits.ipynb #c38617cc
 def sample_outfit(rng: np.random.Generator,  # source of chance
                   w: Wearer,  # who wears it
                   g: Garment,  # the garment it is about
@@ -113,13 +120,13 @@ def sample_outfit(rng: np.random.Generator,  # source of chance
     region = KINDS[g.kind].region
     if region == 'dresses':
         shoes = _shoes(rng, w, g)
-        outer = basic(rng, (dict(kind='jacket', sleeve='long', neckline='collar', closure='zip', fabric='denim', length='cropped'),), g)
         return Outfit(dress=g, shoes=shoes[0], shoe_color=shoes[1])
     bottoms = [b for b in BOTTOMS if fits_figure(Garment(color='black', **dict(length='') | b), w)]
     tops = [t for t in TOPS if fits_figure(Garment(color='black', **dict(length='regular') | t), w)]
     outer = None
     if region == 'lower_body':
         bottom, top = g, basic(rng, tops, g)
+        if rng.random() < .15: top, outer = basic(rng, INNER, g), basic(rng, JACKETS, g)
     else:
         if g.kind == 'coat': bottoms = [b for b in bottoms if b['kind'] in ('jeans', 'trousers', 'leggings')]
         bottom = basic(rng, bottoms, g)

@@ -48,7 +48,7 @@ class Scene:
         if self.slot != 'upper_body': return GARMENTS[self.slot][0]
         return 'outer' if self.outfit.outer is not None else 'top'
 
-# %% ../nbs/11h_scenes.ipynb #07dc7e5a
+# %% ../nbs/11h_scenes.ipynb #c9c8671a
 def sample_scene(rng: np.random.Generator,  # source of chance
                  garment: Garment | None = None,  # what is worn; a random one when None
                  slot: str | None = None,  # one of `SLOTS`; the garment's own or a random one when None
@@ -69,7 +69,8 @@ def sample_scene(rng: np.random.Generator,  # source of chance
 
 def dressed_in(scene: Scene, garment: Garment) -> Scene:
     "The same person in the same pose with another garment of the slot. Raises ValueError for one of another slot."
-    if KINDS[garment.kind].region != scene.slot: raise ValueError(f'garment: a {garment.kind} is not worn in {scene.slot!r}')
+    if KINDS[garment.kind].region != scene.slot:
+        raise ValueError(f'garment: a {garment.kind} is not worn in {scene.slot!r}')
     return replace(scene, outfit=swap(scene.outfit, garment))
 
 # %% ../nbs/11h_scenes.ipynb #fefca66f
@@ -94,9 +95,9 @@ def shop_layers(g: Garment, height: int, width: int) -> Layers:
     hang(k)
     return k.canvas
 
-# %% ../nbs/11h_scenes.ipynb #04eb58b2
-NAMES = ('person', 'parse_lip', 'parse_dresscode', 'dense', 'dense_uv', 'garment', 'garment_mask', 'worn_mask', 'agnostic',
-         'agnostic_mask', 'agnostic_box', 'agnostic_box_mask', 'sketch', 'worn_sketch')
+# %% ../nbs/11h_scenes.ipynb #332055aa
+NAMES = ('person', 'parse_lip', 'parse_dresscode', 'dense', 'dense_uv', 'garment', 'garment_mask', 'worn_mask',
+         'agnostic', 'agnostic_mask', 'agnostic_box', 'agnostic_box_mask', 'sketch', 'worn_sketch')
 
 
 class _Once:
@@ -127,7 +128,8 @@ class _Once:
 
     def make_masks(self):
         camera = self.get('camera')
-        return agnostic_masks(self.get('parts'), self.scene.slot, keypoints18(self.scene.wearer) @ camera.matrix.T + camera.offset)
+        points = keypoints18(self.scene.wearer) @ camera.matrix.T + camera.offset
+        return agnostic_masks(self.get('parts'), self.scene.slot, points)
 
     def make_agnostic_mask(self): return self.get('masks')[0]
     def make_agnostic_box_mask(self): return self.get('masks')[1]

@@ -18,13 +18,14 @@ from .wearers import Wearer, girths, lens, skeleton, worn_pose
 from .wearing import behind_neck, fit, put_on, put_on_sleeve
 
 # %% auto #0
-__all__ = ['FRAMES', 'TALLEST', 'HALF', 'TINTS', 'stage_camera', 'Dressed', 'dress', 'backdrop', 'sleeves_of', 'stage_arm',
-           'stage']
+__all__ = ['FRAMES', 'PEN', 'TALLEST', 'HALF', 'NIP', 'HIPS', 'TINTS', 'BEHIND', 'stage_camera', 'Dressed', 'cut_clothes',
+           'backdrop', 'sleeves_of', 'layer', 'stage_arm', 'stage']
 
-# %% ../nbs/11f_staging.ipynb #cb1a1937
+# %% ../nbs/11f_staging.ipynb #22e55d2a
 FRAMES = ('full', 'half')
+PEN = .68  # a person is drawn smaller than a garment in the shop: finer lines
 TALLEST = 207.  # cm of drawing that fill the height, head room and floor included
-HALF = 112.  # the same for a half-length picture
+HALF = 119.  # the same for a half-length picture
 
 
 def stage_camera(w: Wearer, height: int, width: int, frame: str = 'full') -> Camera:
@@ -34,22 +35,27 @@ def stage_camera(w: Wearer, height: int, width: int, frame: str = 'full') -> Cam
     foot = .962 * height if frame == 'full' else .962 * height + scale * (157. - 76.)
     return Camera(np.eye(2) * scale, np.array([width / 2, foot - 157. * scale]))
 
-# %% ../nbs/11f_staging.ipynb #b7bd93ea
+# %% ../nbs/11f_staging.ipynb #6882d317
+NIP = {'feminine': 2.2, 'neutral': .8, 'masculine': 0.}  # cm that a waist is drawn in, in cut widths
+HIPS = 22.4  # half width of hips in trousers, in cut widths: what is worn over them is at least as wide
+
+
 class Dressed(NamedTuple):
     "A person's garments, cut for the skeleton."
     bottom: object | None  # sketches as `wearing.fit` makes them
     layers: tuple  # what is worn above, inner first: (part, sketch)
 
 
-def dress(c: Layers, w: Wearer, o: Outfit) -> Dressed:
+def cut_clothes(c: Layers, w: Wearer, o: Outfit) -> Dressed:
     "Cut all garments of an outfit."
     s, (u, l) = skeleton(w), girths(w)
-    up, low = worn_pose(s, s.upper, u), worn_pose(s, s.lower, l)
-    above = [('top', o.top), ('dress', o.dress), ('outer', o.outer)]
-    layers = [(part, fit(g, up, o.tucked and part == 'top', worn_pose(s, s.lower, u))) for part, g in above if g is not None]
-    bottom = fit(o.bottom, low) if o.bottom is not None else None
-    for _, k in layers: k.canvas = c
-    if bottom is not None: bottom.canvas = c
+    up, legs = worn_pose(s, s.upper, u), worn_pose(s, s.lower, u)
+    nip, hips = NIP[w.figure] - (w.build == 'full'), 0. if o.bottom is None else HIPS * l / u
+    layers = [(part, fit(g, up, o.tucked and part == 'top', legs, nip, hips))
+              for part, g in (('top', o.top), ('dress', o.dress), ('outer', o.outer)) if g is not None]
+    bottom = fit(o.bottom, worn_pose(s, s.lower, l)) if o.bottom is not None else None
+    for k in (*[k for _, k in layers], bottom):
+        if k is not None: k.canvas = c
     return Dressed(bottom, tuple(layers))
 
 # %% ../nbs/11f_staging.ipynb #0ee0604e
@@ -68,23 +74,30 @@ def backdrop(c: Layers, w: Wearer, s):
         c.fill(spline(np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1), True), (70, 66, 62), alpha)
     c.recording = True
 
-# %% ../nbs/11f_staging.ipynb #514682de
+# %% ../nbs/11f_staging.ipynb #e4b89bbe
 def sleeves_of(d: Dressed):
     "The layer whose sleeves are seen, or None for bare arms."
     with_sleeves = [(part, k) for part, k in d.layers if k.sleeves]
     return with_sleeves[-1] if with_sleeves else None
 
 
+def layer(c: Layers, camera: Camera, part: str, girth: float, paint, k):
+    "Paint a sketch by `paint` as a named part, through the lens of a girth."
+    c.part(part).look(lens(camera, girth))
+    paint(k)
+    c.look(camera)
+
+
 def stage_arm(c: Layers, w: Wearer, s, d: Dressed, i: int, camera, skin: Skin, start: float = -1., hand: bool = True):
     "One arm, its hand and its sleeve."
-    draw_arm(c, w, s, i, skin, start, hand)
     found = sleeves_of(d)
-    if found:
-        c.part(found[0]).look(lens(camera, girths(w)[0]))
-        put_on_sleeve(found[1], i)
-        c.look(camera)
+    draw_arm(c, w, s, i, skin, start if not found else found[1].cut.sleeve - .3, hand)
+    if found: layer(c, camera, found[0], girths(w)[0], lambda k: put_on_sleeve(k, i), found[1])
 
-# %% ../nbs/11f_staging.ipynb #2c55e826
+# %% ../nbs/11f_staging.ipynb #8468cff1
+BEHIND = ('behind back', 'in pocket')  # arms with the hand under cloth or behind the body
+
+
 def stage(w: Wearer,  # who
           o: Outfit,  # wears what
           height: int, width: int,  # pixels
@@ -94,38 +107,30 @@ def stage(w: Wearer,  # who
     camera = stage_camera(w, height, width, frame)
     c = Layers(height, width, camera)
     s, (u, l) = skeleton(w), girths(w)
-    skin, head = Skin(w.skin), Head(c, w, s)
-    d = dress(c, w, o)
-    wide, low = lens(camera, u), lens(camera, l)
-    kind = lambda i, *names: w.arms[i] in names
+    skin, head, d = Skin(w.skin), Head(c, w, s), cut_clothes(c, w, o)
     bare = sleeves_of(d) is None
-
-    def layer(part, k, camera_of):
-        c.part(part).look(camera_of)
-        put_on(k)
-        c.look(camera)
-
+    arms = lambda *names: [i for i in (0, 1) if w.arms[i] in names]
+    front = [i for i in (0, 1) if w.arms[i] not in (*BEHIND, 'in hair')]
     backdrop(c, w, s)
+    c.pen = PEN
     hair_behind(head)
-    for part, k in d.layers[::-1]:
-        c.part(part).look(wide)
-        behind_neck(k)
-    c.look(camera)
+    for part, k in d.layers[::-1]: layer(c, camera, part, u, behind_neck, k)
     for i in (0, 1):
         draw_leg(c, w, s, i, skin)
         draw_shoe(c, w, s, i, skin, o.shoes, o.shoe_color)
-    for i in (0, 1):
-        if kind(i, 'behind back'): stage_arm(c, w, s, d, i, camera, skin)
+    for i in arms(*BEHIND): stage_arm(c, w, s, d, i, camera, skin)
     draw_trunk(c, w, s, skin)
-    if d.bottom is not None and not o.tucked: layer('bottom', d.bottom, low)
-    for i in (0, 1):
-        if kind(i, 'in pocket') and not o.tucked: stage_arm(c, w, s, d, i, camera, skin)
-        elif bare and not kind(i, 'behind back'): stage_arm(c, w, s, d, i, camera, skin, hand=False)
-    for part, k in d.layers: layer(part, k, wide)
-    if o.tucked: layer('bottom', d.bottom, low)
+    below = [('bottom', d.bottom, l)] if d.bottom is not None else []
+    above = [(part, k, u) for part, k in d.layers]
+    if bare and not o.tucked: clothes = below + [None] + above
+    else: clothes = [None] * bare + (above + below if o.tucked else below + above)
+    for item in clothes:
+        if item is not None: layer(c, camera, item[0], item[2], put_on, item[1])
+        else:
+            for i in front + arms('in hair'): stage_arm(c, w, s, d, i, camera, skin, hand=False)
+    start = .85 if bare else -1.
+    for i in arms('in hair'): stage_arm(c, w, s, d, i, camera, skin, start)
     draw_face(head)
     hair_before(head)
-    for i in (0, 1):
-        if kind(i, 'behind back') or kind(i, 'in pocket') and not o.tucked: continue
-        stage_arm(c, w, s, d, i, camera, skin, .85 if bare else -1.)
+    for i in front: stage_arm(c, w, s, d, i, camera, skin, start)
     return c

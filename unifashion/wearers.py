@@ -39,7 +39,7 @@ FIGURES = {'feminine': (.86, .80), 'neutral': (.92, .79), 'masculine': (1.0, .81
 BUILDS = {'slim': (-.05, -.05), 'average': (0., 0.), 'athletic': (.03, -.01), 'curvy': (.03, .07), 'full': (.13, .13)}
 FACES = ('oval', 'round', 'square', 'heart', 'long')
 
-# %% ../nbs/11_wearers.ipynb #63569fd8
+# %% ../nbs/11_wearers.ipynb #0979f07b
 class Stance(NamedTuple):
     "What hips, shoulders and legs do, the weight on the picture's right leg."
     hips: float  # cm that the hips are pushed towards the weight leg
@@ -51,25 +51,25 @@ class Stance(NamedTuple):
 
 STANCES = {
     'straight': Stance(0., 0., (2.5, 1.5, 14), (2.5, 1.5, 14)),
-    'contrapposto': Stance(2.6, .075, (-1.5, -2.5, 10), (6.5, 4.5, 26)),
-    'relaxed': Stance(1.6, .045, (0., 0., 12), (8., -1., 22)),
+    'contrapposto': Stance(3.4, .1, (-2.5, -3.5, 10), (7.5, 3.5, 28)),
+    'relaxed': Stance(2.2, .065, (-1., -1.5, 12), (9.5, -2., 24)),
     'wide': Stance(0., 0., (6., 4.5, 20), (6., 4.5, 20)),
     'walking': Stance(1.2, .05, (-2.5, -4.5, 6), (3.5, 1.5, 8), (1., .9)),
     'crossed': Stance(1.8, .05, (-.5, -1., 12), (-5., -8., 4)),
 }
 
-# %% ../nbs/11_wearers.ipynb #b69b84f1
+# %% ../nbs/11_wearers.ipynb #725f94fe
 HANGING = {  # upper arm and forearm, degrees from straight down, and visible length of the bones
     'hanging': (14., 7., 1., 1.), 'loose': (18., 2., 1., 1.), 'forward': (13., -9., .98, .9),
     'swung back': (19., 16., .97, .86), 'waving': (62., 168., .95, .95),
 }
 REACHING = {  # the wrist's place (cm, x outward from the middle and relative to girth) and the bones' visible length
-    'on hip': (18.4, 40.5, .86), 'in pocket': (18.6, 52., .9), 'in hair': (10.5, -15., .9),
+    'on hip': (18.4, 40.5, .86), 'in pocket': (21., 51., .9), 'in hair': (9.5, -16.5, .9),
     'clasped': (3.6, 58., .93), 'behind back': (10., 50., .9), 'on thigh': (17.5, 62., .985),
 }
 ARMS = (*HANGING, *REACHING)
 
-# %% ../nbs/11_wearers.ipynb #a482f0b6
+# %% ../nbs/11_wearers.ipynb #77ca8258
 @dataclass(frozen=True)
 class Wearer:
     "One person in one pose, in words; what they wear is said elsewhere."
@@ -93,18 +93,20 @@ class Wearer:
         tables = dict(skin=SKINS, hair=HAIR_COLORS, hair_style=HAIR_STYLES, figure=FIGURES, build=BUILDS, face=FACES,
                       stance=STANCES)
         for name, words in tables.items():
-            if getattr(self, name) not in words: raise ValueError(f'{name}: {getattr(self, name)!r} is none of {", ".join(words)}')
+            found = getattr(self, name)
+            if found not in words: raise ValueError(f'{name}: {found!r} is none of {", ".join(words)}')
         for arm in self.arms:
             if arm not in ARMS: raise ValueError(f'arms: {arm!r} is none of {", ".join(ARMS)}')
 
-# %% ../nbs/11_wearers.ipynb #4caaff68
+# %% ../nbs/11_wearers.ipynb #96f57f10
 PAIRS = (  # (stance, first arm, second arm, weight)
-    ('straight', 'hanging', 'hanging', 2), ('contrapposto', 'hanging', 'on hip', 4), ('relaxed', 'hanging', 'loose', 3),
-    ('contrapposto', 'loose', 'hanging', 3), ('relaxed', 'in pocket', 'hanging', 3), ('wide', 'hanging', 'hanging', 1),
+    ('straight', 'hanging', 'hanging', .6), ('contrapposto', 'hanging', 'on hip', 4),
+    ('relaxed', 'hanging', 'loose', 3), ('contrapposto', 'loose', 'hanging', 3),
+    ('relaxed', 'in pocket', 'hanging', 3), ('wide', 'hanging', 'loose', .5),
     ('walking', 'forward', 'swung back', 4), ('crossed', 'hanging', 'on hip', 2), ('crossed', 'clasped', 'clasped', 1),
     ('contrapposto', 'hanging', 'in hair', 2), ('relaxed', 'hanging', 'waving', 1), ('straight', 'on hip', 'on hip', 1),
-    ('contrapposto', 'in pocket', 'loose', 2), ('relaxed', 'on thigh', 'hanging', 2), ('wide', 'in pocket', 'in pocket', 1),
-    ('straight', 'behind back', 'behind back', 1),
+    ('contrapposto', 'in pocket', 'loose', 2), ('relaxed', 'on thigh', 'hanging', 2),
+    ('wide', 'in pocket', 'in pocket', 1), ('straight', 'behind back', 'behind back', 1),
 )
 
 # %% ../nbs/11_wearers.ipynb #3f0ba315
@@ -146,7 +148,7 @@ def lens(camera: Camera, girth: float) -> Camera:
     "The camera for things whose x is in cut widths rather than in cm."
     return Camera(camera.matrix * (girth, 1.), camera.offset)
 
-# %% ../nbs/11_wearers.ipynb #1ee9a3cc
+# %% ../nbs/11_wearers.ipynb #94ad39e2
 class Skeleton(NamedTuple):
     "Joints in cm of the picture plane: x right, y down from the base of the neck; index 0 is the picture's right."
     upper: np.ndarray  # (2, 3) torso cm (x in cut widths) -> cm
@@ -166,7 +168,7 @@ def bend(start, end, lengths, side: int) -> np.ndarray:
     (ax, ay), (bx, by), (n, m) = start, end, lengths
     dx, dy = bx - ax, by - ay
     d = min(max(math.hypot(dx, dy), abs(n - m) + .1), n + m - .05)
-    turn = math.atan2(dx, dy) + side * math.acos((n * n + d * d - m * m) / (2 * n * d))
+    turn = math.atan2(dx, dy) + (side if dy > 0 else -side) * math.acos((n * n + d * d - m * m) / (2 * n * d))
     k = d / math.hypot(dx, dy)
     return np.array([(ax, ay), (ax + n * math.sin(turn), ay + n * math.cos(turn)), (ax + k * dx, ay + k * dy)])
 
@@ -192,7 +194,7 @@ def _leg(hip, angles, reach: float, side: int, wobble) -> np.ndarray:
     knee = hip + np.array((side * math.sin(a), math.cos(a))) * LEG[0]
     return np.vstack([hip, knee, knee + np.array((side * math.sin(b), math.cos(b))) * LEG[1] * reach])
 
-# %% ../nbs/11_wearers.ipynb #860f889b
+# %% ../nbs/11_wearers.ipynb #cc527ab4
 def skeleton(w: Wearer) -> Skeleton:
     "The joints of a wearer, before any camera."
     s, (u, l), sign = STANCES[w.stance], girths(w), -1 if w.flip else 1
@@ -210,7 +212,7 @@ def skeleton(w: Wearer) -> Skeleton:
         legs.append(_leg(at(lower, side * 10., 70.), turn, s.reach[0 if carries else 1], side, wobble[2 + i]))
         feet.append(turn[2])
     a = math.radians(w.nod)
-    head = np.array([(math.cos(a), -math.sin(a)), (math.sin(a), math.cos(a))]) * (1.04 - .5 * (w.height - .93))
+    head = np.array([(math.cos(a), -math.sin(a)), (math.sin(a), math.cos(a))]) * (1.09 - .5 * (w.height - .93))
     return Skeleton(upper, lower, arms, np.stack(legs), tuple(feet), np.array((-.25 * shear * 62 * .3, -5.)), head)
 
 # %% ../nbs/11_wearers.ipynb #69f84457
