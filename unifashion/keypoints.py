@@ -84,7 +84,7 @@ def from_dresscode(
         raise ValueError(f"keypoints are 18 x (x, y, confidence), not {rows.shape}")
     return rows[:, :3] * (2, 2, 1)
 
-# %% ../nbs/13b_keypoints.ipynb #b6fa5d18
+# %% ../nbs/13b_keypoints.ipynb #95ea571d
 def normalised(
     points: np.ndarray,  # (18, 3): x, y in pixels, confidence
     height: int,         # px, of the picture
@@ -94,7 +94,8 @@ def normalised(
     if not np.isfinite(points).all(): raise ValueError("a coordinate is not a number")
     found = (points[:, :2] > 0).all(1) & (points[:, 2] > 0)
     points = points / (width, height, 1)
-    if (points[found, :2] > 1.2).any(): raise ValueError(f"points far outside the picture of {width} x {height}: was it resized?")
+    if (points[found, :2] > 1.2).any():
+        raise ValueError(f"points far outside the picture of {width} x {height}: was it resized?")
     return np.where(found[:, None], points, 0.)
 
 # %% ../nbs/13b_keypoints.ipynb #01972fb7

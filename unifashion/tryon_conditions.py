@@ -17,7 +17,7 @@ from .people import agnostic_image, agnostic_mask, box_mask, part, pose_maps, to
 from .sketches import TEST_THRESHOLD, photo_sketch, strokes
 
 # %% auto #0
-__all__ = ['WANTED', 'placed', 'fit_map', 'fit_points', 'Conditions', 'PersonConditions', 'conditions_of']
+__all__ = ['WANTED', 'placed', 'fit_map', 'fit_points', 'Conditions', 'FileConditions', 'PersonConditions', 'conditions_of']
 
 # %% ../nbs/16c_tryon_conditions.ipynb #1b3f93dd
 def placed(
@@ -68,7 +68,7 @@ def fit_points(
     points[:, :2] = (points[:, :2] * (w, h) - (left, top)) / (new_w, new_h)
     return np.where(points[:, 2:] > 0, points, 0)
 
-# %% ../nbs/16c_tryon_conditions.ipynb #2d8a9e28
+# %% ../nbs/16c_tryon_conditions.ipynb #34e29c5c
 class Conditions:
     "One sample at one size. Every condition is opened or computed when it is first asked for."
     def __init__(self,
@@ -80,13 +80,16 @@ class Conditions:
         threshold: int = TEST_THRESHOLD,  # of the strokes
         how: str = "pad",        # as in `fit_image`
     ):
-        self.sample, self.size, self.form, self.stored, self.threshold, self.how = sample, (height, width), form, stored, threshold, how
+        self.sample, self.size, self.how = sample, (height, width), how
+        self.form, self.stored, self.threshold = form, stored, threshold
 
     def place(self, name: str) -> ImageRef:
         "Where a file is. Raises `DataError` where the data set has none of the kind."
         found = getattr(self.sample, name, None)
-        if found is None: raise DataError(f"sample {self.sample.id!r} has no {name}", self.sample.person.name, None, "no condition")
-        return found
+        return self.lacks(name) if found is None else found
+
+    def lacks(self, name: str):
+        raise DataError(f"sample {self.sample.id!r} has no {name}", self.sample.person.name, None, "no condition")
 
     def picture(self, name: str) -> np.ndarray: return fit_image(self.place(name).read(), *self.size, self.how)
     def map(self, name: str) -> np.ndarray: return fit_map(self.place(name).read(), *self.size, self.how)
@@ -99,17 +102,12 @@ class Conditions:
         "Of this size. Raises `DataError` where the sample has none."
         points = self.sample.keypoints
         if isinstance(points, ImageRef): points = points.read()
-        if not len(points): raise DataError(f"sample {self.sample.id!r} has no keypoints", self.sample.person.name, None, "no condition")
+        if not len(points): self.lacks("keypoints")
         return points if self.how == "stretch" else fit_points(points, *self.photo.shape[:2], *self.size, self.how)
 
-# %% ../nbs/16c_tryon_conditions.ipynb #1b1c53e5
-def _family(place: ImageRef) -> str:
-    "The labels of a map: VITON-HD's and MGD's stitch maps share their ids."
-    return {"stitch": "lip"}.get(place.store.kind, place.store.kind)
-
-
-class PersonConditions(Conditions):
-    "`Conditions` by name."
+# %% ../nbs/16c_tryon_conditions.ipynb #67e36e88
+class FileConditions(Conditions):
+    "`Conditions` that are a file, or one function of the keypoints."
     person = cached_property(lambda self: fit_image(self.photo, *self.size, self.how))
     garment = cached_property(lambda self: self.picture("garment"))
     cleaned = cached_property(lambda self: self.picture("cleaned"))
@@ -127,13 +125,21 @@ class PersonConditions(Conditions):
         values = self.place("dense").read()
         return (fit_image if values.ndim == 3 else fit_map)(values, *self.size, self.how)
 
+# %% ../nbs/16c_tryon_conditions.ipynb #20bdff0d
+def _family(place: ImageRef) -> str:
+    "The labels of a map: VITON-HD's and MGD's stitch maps share their ids."
+    return {"stitch": "lip"}.get(place.store.kind, place.store.kind)
+
+
+class PersonConditions(FileConditions):
+    "`FileConditions` and what is derived from label map and keypoints."
     @cached_property
     def agnostic_mask(self) -> np.ndarray:  # (height, width) bool
         "Computed from label map and keypoints; from keypoints alone where there is no label map; or the data set's."
         if self.stored: return self.map("agnostic_mask")
-        category = self.sample.category
+        category, labels = self.sample.category, self.sample.parse
         try:
-            if self.sample.parse is not None: return agnostic_mask(self.parse, self.keypoints, category, _family(self.sample.parse), self.form)
+            if labels is not None: return agnostic_mask(self.parse, self.keypoints, category, _family(labels), self.form)
             return box_mask(torso_box(self.keypoints, category, self.size[1] / self.size[0]), *self.size)
         except DataError: raise
         except ValueError as error: raise DataError(str(error), self.sample.person.name, None, "no mask") from None

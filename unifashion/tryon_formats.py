@@ -49,7 +49,7 @@ class TryOnPair:
         "The same person in the other garment."
         return dressed_in(self.scene, self.garment)
 
-# %% ../nbs/13c_tryon_formats.ipynb #19bb3f19
+# %% ../nbs/13c_tryon_formats.ipynb #59c4a80d
 def _garments(n: int, category: str, part: str, seed: int, split: str, seen: set) -> list:
     "So many garments of a category, its kinds in equal shares, shuffled."
     kinds = [k for k in KINDS if KINDS[k].region == category]
@@ -76,7 +76,8 @@ def draw_pairs(
 ) -> list[TryOnPair]:  # train first, numbers ascending
     "People with garments: equal arguments give equal people. Raises ValueError for numbers that cannot be."
     if part not in PARTS: raise ValueError(f"part: {part!r} is none of {', '.join(PARTS)}")
-    if min(train, test) < 2 * len(categories): raise ValueError(f"train, test: at least {2 * len(categories)} each, not {train} and {test}")
+    least = 2 * len(categories)
+    if min(train, test) < least: raise ValueError(f"train, test: at least {least} each, not {train} and {test}")
     pairs, seen = [], set()
     for split, n in (("train", train), ("test", test)):
         for i, category in enumerate(categories):
@@ -124,7 +125,7 @@ def as_detected(sketch: np.ndarray) -> np.ndarray:
     gain = 1.65 * max(1., 128 / len(sketch)) ** .5
     return np.minimum(sketch * gain, 253).astype(np.uint8)
 
-# %% ../nbs/13c_tryon_formats.ipynb #5a0dc48a
+# %% ../nbs/13c_tryon_formats.ipynb #dae3c893
 def vitonhd_name(number: int) -> str: return f"{number:05d}_00"
 
 
@@ -142,49 +143,69 @@ def vitonhd_files(
     names = "person parse_lip dense agnostic agnostic_mask garment garment_mask sketch worn_sketch".split()
     scene, split, name = to_the_thigh(pair.scene), pair.split, vitonhd_name(pair.number)
     p, at = render(scene, height, width, names), keypoints(scene)
-    files = {f"image/{name}.jpg": jpeg(p["person"]), f"cloth/{name}.jpg": jpeg(p["garment"]), f"cloth-mask/{name}.jpg": jpeg(_grey(p["garment_mask"])),
-             f"image-parse-v3/{name}.png": png(p["parse_lip"], True), f"image-densepose/{name}.jpg": jpeg(p["dense"]),
-             f"agnostic-v3.2/{name}.jpg": jpeg(p["agnostic"]), f"agnostic-mask/{name}_mask.png": png(_grey(p["agnostic_mask"])),
-             f"openpose_img/{name}_rendered.png": png(skeleton(at, height, width)),
-             f"openpose_json/{name}_keypoints.json": json.dumps(to_vitonhd(at, height, width)).encode(), f"im_sketch/{name}.png": png(as_detected(p["worn_sketch"]))}
+    files = {
+        f"image/{name}.jpg": jpeg(p["person"]),
+        f"cloth/{name}.jpg": jpeg(p["garment"]),
+        f"cloth-mask/{name}.jpg": jpeg(_grey(p["garment_mask"])),
+        f"image-parse-v3/{name}.png": png(p["parse_lip"], True),
+        f"image-densepose/{name}.jpg": jpeg(p["dense"]),
+        f"agnostic-v3.2/{name}.jpg": jpeg(p["agnostic"]),
+        f"agnostic-mask/{name}_mask.png": png(_grey(p["agnostic_mask"])),
+        f"openpose_img/{name}_rendered.png": png(skeleton(at, height, width)),
+        f"openpose_json/{name}_keypoints.json": json.dumps(to_vitonhd(at, height, width)).encode(),
+        f"im_sketch/{name}.png": png(as_detected(p["worn_sketch"])),
+    }
     if split == "test":
-        q, both = render(to_the_thigh(pair.unpaired), height, width, ("person", "worn_sketch")), f"{name}_{vitonhd_name(pair.other)}"
-        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])), f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
-    return {f"{split}/{path}": data for path, data in files.items()} | {f"cloth_sketch/results/{split}/{name}.png": png(as_detected(p["sketch"]))}
+        q = render(to_the_thigh(pair.unpaired), height, width, ("person", "worn_sketch"))
+        both = f"{name}_{vitonhd_name(pair.other)}"
+        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])),
+                  f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
+    cloth_sketch = {f"cloth_sketch/results/{split}/{name}.png": png(as_detected(p["sketch"]))}
+    return {f"{split}/{path}": data for path, data in files.items()} | cloth_sketch
 
 
 UNPAIRED_TRUTH = "drawn-unpaired-truth"  # what no real data set has
 
-# %% ../nbs/13c_tryon_formats.ipynb #04f4e6ad
+# %% ../nbs/13c_tryon_formats.ipynb #271d7e79
 def vitonhd_lists(pairs: list) -> dict:  # name -> bytes
     "The pairs files and the captions."
-    lines = {s: "".join(f"{vitonhd_name(p.number)}.jpg {vitonhd_name(p.other)}.jpg\n" for p in pairs if p.split == s) for s in ("train", "test")}
-    captions = {vitonhd_name(p.number)[:5]: p.chunks for p in pairs}
-    return {f"{s}_pairs.txt": text.encode() for s, text in lines.items()} | {"captions.json": json.dumps(captions, indent=4).encode()}
+    files = {"captions.json": json.dumps({vitonhd_name(p.number)[:5]: p.chunks for p in pairs}, indent=4)}
+    for split in ("train", "test"):
+        rows = [f"{vitonhd_name(p.number)}.jpg {vitonhd_name(p.other)}.jpg\n" for p in pairs if p.split == split]
+        files[f"{split}_pairs.txt"] = "".join(rows)
+    return {name: text.encode() for name, text in files.items()}
 
-# %% ../nbs/13c_tryon_formats.ipynb #4742e8b3
+# %% ../nbs/13c_tryon_formats.ipynb #a5c3200a
 def dresscode_files(
     pair: TryOnPair,
     height: int,  # px
     width: int,
 ) -> dict:  # name relative to the data set's folder -> bytes
     "Everything that Dress Code, MGD and Fashion-RAG have of one person; for test people the unpaired truth too."
-    names = "person parse_dresscode dense_uv garment garment_mask worn_sketch".split() + ["parse_lip"] * (pair.split == "test")
+    names, test = "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split(), pair.split == "test"
     p, at, n = render(pair.scene, height, width, names), keypoints(pair.scene), f"{pair.number:06d}"
-    white = np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))
-    files = {f"images/{n}_0.jpg": jpeg(p["person"]), f"images/{n}_1.jpg": jpeg(p["garment"]), f"masks/{n}_1.png": png(_grey(p["garment_mask"])),
-             f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(white), f"keypoints/{n}_2.json": json.dumps(to_dresscode(at, height, width)).encode(),
-             f"label_maps/{n}_4.png": png(p["parse_dresscode"], True), f"skeletons/{n}_5.jpg": jpeg(skeleton(at, height, width)),
-             f"dense/{n}_5.png": png(p["dense_uv"][0].round().astype(np.uint8)), f"dense/{n}_5_uv.npz": npz(uv=p["dense_uv"][1:]),
-             f"im_sketch/{n}_1.png": png(as_detected(p["worn_sketch"]))}
-    if pair.split == "test":
+    files = {
+        f"images/{n}_0.jpg": jpeg(p["person"]),
+        f"images/{n}_1.jpg": jpeg(p["garment"]),
+        f"masks/{n}_1.png": png(_grey(p["garment_mask"])),
+        f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))),
+        f"keypoints/{n}_2.json": json.dumps(to_dresscode(at, height, width)).encode(),
+        f"label_maps/{n}_4.png": png(p["parse_dresscode"], True),
+        f"skeletons/{n}_5.jpg": jpeg(skeleton(at, height, width)),
+        f"dense/{n}_5.png": png(p["dense_uv"][0].round().astype(np.uint8)),
+        f"dense/{n}_5_uv.npz": npz(uv=p["dense_uv"][1:]),
+        f"im_sketch/{n}_1.png": png(as_detected(p["worn_sketch"])),
+    }
+    if test:
         q, both = render(pair.unpaired, height, width, ("person", "worn_sketch")), f"{n}_0_{pair.other:06d}_1"
-        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])), f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
-    files = {f"{pair.category}/{path}": data for path, data in files.items()}
-    return files | ({f"test_stitchmap/{n}_0.png": png(p["parse_lip"][::2, ::2], True)} if pair.split == "test" else {})
+        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])),
+                  f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
+    stitch = {f"test_stitchmap/{n}_0.png": png(p["parse_lip"][::2, ::2], True)} if test else {}
+    return {f"{pair.category}/{path}": data for path, data in files.items()} | stitch
 
-# %% ../nbs/13c_tryon_formats.ipynb #93c1d81f
-PAIR_LISTS = {"train_pairs": ("train", "number"), "test_pairs_paired": ("test", "number"), "test_pairs_unpaired": ("test", "other")}
+# %% ../nbs/13c_tryon_formats.ipynb #29650203
+PAIR_LISTS = {"train_pairs": ("train", "number"), "test_pairs_paired": ("test", "number"),
+              "test_pairs_unpaired": ("test", "other")}
 
 
 def dresscode_lists(pairs: list) -> dict:  # name -> bytes
@@ -195,7 +216,8 @@ def dresscode_lists(pairs: list) -> dict:  # name -> bytes
         for category in CATEGORIES: files[f"{category}/{name}.txt"] = "".join(f"{row}\n" for c, row in rows if c == category)
         files[f"{name}.txt"] = "".join(f"{row}\t{CATEGORIES.index(c)}\n" for c, row in rows)
     for style in ("fine", "coarse"):
-        files[f"{style}_captions.json"] = json.dumps({f"{p.number:06d}": p.chunks for p in pairs if p.style == style}, indent=4)
+        chunks = {f"{p.number:06d}": p.chunks for p in pairs if p.style == style}
+        files[f"{style}_captions.json"] = json.dumps(chunks, indent=4)
     return {name: text.encode() for name, text in files.items()}
 
 # %% ../nbs/13c_tryon_formats.ipynb #fb00fcac
