@@ -17,8 +17,8 @@ import numpy as np
 from .core import digest
 
 # %% auto #0
-__all__ = ['DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn', 'hash_share', 'val_of', 'Table', 'Catalogue',
-           'Rows']
+__all__ = ['LONGEST', 'DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn', 'hash_share', 'val_of', 'Table',
+           'Catalogue', 'Rows']
 
 # %% ../nbs/14_data.ipynb #af93eafa
 class DataError(ValueError):
@@ -225,7 +225,10 @@ class Catalogue(Table):
     def __repr__(self):
         return f"Catalogue({self.protocol}/{self.split}: {len(self)} pictures of {len(self.rows_of)} products)"
 
-# %% ../nbs/14_data.ipynb #9ff8e89a
+# %% ../nbs/14_data.ipynb #5e7e16c8
+LONGEST = 2000  # words of a text; whatever is longer is a page that went astray
+
+
 class Rows:
     "Collects the rows of one split, then makes the catalogue."
     def __init__(self,
@@ -236,9 +239,10 @@ class Rows:
         self.keys, self.columns, self.seen = [], defaultdict(list), set()
 
     def add(self, row, key, *, id, text, **values):
-        "One row; refuses a duplicate id and an empty text."
+        "One row; refuses a duplicate id, an empty text and one that is no caption any more."
         if id in self.seen: return self.report.reject(f"duplicate id {id!r}", self.file, row, "duplicate id")
         if not text: return self.report.reject(f"no text for id {id!r}", self.file, row, "no text")
+        if (n := len(text.split())) > LONGEST: return self.report.reject(f"text of {n:,} words for id {id!r}", self.file, row, "overlong text")
         self.seen.add(id); self.keys.append(key)
         for name, value in dict(id=id, text=text, **values).items(): self.columns[name].append(value)
 

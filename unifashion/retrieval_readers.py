@@ -210,7 +210,7 @@ def audit_guidance(root: Path, category: str, split: str) -> dict:  # id -> what
     "For the audit alone: the field that no model may see, since it holds the queries of the evaluation."
     return {name: str(entry['text_guidance']) for _, name, entry in _cap_rows(root, category, split, Report())}
 
-# %% ../nbs/15a_retrieval_readers.ipynb #ee56dd21
+# %% ../nbs/15a_retrieval_readers.ipynb #81e14bc4
 LABELS = ('dress', 'jacket', 'pants', 'skirt', 'top')
 PICTURE = re.compile(r'(.+)_(\d+)\.jpe?g')
 
@@ -233,8 +233,10 @@ def _label(line: str, number: int, path: Path, report: Report) -> tuple | None:
 
 def _listed(root: Path, category: str, files: str, wanted, rows: Rows, pictures: bool):
     "The rows of one label file whose products are `wanted`."
-    path = rows.file = Path(root, 'labels', f'{category}_{files}_detect_all.txt')
+    path, empty = Path(root, 'labels', f'{category}_{files}_detect_all.txt'), True
+    rows.file = path
     for number, line in text_lines(path, rows.report):
+        empty = False
         if not line.strip() or not (found := _label(line, number, path, rows.report)): continue
         place, text = found
         product, file = place.parent.name, Path(root, place)
@@ -246,6 +248,7 @@ def _listed(root: Path, category: str, files: str, wanted, rows: Rows, pictures:
         kind = place.parts[-3] if len(place.parts) > 3 else category
         rows.add(number, str(place), id=str(place.with_suffix('')), product=product, text=text, category=category, subcategory=kind,
                  view=int(PICTURE.fullmatch(place.name)[2][:9]))
+    if empty: rows.report.reject('file holds no lines', path, None, 'empty split')
 
 # %% ../nbs/15a_retrieval_readers.ipynb #ccc8888c
 def read_fashion200k(root: Path,  # folder with labels/ and women/
