@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unifashion.core import stream
-from unifashion.data import DataError, ImageRef
+from unifashion.data import DataError, ImageRef, Report
 from unifashion.keypoints import BODY_25, KEYPOINTS, from_dresscode, from_vitonhd, normalised, seen, skeleton, to_dresscode, to_vitonhd
 from unifashion.people import (CATEGORIES, LABELS, agnostic_image, agnostic_mask, arms_and_hands, bounding_box, box_mask, overlap,
                                painted_and_kept, pose_maps, torso, torso_box)
@@ -519,9 +519,11 @@ def test_damaged_captions(case, tmp_path):
     assert caught.value.kind == kind
 
 
-def test_ten_thousand_words_are_a_caption(tmp_path):
-    (tmp_path / "c.json").write_text(json.dumps({"1": ["word " * 10_000, "b", "c"]}))
-    assert len(read_chunks(tmp_path / "c.json")["1"][0].split()) == 10_000
+def test_ten_thousand_words_are_no_phrase(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"1": ["word " * 10_000, "b", "c"], "2": ["a", "b", "c"]}))
+    with pytest.raises(DataError, match="id 1: .*thousands of words"): read_chunks(tmp_path / "c.json")
+    report = Report("skip")
+    assert list(read_chunks(tmp_path / "c.json", report)) == ["2"] and report.counts == {"overlong text": 1}
 
 
 def test_missing_captions_are_counted(copy):
