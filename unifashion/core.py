@@ -113,10 +113,10 @@ class Evaluation:
     core_repeats: int = 1
     bootstrap: int = 1000      # resamples behind an interval
 
-# %% ../nbs/00_core.ipynb #9fd874e7
+# %% ../nbs/00_core.ipynb #a9b1a603
 @dataclass(frozen=True)
 class Formats:
-    "Sizes of the drawn data sets beside the catalogue; 0 throughout where a profile reads real files."
+    "Sizes of the drawn data sets beside the catalogue, 0 where a profile reads real files; and how many to damage."
     fashion200k_train: int = 0  # products of each of five categories
     fashion200k_test: int = 0
     fashioniq_train: int = 0    # pictures in the gallery of each of three categories
@@ -126,6 +126,7 @@ class Formats:
     vitonhd_test: int = 0
     dresscode_train: int = 0    # people, three regions together
     dresscode_test: int = 0
+    damaged: int = 1000         # damaged data sets that readers must survive; the core takes a quarter
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Profile:
     language: Language = Language()
     formats: Formats = Formats()
 
-# %% ../nbs/00_core.ipynb #5f13e2a2
+# %% ../nbs/00_core.ipynb #16534abe
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -157,7 +158,7 @@ PROFILES = {p.name: p for p in (
             Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, bootstrap=200),
             llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
             language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3, write_batch=16, core_products=12, products=24),
-            formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9)),
+            formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=350, qformer_steps=400, qformer_lr=1e-3),
             Pretrain(lr=1e-3, hardness=.3), Evaluation(), llm=LanguageModel(steps=2500),

@@ -22,7 +22,7 @@ from .tiny_datasets import TINY, tiny_splits
 
 # %% auto #0
 __all__ = ['REMARKS', 'GOOD', 'signature', 'Reading', 'reading', 'Case', 'damaged', 'outcome', 'run_case', 'run_cases',
-           'all_cases', 'some_cases', 'outcome_rows', 'outcome_figure']
+           'all_cases', 'some_cases', 'outcome_rows', 'malformed_rows', 'outcome_figure']
 
 # %% ../nbs/15i_malformed.ipynb #0b409ced
 def signature(sample) -> str:
@@ -143,7 +143,7 @@ def some_cases(n: int, seed: int = 0, cases=None) -> list:
     cases = cases or all_cases(seed=seed)
     return [cases[i] for i in sorted(stream(seed, "sample of cases").permutation(len(cases))[:n])]
 
-# %% ../nbs/15i_malformed.ipynb #9e42b449
+# %% ../nbs/15i_malformed.ipynb #44194c97
 def outcome_rows(results: list, by: str = "dataset") -> list:
     "A line a reader (or a group of damages): tried, what came of it when stopping and when skipping, and what should not have happened."
     lines = []
@@ -154,6 +154,16 @@ def outcome_rows(results: list, by: str = "dataset") -> list:
         lines.append({by: name, "tried": len(own), "stopping: named error": counts("raise", "named error"), "stopping: noted in the report": counts("raise", "counted"), "skipping: counted": counts("skip", "counted"),
                       "skipping: named error": counts("skip", "named error"), "harmless: unchanged": counts("raise", "unchanged"), **bad})
     return lines
+
+
+def malformed_rows(results: list) -> list:  # rows of table.csv
+    "Counts by reader and group of damages."
+    rows = []
+    for name in dict.fromkeys(r["dataset"] for r in results):
+        for group in dict.fromkeys(r["group"] for r in results if r["dataset"] == name):
+            line = outcome_rows([r for r in results if (r["dataset"], r["group"]) == (name, group)])[-1]
+            rows += [dict(paper="UniFashion", table="malformed input", row=name, protocol=group, metric=key, value=n, n=line["tried"], status="not comparable") for key, n in line.items() if isinstance(n, int)]
+    return rows
 
 
 def outcome_figure(results: list, title: str = "") -> Picture:
