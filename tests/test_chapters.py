@@ -25,7 +25,7 @@ def test_lessons(group):
     "A failing cell's traceback is in the message; a chapter that hangs is the one after the last that passed."
     if not GROUPS[group]: pytest.skip("no chapters yet")
     env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    try: done = subprocess.run([sys.executable, "-c", RUN, *map(str, GROUPS[group])], cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
-    except subprocess.TimeoutExpired as error: pytest.fail(f"over 400 s; finished: {(error.stdout or b'').decode()}")
+    try: done = subprocess.run([sys.executable, "-c", RUN, *map(str, GROUPS[group])], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired as error: pytest.fail(f"over 900 s; finished: {(error.stdout or b'').decode()}")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
