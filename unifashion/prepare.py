@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .data import DataError, ImageRef, Report
 from .kagl import read_kagl, read_kagl_folder, read_kagl_triplets
