@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DOCUMENTED', 'OUTSIDE', 'SHIPPED', 'REAL', 'TRUTH', 'canonical', 'imported', 'is_setting', 'chapters_of', 'code_hash',
            'Header', 'cell_code', 'declared', 'header_call', 'read_header', 'report_files', 'fingerprint', 'ends',
-           'data_of', 'real_data', 'Node', 'command', 'given_values', 'seed_list', 'plan', 'draw_plan']
+           'data_of', 'trains_parts', 'real_data', 'Node', 'command', 'given_values', 'seed_list', 'plan', 'draw_plan']
 
 # %% ../nbs/03_keys.ipynb #5dfe7471
 import ast, functools, hashlib, json
@@ -170,7 +170,7 @@ def report_files(
     if not files: raise FileNotFoundError(f"no reports in {folder}")
     return files
 
-# %% ../nbs/03_keys.ipynb #87f9f016
+# %% ../nbs/03_keys.ipynb #cfd6e2d4
 def fingerprint(
     path,  # a file or a folder
 ) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
@@ -212,6 +212,13 @@ def data_of(
     return found | {name: real_data(name) for name in real if world.dataset != "drawn"}
 
 
+def trains_parts(
+    profile,  # whole profile
+) -> bool:
+    "Whether a run trains its own foundations. Elsewhere they are files (in `data_of`) or packages, and no report reads what `train_foundations` leaves."
+    return profile.foundations.image_encoder == "drawn" and not profile.foundations.shipped
+
+
 REAL = "$UNIFASHION_DATA/"  # opens the names of real files that a report reads where they are, in profiles of real data
 
 
@@ -222,7 +229,7 @@ def real_data(
     try: return fingerprint(data_dir() / name.removeprefix(REAL))
     except FileNotFoundError: return {}
 
-# %% ../nbs/03_keys.ipynb #056383a6
+# %% ../nbs/03_keys.ipynb #a3c266da
 @dataclass(frozen=True, eq=False)
 class Node:
     "A report with the values of its parameters."
@@ -256,7 +263,8 @@ class Node:
         return {"report": [header.report, header.code], "chapters": chapters_of(header.modules, self.package),
                 "profile": load_profile(self.profile, header.sections).as_dict(),
                 "parameters": {k: v for k, v in self.parameters.items() if k not in without},
-                "data": data_of(header, profile, self.parameters.get("train")), "after": {node.name: node.key(*without) for node in self.after}}
+                "data": data_of(header, profile, self.parameters.get("train")),
+                "after": {node.name: node.key(*without) for node in self.after if trains_parts(profile) or node.header.report != "train_foundations"}}
 
     def key(self, *without):
         "Digest of `parts`, as they were when it was first asked for."

@@ -140,7 +140,7 @@ def train_llm(
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}  # one matrix with the embedding
     return save_foundation(Path(folder) / "llm", weights, sizes, metrics=metrics, training=training, seconds=round(float(history["seconds"].sum()), 1), **facts)
 
-# %% ../nbs/22c_language_models.ipynb #997e148c
+# %% ../nbs/22c_language_models.ipynb #5350ecdb
 @dataclass
 class Writer:
     "A language model, its tokenizer and the frame of a conversation."
@@ -164,6 +164,11 @@ class Writer:
     def clean(self, text: str) -> str:
         "A text as this model writes it."
         return normalise(text, None) if self.plain else " ".join(text.split())
+
+    def say(self, ids) -> str:
+        "Word pieces as a text; the drawn world's stand apart from hyphens, and are closed up."
+        text = " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
+        return re.sub(r" ?([-']) ?", r"\1", text) if self.plain else text
 
 
 FRAMES = {"paper": "USER: {image} {instruction} ASSISTANT:",  # U 3.3
