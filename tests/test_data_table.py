@@ -7,7 +7,7 @@ import pytest
 
 from unifashion.claims import read_reported
 from unifashion.core import Formats, World
-from unifashion.data_table import Counted, count_all, count_dataset, data_rows, data_table, home_of, mixture_table, mixtures, size_of, split_rows
+from unifashion.data_table import Counted, count_all, count_dataset, data_rows, data_table, home_of, mixture_table, mixtures, size_of, split_rows, stand_in_rows
 from unifashion.layouts import DATASETS
 from unifashion.tiny_datasets import TINY
 
@@ -23,6 +23,17 @@ def test_official_files_against_the_paper():
     assert rows["FIC", "Fashion-IQ-Cap"]["value"] == 62_145 and (rows["CMR", "Fashion200K"]["stage 1"], rows["CMR", "Fashion200K"]["stage 2"]) == (1, 0)
     validation = next(r for r in split_rows(OFFICIAL, read_reported("unifashion_counts"), False) if r["row"] == "FashionGen, test")
     assert (validation["value"], validation["reported"], validation["status"]) == (32_528, 35_500, "differs")
+
+
+def test_validation_captions_alone_are_no_disagreement():
+    rows = data_rows({"fashioniq": Counted(Counter(train=18_000), captions=Counter(val=15_536))}, REPORTED, drawn=False)
+    assert (rows[4]["value"], rows[4]["status"], rows[4]["files"]) == (15_536, "not comparable", "val alone") and "val alone at hand" in data_table(rows, [])
+
+
+def test_open_draws_from_what_has_pictures():
+    found = {"kagl": Counted(Counter(train=30), composed=Counter(train=10)), "ccp": Counted(Counter(train=10)), "fashioniq": Counted(Counter(train=99))}
+    shares = mixtures(data_rows(found, REPORTED, False), stand_in_rows(found, World("kagl")))
+    assert shares[1, "ours"] == {"KAGL": 1.} and shares[2, "ours"] == {"KAGL": .6, "KAGL, composed": .2, "Clothing Co-Parsing": .2}
 
 
 def test_what_is_not_there_is_not_run():

@@ -10,7 +10,7 @@ from unifashion.core import Foundations
 from unifashion.encoders import ImageEncoder, drawn_encoder, dual_encoder, efficientnet_encoder, image_tokens, open_image_encoder, tower_tokens
 from unifashion.foundations import (SPECIAL, cut_share, encode_texts, from_hub, learn_pieces, load_card, load_foundation, load_tokenizer, save_foundation,
                                     save_tokenizer, train_tokenizer)
-from unifashion.tower import ProductViews, clip_loss, pair_recall, train_image_encoder, trimmed
+from unifashion.tower import ProductViews, Teacher, class_tokens, clip_loss, embed_pairs, normalised, pair_recall, tags_right, tower_loss, train_image_encoder, trimmed
 
 TEXTS = [f"{c} {k} with {s} sleeves" for c in ("red", "navy", "green") for k in ("shirt", "dress", "coat") for s in ("long", "short")]
 
@@ -163,11 +163,12 @@ def test_views_are_drawn_evenly_and_repeatably():
 
 def test_tower_training_stores_half_of_it_and_resumes(tmp_path):
     data, tokenizer = small_views()
-    held_out = data.images[::2], TEXTS
-    card = train_image_encoder(data, held_out, tokenizer, TINY, tmp_path, tmp_path / "run", context=16, log=False, command="test")
+    tags = {"color": [t.split()[0] for t in TEXTS]}
+    held_out = data.images[::2], TEXTS, tags
+    card = train_image_encoder(data, tags, held_out, tokenizer, TINY, tmp_path, tmp_path / "run", context=16, log=False, command="test")
     weights, _ = load_foundation(tmp_path / "image-encoder")
-    assert not any("token_embedding" in name for name in weights) and card["metrics"]["held-out pairs"] == len(TEXTS)
-    again = train_image_encoder(data, held_out, tokenizer, TINY, tmp_path / "b", tmp_path / "run", context=16, log=False, command="test")
+    assert not any("token_embedding" in name for name in weights) and card["metrics"]["held-out pairs"] == len(TEXTS) and 0 <= card["metrics"]["color right"] <= 1
+    again = train_image_encoder(data, tags, held_out, tokenizer, TINY, tmp_path / "b", tmp_path / "run", context=16, log=False, command="test")
     assert again["sha256"] == card["sha256"]
     encoder = drawn_encoder(tmp_path)
     assert encoder.size == (32, 32) and encoder(torch.from_numpy(data.images[:2])).shape == (2, 5, 16)
@@ -179,8 +180,25 @@ def test_clip_loss_ignores_equal_texts():
     model = dual_encoder(TINY, 32, 32, 80, context=16)
     with torch.no_grad():
         model.logit_scale.fill_(-20)  # all similarities count the same
-        loss = clip_loss(model, trimmed([data[i] for i in range(8)]))
+        batch = trimmed([data[i] for i in range(8)])
+        loss = clip_loss(model, class_tokens(model, batch["image"]), batch)
     assert abs(loss.item() - np.log(5)) < 1e-4  # own text and four others; three equal ones are left out
+
+
+def test_the_tower_is_taught_to_name_attributes():
+    data, _ = small_views(["red shirt"] * 4 + ["navy coat"] * 4)
+    torch.manual_seed(0)
+    model = Teacher(dual_encoder(TINY, 32, 32, 80, context=16), {"kind": ["shirt"] * 4 + ["coat"] * 4, "color": list("aabbccdd")})
+    batch = trimmed([data[i] for i in (0, 5)])
+    assert model.truth[batch["product"]].tolist() == [[1, 0], [0, 2]] and model.codes({"kind": ["dress"], "color": ["d"]}).tolist() == [[-1, 3]]
+    with torch.no_grad():
+        for head in model.heads.values(): head.weight.zero_(); head.bias.zero_()
+        losses, seen = tower_loss(model, batch), class_tokens(model.clip, batch["image"])
+        assert torch.isclose(losses["tags"], torch.tensor((np.log(2) + np.log(4)) / 2).float()) and torch.isclose(losses["loss"], losses["clip"] + 2 * losses["tags"])
+        assert torch.allclose(embed_pairs(model.clip, seen, batch["ids"])[0], model.clip.encode_image(normalised(batch["image"]), normalize=True), atol=1e-5)
+        model.heads["color"].bias[1] = 1  # always "b"
+    right = tags_right(model, data.images[::2][:8], {"kind": ["coat"] * 4 + ["dress"] * 4, "color": list("aabbccdd")})
+    assert right == {"kind": 0.5, "color": 0.25}, "a value that was never taught is wrong"
 
 
 def test_pair_recall_counts_equal_texts():

@@ -21,8 +21,8 @@ from .prepare import splits_of
 from .show import INK, PALETTE, Picture, canvas, table_markdown
 
 # %% auto #0
-__all__ = ['PHRASES', 'STANDS_FOR', 'UNITS', 'OTHERS', 'home_of', 'Counted', 'count_dataset', 'count_all', 'size_of', 'data_rows',
-           'split_rows', 'mixtures', 'mixture_table', 'data_table', 'data_figure']
+__all__ = ['PHRASES', 'STANDS_FOR', 'UNITS', 'OTHERS', 'STAND_INS', 'home_of', 'Counted', 'count_dataset', 'count_all', 'size_of',
+           'data_rows', 'split_rows', 'stand_in_rows', 'mixtures', 'mixture_table', 'data_table', 'data_figure']
 
 # %% ../nbs/56a_data_table.ipynb #ccf0095e
 def home_of(
@@ -83,7 +83,7 @@ def count_all(
     if files and all(f.exists() for f in files): phrases = sum(len(read_chunks(f)) for f in files)
     return found | ({"mgd": Counted(phrases=phrases)} if phrases else {})
 
-# %% ../nbs/56a_data_table.ipynb #67dc39d7
+# %% ../nbs/56a_data_table.ipynb #64afe117
 STANDS_FOR = {"CMR": {"FashionGen": "fashiongen", "Fashion200K": "fashion200k"}, "CIR": {"Fashion-IQ": "fashioniq"}, "FIC": {"FashionGen": "fashiongen", "Fashion-IQ-Cap": "fashioniq"}, "FIG": {"VITON-HD": "vitonhd", "MGD": "mgd"}}
 UNITS = {"FashionGen": "train pictures", "Fashion200K": "train pictures", "Fashion-IQ": "train triplets", "Fashion-IQ-Cap": "captions, train and val", "VITON-HD": "train pairs", "MGD": "garments with phrases"}
 
@@ -105,9 +105,10 @@ def data_rows(
     for task, names in STANDS_FOR.items():
         for name, key in names.items():
             value, claim = size_of(name, found.get(key)), cells[task, name, "size"]
-            status = "not run" if value is None else "not comparable" if drawn else "reproduced" if agrees(value, claim) else "differs"
+            files = "drawn" if drawn else "val alone" if name == "Fashion-IQ-Cap" and value and not found[key].captions["train"] else "all"
+            status = "not run" if value is None else "not comparable" if files != "all" else "reproduced" if agrees(value, claim) else "differs"
             stages = {f"stage {k}": int(cells[task, name, f"stage {k}"]) for k in (1, 2)}
-            rows.append(dict(paper="UniFashion", table="6", row=name, protocol=task, metric="size", signature=UNITS[name], value=value, n=value, reported=claim, status=status, **stages))
+            rows.append(dict(paper="UniFashion", table="6", row=name, protocol=task, metric="size", signature=UNITS[name], value=value, n=value, reported=claim, status=status, files=files, **stages))
     return rows
 
 # %% ../nbs/56a_data_table.ipynb #ea061d10
@@ -129,28 +130,38 @@ def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of tab
         for split, n in have.composed.items(): line(f"{name}, composed", split, "queries", n, None)
     return rows
 
-# %% ../nbs/56a_data_table.ipynb #42c513d3
-def mixtures(rows: list) -> dict:  # (stage, 'paper' or 'ours') -> name -> share
-    "Shares of the data sets that each stage draws from; FashionGen counts once a stage, though two tasks use it."
+# %% ../nbs/56a_data_table.ipynb #e090c2df
+STAND_INS = {"KAGL": ("FashionGen", (1, 2)), "KAGL, composed": ("Fashion-IQ", (2,)), "Clothing Co-Parsing": ("VITON-HD", (2,))}  # of profile `open`: for which of the paper's, in which stages
+
+
+def stand_in_rows(found: dict, world: World) -> list:  # as `data_rows`, for `mixtures`
+    "What profile `open` draws from in place of data sets whose pictures cannot be had."
+    if world.dataset != "kagl": return []
+    sizes = {"KAGL": found["kagl"].rows["train"] if "kagl" in found else 0, "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0, "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0}
+    return [dict(row=name, value=n, reported=None, **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)}) for name, n in sizes.items()]
+
+
+def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours') -> name -> share
+    "Shares of the data sets that each stage draws from; FashionGen counts once a stage, though two tasks use it. `ours`: rows to take for our side."
     made = {}
     for stage in (1, 2):
-        for side, key in (("paper", "reported"), ("ours", "value")):
-            sizes = {r["row"]: r[key] for r in rows if r[f"stage {stage}"] and r[key]}
+        for side, key, use in (("paper", "reported", rows), ("ours", "value", ours or rows)):
+            sizes = {r["row"]: r[key] for r in use if r[f"stage {stage}"] and r[key]}
             made[stage, side] = {name: n / sum(sizes.values()) for name, n in sizes.items()}
     return made
 
 
-def mixture_table(rows: list) -> str:  # Markdown
+def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
-    shares, names = mixtures(rows), list(dict.fromkeys(r["row"] for r in rows))
+    shares, names = mixtures(rows, ours), list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
     lines = [{"data set": name} | {f"stage {stage}, {side}": 100 * share[name] if name in share else None for (stage, side), share in shares.items()} for name in names]
     return table_markdown(lines, digits=1)
 
-# %% ../nbs/56a_data_table.ipynb #40f40aa2
+# %% ../nbs/56a_data_table.ipynb #e32188e6
 def data_table(rows: list, others: list) -> str:  # Markdown
     "The paper's table with our counts, and the splits below it."
     ticks = lambda r, k: "yes" if r[f"stage {k}"] else ""
-    state = lambda r: {"not comparable": "drawn" if r.get("protocol") != "files" else "", "reproduced": "agrees", "differs": "differs", "not run": "not at hand"}[r["status"]]
+    state = lambda r: {"not comparable": f"{r['files']} at hand" if r["files"] != "drawn" else "drawn", "reproduced": "agrees", "differs": "differs", "not run": "not at hand"}[r["status"]]
     number = lambda v: "" if v is None else f"{v:,.0f}"
     first = [{"task": r["protocol"], "data set": r["row"], "what": r["signature"], "ours": number(r["value"]), "paper": f"*{number(r['reported'])}*", "": state(r), "stage 1": ticks(r, 1), "stage 2": ticks(r, 2)} for r in rows]
     there = [r for r in others if r["value"]]
@@ -158,7 +169,7 @@ def data_table(rows: list, others: list) -> str:  # Markdown
     return table_markdown(first, right=("ours", "paper")) + "\n\nSplits\n\n" + table_markdown(second, right=("ours", "official", "paper"))
 
 
-def data_figure(rows: list, title: str = "") -> Picture:
+def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
     "Sizes on a logarithmic scale (hollow: the paper's), and the mixture of each stage."
     figure, (left, right) = canvas(1, 2, width=9, height=3.1, gridspec_kw={"width_ratios": [1.15, 1]})
     for y, r in enumerate(rows):
@@ -167,15 +178,16 @@ def data_figure(rows: list, title: str = "") -> Picture:
         left.plot(r["reported"], y, "D", markerfacecolor="none", color=PALETTE["reported"])
     left.set(yticks=range(len(rows)), yticklabels=[f"{r['row']} ({r['protocol']})" for r in rows], xscale="log", xlim=(10, 6e5), ylim=(len(rows) - .5, -.5), xlabel="rows (hollow: the paper's)", title=title)
     left.grid(axis="y", visible=False); left.grid(axis="x", visible=True)
-    names = list(dict.fromkeys(r["row"] for r in rows))
-    for y, ((stage, side), share) in enumerate(mixtures(rows).items()):
+    names, shares = list(dict.fromkeys(r["row"] for r in rows)), mixtures(rows, ours)
+    color = lambda name: list(PALETTE.values())[names.index(STAND_INS.get(name, (name,))[0])]
+    for y, ((stage, side), share) in enumerate(shares.items()):
         start = 0
-        for name in [n for n in names if n in share]:
-            right.barh(y, share[name], left=start, color=list(PALETTE.values())[names.index(name)], height=.62)
+        for name in share:
+            right.barh(y, share[name], left=start, color=color(name), height=.62)
             if share[name] > .09: right.text(start + share[name] / 2, y, name if share[name] > .22 else f"{share[name]:.0%}", ha="center", va="center", size=7, color="white")
             start += share[name]
         if not share: right.text(.02, y, "not at hand", va="center", size=8, color=PALETTE["chance"])
-    right.set(yticks=range(4), yticklabels=[f"stage {stage}, {side}" for stage, side in mixtures(rows)], xlim=(0, 1), xticks=[0, .5, 1], xticklabels=["0", "50 %", "100 %"], ylim=(3.6, -.6), title="What a stage draws from")
+    right.set(yticks=range(4), yticklabels=[f"stage {stage}, {side}" for stage, side in shares], xlim=(0, 1), xticks=[0, .5, 1], xticklabels=["0", "50 %", "100 %"], ylim=(3.6, -.6), title="What a stage draws from")
     right.grid(visible=False)
     _name_colors(right, names)
     return figure
