@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from unifashion.caption_figures import Example, caption_page, flow, marks, tally, truth_of
+from unifashion.caption_figures import Example, annotation_page, caption_page, flow, marks, tally, truth_of
 from unifashion.core import stream
 from unifashion.garments import KINDS, Garment, near_duplicate, sample_garment
 from unifashion.phrases import mentions
@@ -67,3 +67,12 @@ def test_a_page_repeats_itself_and_needs_an_example():
     one, two = (caption_page([e] * n, "$5").get_size_inches()[1] for n in (1, 2))
     assert two > 1.7 * one
     with pytest.raises(ValueError, match="no examples"): caption_page([])
+
+
+def test_the_way_of_a_caption_judges_the_caption_alone():
+    picture = np.full((40, 30, 3), 200, np.uint8)
+    page = annotation_page(picture, truth_of(SHIRT), {"prompt": "red or green skirt?", "said": "has long sleeves", "caption": "a navy shirt"}, "A title")
+    texts = [t.get_text() for t in page.axes[0].texts]
+    assert {"PROMPT", "SAID", "CAPTION", "2 right"} <= set(texts) and not any("wrong" in t for t in texts if t != "wrong")
+    left = annotation_page(picture, truth_of(SHIRT), {"caption": "a red skirt"}).axes[0]
+    assert "2 wrong" in [t.get_text().split(", ")[-1] for t in left.texts] and left.images[0].get_array().shape[:2] == (60, 45)

@@ -8,12 +8,12 @@ import torch
 
 from unifashion import captioning, language, language_models
 from unifashion.caption_baselines import OURS, SYSTEMS, build, copied_captions, shown_as
-from unifashion.captioning import caption_pictures, query_outputs, write_all, write_batch, write_captions
+from unifashion.captioning import Rows, caption_pictures, query_outputs, write_all, write_batch, write_captions
 from unifashion.core import Language, LanguageModel, World
 from unifashion.data import DataError
 from unifashion.encoders import ImageEncoder
 from unifashion.foundations import save_tokenizer, train_tokenizer
-from unifashion.language import (INSTRUCTIONS, Captions, encode_captions, itg_loss, load_captioner, load_lora, merge, new_captioner, prompt_ids,
+from unifashion.language import (INSTRUCTIONS, Captions, encode_captions, for_run, itg_loss, load_captioner, load_lora, merge, new_captioner, prompt_ids,
                                  save_captioner, style_texts, template, train_captioner)
 from unifashion.language_models import (FRAMES, Texts, Writer, drawn_writer, library_tokenizer, llava_on_meta, open_writer, perplexity, reworded, small_llama,
                                         smollm2_file, text_loss, text_side, together, train_llm)
@@ -229,7 +229,8 @@ def test_store_merge_and_another_base(batch, tmp_path):
 def test_a_caption_longer_than_the_context():
     with pytest.raises(ValueError, match="reads 40 word pieces.*lower max_words"): new_captioner(writer(context=40), SETTINGS, (3, 10))
     data = Captions(IMAGES, PRODUCTS, ROWS, writer(), 5)
-    assert data.report.notes["caption cut at 5 word pieces"] == 5 and (data.words.gather(1, data.mask.sum(1, keepdim=True) - 1) == TOKENIZER.token_to_id("[SEP]")).all()
+    ends = data.words.gather(1, data.mask.sum(1, keepdim=True) - 1)[:, 0] == TOKENIZER.token_to_id("[SEP]")
+    assert data.report.notes["caption cut at 5 word pieces"] == 5 == (~ends).sum() and data.mask[~ends].all(), "one that is cut does not end"
 
 
 def test_empty_captions_are_named_or_counted():
@@ -283,7 +284,9 @@ def test_written_captions_survive(tmp_path, monkeypatch):
     assert write_captions(model, IMAGES, JOBS, SETTINGS, tmp_path / "broken", "cpu", shard=5) == whole and calls == [5, 5, 5, 2]
     assert write_captions(model, IMAGES, JOBS, SETTINGS, tmp_path / "broken", "cpu", shard=5) == whole and len(calls) == 4
     for a, b in zip(sorted((tmp_path / "whole").iterdir()), sorted((tmp_path / "broken").iterdir())): assert a.read_bytes() == b.read_bytes()
-    for other, what in ((dict(jobs=JOBS[:3]), "jobs"), (dict(captioner=merge(captioner(image=(3, 10), seed=9))), "captioner"), (dict(settings=replace(SETTINGS, beams=2)), "beams")):
+    shorter = merge(captioner())
+    shorter.max_words = 9
+    for other, what in ((dict(jobs=JOBS[:3]), "jobs"), (dict(captioner=shorter), "max_words"), (dict(captioner=merge(captioner(image=(3, 10), seed=9))), "captioner"), (dict(settings=replace(SETTINGS, beams=2)), "beams")):
         given = dict(captioner=model, images=IMAGES, jobs=JOBS, settings=SETTINGS) | other
         with pytest.raises(ValueError, match=f"another run.*{what}"): write_captions(**given, folder=tmp_path / "whole", device="cpu", shard=5)
 
@@ -303,10 +306,10 @@ def test_one_broken_picture_in_a_thousand():
     model.max_words = 3
     pictures = [Picture(i % 256) for i in range(1000)]
     pictures[700] = Picture(None)
-    with pytest.raises(DataError, match="shop/17.jpg"): caption_pictures(model, qformer, encoder, pictures[690:710], "short", settings)
-    said, report = caption_pictures(model, qformer, encoder, pictures, "short", settings, on_error="skip")
+    with pytest.raises(DataError, match="shop/17.jpg"): caption_pictures(model, qformer, encoder, pictures[690:710], "pad", "short", settings, device="cpu")
+    said, report = caption_pictures(model, qformer, encoder, pictures, "pad", "short", settings, "skip", "cpu")
     assert said[700] is None and sum(t is None for t in said) == 1 and report.counts == {"unreadable picture": 1} and (report.rows, report.kept) == (1000, 999)
-    assert caption_pictures(model, qformer, encoder, [pictures[701]], "short", settings)[0] == said[701:702], "its neighbours keep their own captions"
+    assert caption_pictures(model, qformer, encoder, [pictures[701]], "pad", "short", settings, device="cpu")[0] == said[701:702], "its neighbours keep their own captions"
 
 
 def test_queries_are_computed_once(tmp_path, monkeypatch):
@@ -315,6 +318,8 @@ def test_queries_are_computed_once(tmp_path, monkeypatch):
     qformer = QFormer(image_width=10, vocab=60, width=16, layers=2, heads=2, n_query=4, embed=8, max_words=8)
     first = query_outputs(qformer, IMAGES, "x", "cpu", batch=3)
     with torch.no_grad(): assert np.abs(first - qformer.eval().image_states(torch.from_numpy(IMAGES)).numpy()).max() < 1e-2
+    some = query_outputs(qformer, Rows(IMAGES, [5, 1]), "y", "cpu")
+    assert np.array_equal(some, first[[5, 1]]) and not list(tmp_path.rglob("*.part"))
     monkeypatch.setattr(QFormer, "image_states", None)
     assert np.array_equal(query_outputs(qformer, IMAGES, "x", "cpu"), first)
     torch.nn.init.ones_(qformer.query_tokens)
@@ -343,3 +348,23 @@ def test_copying_takes_one_product_in_every_style():
     assert [TEXTS["short"][i] for i in index] == copied["short"] and len(index) == 8
     with pytest.raises(ValueError, match="every style"): copied_captions(qformer, IMAGES, TEXTS | {"short": ["x"]}, TOKENIZER, 12, device="cpu")
 
+
+
+def test_steps_of_a_run():
+    s = Language(steps=10, full_steps=20, gpu_steps=30)
+    assert [for_run(s, device, full).steps for device in ("cpu", "cuda") for full in (False, True)] == [10, 20, 30, 30]
+    assert [for_run(replace(s, gpu_steps=0), "cuda", full).steps for full in (False, True)] == [10, 20] and for_run(replace(s, full_steps=0), "cpu", True).steps == 10
+
+
+def test_weights_of_the_drawn_writer_must_fit(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from unifashion.foundations import sha256_of
+    data = Texts(TOKENIZER, CORPUS, 20)
+    save_tokenizer(tmp_path / "tokenizer", TOKENIZER)
+    train_llm(data, data, TOKENIZER, TINY, tmp_path, tmp_path / "run", log=False)
+    path, card = tmp_path / "llm" / "model.safetensors", tmp_path / "llm" / "card.json"
+    weights = load_file(path)
+    weights.pop("model.norm.weight")
+    save_file(weights, path)
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": sha256_of(path)}))
+    with pytest.raises(ValueError, match="do not fit the card, model.norm.weight"): drawn_writer(tmp_path)

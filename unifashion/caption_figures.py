@@ -16,7 +16,8 @@ from .phrases import _found, mentions
 from .show import FAINT, INK, PALETTE, PAPER, Picture, as_bytes, resized, style, text_width
 
 # %% auto #0
-__all__ = ['COLORS', 'truth_of', 'marks', 'Example', 'tally', 'flow', 'draw_flow', 'column_height', 'draw_column', 'caption_page']
+__all__ = ['COLORS', 'truth_of', 'marks', 'Example', 'tally', 'flow', 'draw_flow', 'column_height', 'draw_column', 'new_page',
+           'place', 'caption_page', 'annotation_page']
 
 # %% ../nbs/51a_caption_figures.ipynb #5e6d62fd
 def truth_of(thing: Garment | str,  # a drawn garment, or a reference text
@@ -91,22 +92,40 @@ def draw_flow(axes, lines: list, left: float, top: float,  # px
                 if not right: axes.plot([left + x - 1, left + end], [y + 1.5] * 2, color=COLORS[False], linewidth=1.2, solid_capstyle="butt")
             axes.text(left + x, y - 1, word, size=size, color=INK, va="baseline", parse_math=False)
 
-# %% ../nbs/51a_caption_figures.ipynb #88d4fe58
+# %% ../nbs/51a_caption_figures.ipynb #0c2489cc
 def column_height(blocks: list, truth: dict, width: float) -> float:  # px
     "How tall a column of headed texts is."
     return sum(20 + 16 * len(flow(text, truth, width)) + 10 for _, text in blocks)
 
 
 def draw_column(axes, blocks: list, truth: dict, left: float, top: float, width: float):
-    "Headed texts under each other, each heading with its tally."
+    "Headed texts under each other, each heading with its tally where there is a truth."
     for heading, text in blocks:
         axes.text(left, top + 12, heading.upper(), size=6.5, color="#6d7379", weight="bold", parse_math=False)
-        axes.text(left + text_width(heading.upper(), 6.5) * 1.12 + 10, top + 12, tally(text, truth), size=6.5, color="#6d7379")
+        if truth: axes.text(left + text_width(heading.upper(), 6.5) * 1.12 + 10, top + 12, tally(text, truth), size=6.5, color="#6d7379")
         lines = flow(text, truth, width)
         draw_flow(axes, lines, left, top + 30)
         top += 20 + 16 * len(lines) + 10
 
 
+def new_page(height: int, title: str) -> tuple:  # figure, axes whose unit is a pixel
+    "An empty page with its title and what the marks mean."
+    style()
+    figure = Picture(figsize=(9.1, height / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+    axes.set(xlim=(0, 910), ylim=(height, 0), xticks=[], yticks=[]); axes.grid(False)
+    axes.text(12, 24, title, size=10, weight="bold", parse_math=False)
+    for x, right, text in ((690, True, "right"), (750, False, "wrong"), (815, None, "not judged")): draw_flow(axes, [[(0, text, right, False)]], x, 25)
+    return figure, axes
+
+
+def place(axes, image: np.ndarray, top: float):
+    "A picture at the left margin, its pixels as they are."
+    (height, width), (bottom, _) = image.shape[:2], axes.get_ylim()
+    axes.imshow(image, extent=(12, 12 + width, top + 10 + height, top + 10), interpolation="nearest", aspect="auto", zorder=0)
+    axes.set(xlim=(0, 910), ylim=(bottom, 0))
+
+# %% ../nbs/51a_caption_figures.ipynb #71e5f17e
 def caption_page(examples: list,  # of Example
                  title: str = "",
                  scale: float = 1.5,  # screen pixels per image pixel
@@ -117,18 +136,29 @@ def caption_page(examples: list,  # of Example
     start = 24 + max(image.shape[1] for image in images)
     width = (910 - start - 40) / 2
     tall = [max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14 for e, image in zip(examples, images)]
-    height = int(sum(tall)) + 40
-    style()
-    figure = Picture(figsize=(9.1, height / 100), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
-    axes.set(xlim=(0, 910), ylim=(height, 0), xticks=[], yticks=[]); axes.grid(False)
-    axes.text(12, 24, title, size=10, weight="bold", parse_math=False)
-    for x, right, text in ((690, True, "right"), (750, False, "wrong"), (815, None, "not judged")): draw_flow(axes, [[(0, text, right, False)]], x, 25)
+    figure, axes = new_page(int(sum(tall)) + 40, title)
     top = 40.0
     for e, image, room in zip(examples, images, tall):
         axes.plot([12, 898], [top, top], color=FAINT, linewidth=0.7)
-        axes.imshow(image, extent=(12, 12 + image.shape[1], top + 10 + image.shape[0], top + 10), interpolation="nearest", aspect="auto", zorder=0)
+        place(axes, image, top)
         for i, blocks in enumerate(e.blocks()): draw_column(axes, blocks, e.truth, start + i * (width + 28), top + 6, width)
         top += room
-    axes.set(xlim=(0, 910), ylim=(height, 0))
+    return figure
+
+# %% ../nbs/51a_caption_figures.ipynb #84d1cfca
+def annotation_page(image: np.ndarray,  # (height, width, 3) uint8
+                    truth: dict,        # from `truth_of`
+                    steps: dict,        # heading -> text, the caption last
+                    title: str = "",
+                    scale: float = 1.5,  # screen pixels per image pixel
+                   ) -> Picture:
+    "How one caption came about (U Fig. 5); only the caption is judged."
+    image = resized(as_bytes(image), scale)
+    left = 24 + image.shape[1]
+    width = 886 - left
+    parts = [([step], truth if n == len(steps) else {}) for n, step in enumerate(steps.items(), 1)]
+    tall = [column_height(blocks, known, width) for blocks, known in parts]
+    figure, axes = new_page(int(max(image.shape[0] + 14, sum(tall))) + 50, title)
+    place(axes, image, 40)
+    for (blocks, known), top in zip(parts, (46 + sum(tall[:i]) for i in range(len(tall)))): draw_column(axes, blocks, known, left, top, width)
     return figure

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'read_captions', 'results_of', 'caption_rows', 'caption_table', 'attribute_shares', 'attribute_table',
-           'style_matrix', 'text_shape', 'style_table', 'style_figure', 'test_caption_claim']
+           'style_matrix', 'one_style_matrix', 'text_shape', 'style_table', 'style_figure', 'test_caption_claim']
 
-# %% ../nbs/56b_caption_tables.ipynb #9a8a4d0b
+# %% ../nbs/56b_caption_tables.ipynb #44ee0acc
 import json
 from pathlib import Path
 
 import numpy as np
 
-from .caption_metrics import FORMULAS, paired_caption_intervals, plain_words, score_captions, score_rows
+from .caption_metrics import FORMULAS, cider_scores, paired_caption_intervals, plain_words, score_captions, score_rows, tokenize
 from .claims import FULL, Claim, Verdict, judge, row_status
 from .phrases import mentions
 from .show import Picture, beside_reported, canvas, table_markdown
+from .words import normalise
 
 # %% ../nbs/56b_caption_tables.ipynb #54696284
 def read_captions(
@@ -38,9 +39,10 @@ def results_of(
     score = lambda s, name: score_captions(predictions=s["systems"][name][style], references={i: [t] for i, t in s["references"][style].items()})
     return {name: [score(s, name) for s in saved] for name in saved[0]["systems"]}
 
-# %% ../nbs/56b_caption_tables.ipynb #8d1ecbd2
+# %% ../nbs/56b_caption_tables.ipynb #7a78f5d5
 def caption_rows(
     results: dict,     # from `results_of`
+    planned: list,     # names of all systems: those without results are `not run`
     reported: list,    # from `read_reported('unifashion_table2')`
     profile: str,
     protocol: str,     # which captions: 'drawn_captions'
@@ -48,9 +50,10 @@ def caption_rows(
 ) -> list:  # the columns of table.csv
     "Table 2 in long form: the paper's rows, the full model that is not run yet, ours."
     fixed = dict(paper="UniFashion", table="2")
-    rows = [{**fixed, "row": r["row"], "protocol": r["protocol"], "metric": r["metric"], "signature": "", "value": None, "low": None, "high": None,
-             "n": None, "seeds": None, "reported": r["reported"], "status": "not run"} for r in reported]
-    for name, found in results.items(): rows += score_rows(name, found, protocol, draws, **fixed)
+    absent = lambda row, where, metric, claim: {**fixed, "row": row, "protocol": where, "metric": metric, "signature": "", "value": None, "low": None, "high": None,
+                                                "n": None, "seeds": None, "reported": claim, "status": "not run"}
+    rows = [absent(r["row"], r["protocol"], r["metric"], r["reported"]) for r in reported]
+    for name in planned: rows += score_rows(name, results[name], protocol, draws, **fixed) if name in results else [absent(name, protocol, m, None) for m in FORMULAS]
     for row in rows:
         if row["value"] is not None: row["status"] = row_status(row["value"], row["reported"], profile, row["low"], row["high"])
     return rows
@@ -67,7 +70,7 @@ def caption_table(
     seeds = max((row["seeds"] or 0 for row in rows), default=0)
     return head + beside_reported(rows, {m: m for m in FORMULAS}, here) + "\n" + "\n".join(f"`{line}`\n" for line in lines) + "\n".join(f"{w}\n" for w in why) + f"\n{seeds} training seed{'s' * (seeds != 1)}\n"
 
-# %% ../nbs/56b_caption_tables.ipynb #b421a5f5
+# %% ../nbs/56b_caption_tables.ipynb #1ace618e
 ATTRIBUTES = ("kind", "color", "pattern", "sleeve")
 
 
@@ -77,7 +80,7 @@ def attribute_shares(
     attributes=ATTRIBUTES,
 ) -> dict:  # attribute -> (share right, share wrong) of the items that have it, percent
     "What captions say about a garment's attributes. A caption that says two things of one attribute is wrong."
-    said, out = {i: mentions(text) for i, text in captions.items()}, {}
+    said, out = {i: mentions(normalise(text, None)) for i, text in captions.items()}, {}  # without full stops, as the captioner writes
     for a in attributes:
         items = [i for i in captions if truth[i].get(a)]
         right = [said[i].get(a) == {truth[i][a]} for i in items]
@@ -99,16 +102,22 @@ def attribute_table(
         lines.append({"System": name} | {a: f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong" for a in found[0]})
     return table_markdown(lines)
 
-# %% ../nbs/56b_caption_tables.ipynb #ed011029
+# %% ../nbs/56b_caption_tables.ipynb #042d5feb
 def style_matrix(
-    saved: list,    # from `read_captions`, one a training seed
+    saved: list,  # from `read_captions`, one a training seed
     system: str,
-    metric: str = "CIDEr",
-) -> tuple:  # (styles, (n, n) array: instruction by reference, mean over seeds, percent)
+) -> tuple:  # (styles, (n, n) array of CIDEr: instruction by reference, mean over seeds, percent)
     "One system's captions of each instruction against the references of each style (U 3.3, Table 7)."
     styles = list(saved[0]["references"])
-    score = lambda s, a, b: score_captions(predictions=s["systems"][system][a], references={i: [t] for i, t in s["references"][b].items()}).value(metric)
-    return styles, np.mean([[[score(s, a, b) for b in styles] for a in styles] for s in saved], 0)
+    return styles, np.mean([one_style_matrix(s["references"], s["systems"][system]) for s in saved], 0)
+
+
+def one_style_matrix(meant: dict, said: dict) -> np.ndarray:  # style -> item -> text, both
+    "CIDEr of every pair of styles, all texts tokenized at once."
+    items = sorted(meant[next(iter(meant))])
+    words = iter(tokenize([side[style][i] for side in (said, meant) for style in meant for i in items])[0])
+    said, meant = ([[next(words) for _ in items] for _ in meant] for _ in range(2))
+    return np.array([[100 * cider_scores(a, [[text] for text in b]).mean() for b in meant] for a in said])
 
 
 def text_shape(texts) -> dict:
@@ -118,15 +127,16 @@ def text_shape(texts) -> dict:
 
 
 def style_table(
-    saved: list,
+    styles: list,
+    matrix: np.ndarray,  # (n, n) from `style_matrix`
+    saved: dict,         # from `read_captions`: whose captions are counted
     system: str,
 ) -> str:  # Markdown
-    "The three by three of CIDEr, with length and vocabulary; the best reference of an instruction in bold."
-    styles, matrix = style_matrix(saved, system)
-    cell = lambda i, j: f"**{matrix[i, j]:.1f}**" if matrix[i].argmax() == j else f"{matrix[i, j]:.1f}"
-    own = lambda s: text_shape(saved[0]["systems"][system][s].values())
+    "The three by three of CIDEr, with length and vocabulary; in bold the best instruction for the references of a style."
+    cell = lambda i, j: f"**{matrix[i, j]:.1f}**" if matrix[:, j].argmax() == i else f"{matrix[i, j]:.1f}"
+    own = lambda s: text_shape(saved["systems"][system][s].values())
     lines = [{"instruction": a, **{f"against {b}": cell(i, j) for j, b in enumerate(styles)}, **own(a)} for i, a in enumerate(styles)]
-    lines += [{"instruction": f"(references: {s})", **text_shape(saved[0]["references"][s].values())} for s in styles]
+    lines += [{"instruction": f"(references: {s})", **text_shape(saved["references"][s].values())} for s in styles]
     return table_markdown(lines)
 
 # %% ../nbs/56b_caption_tables.ipynb #6b2f425f

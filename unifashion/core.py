@@ -51,7 +51,7 @@ class Foundations:
     qformer_batch: int = 64
     qformer_lr: float = 5e-4
 
-# %% ../nbs/00_core.ipynb #445f039b
+# %% ../nbs/00_core.ipynb #42450a3b
 @dataclass(frozen=True)
 class LanguageModel:
     "Which language model a run takes up, and how the drawn world's own is trained (on texts alone)."
@@ -69,7 +69,8 @@ class LanguageModel:
 @dataclass(frozen=True)
 class Language:
     "Captions from pictures: adapter and LoRA before a frozen Q-Former (U 3.1.2, App. B), and how captions are written."
-    steps: int = 120
+    steps: int = 200
+    full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
     batch: int = 32             # captions a step
     lr: float = 1e-3
@@ -149,7 +150,7 @@ class Profile:
     language: Language = Language()
     formats: Formats = Formats()
 
-# %% ../nbs/00_core.ipynb #7831f67a
+# %% ../nbs/00_core.ipynb #100ce163
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -161,7 +162,7 @@ PROFILES = {p.name: p for p in (
             formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=400, qformer_lr=1e-3),
-            Pretrain(lr=1e-3, hardness=.3), Evaluation(), llm=LanguageModel(steps=2500),
+            Pretrain(lr=1e-3, hardness=.3), Evaluation(), llm=LanguageModel(steps=2500), language=Language(full_steps=400),
             formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
     Profile("open", World("kagl", height=128, width=96),
             Foundations("efficientnet-lite0", "minilm", width=384, heads=12),

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'IMAGE', 'template', 'prompt_ids', 'Adapter', 'with_lora', 'load_lora', 'Captioner', 'save_captioner',
            'load_captioner', 'merge', 'new_captioner', 'itg_loss', 'style_texts', 'encode_captions', 'Captions',
-           'train_captioner']
+           'for_run', 'train_captioner']
 
-# %% ../nbs/31_language.ipynb #fa6dee0b
+# %% ../nbs/31_language.ipynb #d237f726
 import json, warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,15 +215,15 @@ def style_texts(
     own = [listed[str(product)] for product in catalogue.products]
     return {"short": [p.short for p in own], "professional": [p.text for p in own], "key points": [p.key_points for p in own]}
 
-# %% ../nbs/31_language.ipynb #10636ffb
+# %% ../nbs/31_language.ipynb #d8200d20
 def encode_captions(
     writer: Writer,
     texts,           # list of str
     max_words: int,  # word pieces a caption is cut to, its end included
 ) -> tuple:  # ids (n, max_words) int64, mask (n, max_words) bool, number of captions that were cut
-    "Captions as word pieces that end with the model's end token."
+    "Captions as word pieces and the model's end token; one that is cut has no end."
     pieces = writer.tokenizer([writer.clean(t) for t in texts], add_special_tokens=False)["input_ids"]
-    kept = [p[:max_words - 1] + [writer.tokenizer.eos_token_id] for p in pieces]
+    kept = [(p + [writer.tokenizer.eos_token_id])[:max_words] for p in pieces]
     mask = torch.arange(max_words) < torch.tensor([len(p) for p in kept]).view(-1, 1)
     ids = torch.full(mask.shape, writer.pad)
     ids[mask] = torch.tensor([i for p in kept for i in p])
@@ -258,7 +259,17 @@ class Captions:
         row = rows[int(torch.randint(len(rows), ()))]
         return {"image": torch.from_numpy(np.array(self.images[row])), "style": style, "ids": self.words[i], "mask": self.mask[i]}
 
-# %% ../nbs/31_language.ipynb #f9360802
+# %% ../nbs/31_language.ipynb #0f577ea0
+def for_run(
+    settings: Language,
+    device: str,  # 'cpu' or 'cuda'
+    full: bool,
+) -> Language:
+    "The settings, with the number of steps that such a run takes."
+    steps = (settings.gpu_steps if device == "cuda" else 0) or (settings.full_steps if full else 0) or settings.steps
+    return replace(settings, steps=steps)
+
+
 def train_captioner(
     captioner: Captioner,  # trained in place
     data: Captions,
@@ -270,7 +281,6 @@ def train_captioner(
 ) -> History:
     "Adapter and LoRA learn to caption (U 3.1.2, App. B). Raises what `fit` raises."
     device = device or pick_device()
-    steps = settings.gpu_steps if device == "cuda" and settings.gpu_steps else settings.steps
-    recipe = Fit(steps=steps, batch=settings.batch, lr=settings.lr, warmup=round(settings.warmup * steps), weight_decay=0., betas=(0.9, 0.99),
-                 checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device))
+    recipe = Fit(steps=settings.steps, batch=settings.batch, lr=settings.lr, warmup=round(settings.warmup * settings.steps), weight_decay=0.,
+                 betas=(0.9, 0.99), checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device))
     return fit(captioner, data, itg_loss, recipe, Path(folder), seed, collate=trimmed, device=device, log=log)

@@ -140,14 +140,14 @@ def train_llm(
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}  # one matrix with the embedding
     return save_foundation(Path(folder) / "llm", weights, sizes, metrics=metrics, training=training, seconds=round(float(history["seconds"].sum()), 1), **facts)
 
-# %% ../nbs/22c_language_models.ipynb #5350ecdb
+# %% ../nbs/22c_language_models.ipynb #a5c15e0b
 @dataclass
 class Writer:
     "A language model, its tokenizer and the frame of a conversation."
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerFast
     frame: str     # with {image} and {instruction}; the answer follows it
-    identity: str  # name and weights' hash
+    identity: str  # name and weights' hash, or the hub's revision
     plain: bool = False  # texts are normalised (chapter 12): the drawn world's way to write
 
     @property
@@ -174,7 +174,7 @@ class Writer:
 FRAMES = {"paper": "USER: {image} {instruction} ASSISTANT:",  # U 3.3
           "marks": "<|im_start|>user\n{image}\n{instruction}<|im_end|>\n<|im_start|>assistant\n"}
 
-# %% ../nbs/22c_language_models.ipynb #6c9ef0d2
+# %% ../nbs/22c_language_models.ipynb #d2f7b3f3
 def library_tokenizer(
     tokenizer: tokenizers.Tokenizer,  # the drawn world's
 ) -> PreTrainedTokenizerFast:
@@ -192,7 +192,9 @@ def drawn_writer(
     if vocab != tokenizer.get_vocab_size():
         raise ValueError(f"the language model has {vocab} word pieces, the tokenizer {tokenizer.get_vocab_size()}: `make foundations` trains both anew")
     model = small_llama(LanguageModel(**sizes), vocab)
-    model.load_state_dict(weights, strict=False)
+    apart = model.load_state_dict(weights, strict=False)
+    if apart.unexpected_keys or set(apart.missing_keys) - {"lm_head.weight"}:
+        raise ValueError(f"{Path(folder).name}/llm: weights that do not fit the card, {(apart.unexpected_keys + apart.missing_keys)[0]} for one")
     return Writer(model.eval(), library_tokenizer(tokenizer), FRAMES["paper"], f"llm-{card['sha256'][:12]}", plain=True)
 
 # %% ../nbs/22c_language_models.ipynb #66ab0bdf
@@ -221,7 +223,7 @@ def smollm2_folder() -> Path:
     finally: shutil.rmtree(part, ignore_errors=True)
     return target
 
-# %% ../nbs/22c_language_models.ipynb #b5c58629
+# %% ../nbs/22c_language_models.ipynb #1ea848ad
 def text_side(
     model: nn.Module,  # a LLaVA model, or a plain causal language model
 ) -> nn.Module:
@@ -253,7 +255,7 @@ def open_writer(
     if "/" not in m.name: raise ValueError(f"unknown language model {m.name!r}: 'drawn', 'smollm2' or a hub id such as llava-hf/llava-1.5-7b-hf")
     load = AutoModelForImageTextToText if "llava" in m.name.lower() else AutoModelForCausalLM
     model = from_hub(load.from_pretrained, m.name, dtype=dtype)
-    return Writer(text_side(model).eval(), from_hub(AutoTokenizer.from_pretrained, m.name), FRAMES["paper"], m.name)
+    return Writer(text_side(model).eval(), from_hub(AutoTokenizer.from_pretrained, m.name), FRAMES["paper"], f"{m.name}@{getattr(model.config, '_commit_hash', None) or 'local'}")
 
 # %% ../nbs/22c_language_models.ipynb #e77e7f3a
 def llava_on_meta() -> nn.Module:
