@@ -18,7 +18,7 @@ for node in nodes:
 
 
 def upstream(by_seed):  # a key covers what it follows, so times of files decide nothing: `ancient`
-    return lambda wildcards: [ancient(str(up.stamp)) for up in by_seed[wildcards.get("seed", "None")].after]
+    return lambda wildcards: [ancient(str(up.stamp)) for up in by_seed[wildcards.get("seed", "None")].reads]
 
 
 def call(report, by_seed):

@@ -145,6 +145,12 @@ def test_a_report_is_short_defines_nothing_and_has_no_outputs(path):
     assert (path.parent / ".notest").exists()
 
 
+def test_shipped_parts_are_files_and_re_run_nothing():
+    for profile, trains in (("smoke", True), ("mini", False), ("open", False)):
+        node = next(n for n in plan(profile, only=("train_pretrain",)) if n.header.report == "train_pretrain")
+        assert [up.header.report for up in node.after] == ["train_foundations"] and [up.header.report for up in node.reads] == ["train_foundations"] * trains
+
+
 def test_the_reports_make_a_plan():
     from unifashion.keys import plan
     asked = {path.stem for path in REPORTS if path.stem.startswith("tune_")}  # run when named alone

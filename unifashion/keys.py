@@ -229,7 +229,7 @@ def real_data(
     try: return fingerprint(data_dir() / name.removeprefix(REAL))
     except FileNotFoundError: return {}
 
-# %% ../nbs/03_keys.ipynb #a3c266da
+# %% ../nbs/03_keys.ipynb #c6addf46
 @dataclass(frozen=True, eq=False)
 class Node:
     "A report with the values of its parameters."
@@ -257,6 +257,12 @@ class Node:
     @property
     def stamp(self): return self.folder / f"{self.key()}.done"
 
+    @property
+    def reads(self) -> tuple:
+        "Nodes whose results it reads: those it follows, but `train_foundations` where the parts are files."
+        trains = trains_parts(load_profile(self.profile))
+        return tuple(node for node in self.after if trains or node.header.report != "train_foundations")
+
     def parts(self, *without):
         "All that the key is made of, parameters named in `without` left out."
         header, profile = self.header, load_profile(self.profile)
@@ -264,7 +270,7 @@ class Node:
                 "profile": load_profile(self.profile, header.sections).as_dict(),
                 "parameters": {k: v for k, v in self.parameters.items() if k not in without},
                 "data": data_of(header, profile, self.parameters.get("train")),
-                "after": {node.name: node.key(*without) for node in self.after if trains_parts(profile) or node.header.report != "train_foundations"}}
+                "after": {node.name: node.key(*without) for node in self.reads}}
 
     def key(self, *without):
         "Digest of `parts`, as they were when it was first asked for."
