@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from unifashion.caption_metrics import score_captions
-from unifashion.caption_tables import (attribute_shares, attribute_table, caption_rows, caption_table, read_captions, results_of, style_figure, style_matrix,
+from unifashion.caption_figures import read_captions
+from unifashion.caption_tables import (attribute_shares, attribute_table, caption_rows, caption_table, results_of, style_figure, style_matrix,
                                        style_table, test_caption_claim as verdict_on)
 from unifashion.claims import FULL, Claim, read_reported
 

@@ -146,6 +146,7 @@ def test_a_report_is_short_defines_nothing_and_has_no_outputs(path):
 
 
 def test_shipped_parts_are_files_and_re_run_nothing():
+    from unifashion.keys import plan
     for profile, trains in (("smoke", True), ("mini", False), ("open", False)):
         node = next(n for n in plan(profile, only=("train_pretrain",)) if n.header.report == "train_pretrain")
         assert [up.header.report for up in node.after] == ["train_foundations"] and [up.header.report for up in node.reads] == ["train_foundations"] * trains

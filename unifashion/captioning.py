@@ -26,7 +26,7 @@ from .language import Captioner
 from .qformer import QFormer
 from .runs import atomic_write, write_json
 
-# %% ../nbs/31a_captioning.ipynb #95a03800
+# %% ../nbs/31a_captioning.ipynb #d6cedd9b
 def weights_digest(
     model: nn.Module,
 ) -> str:
@@ -67,9 +67,9 @@ def outputs_into(path, qformer, tokens, batch, device):
         out[start:start + batch] = states.half().cpu().numpy()
     out.flush()
 
-
+# %% ../nbs/31a_captioning.ipynb #a1f6ad54
 class Rows:
-    "Some rows of an array, looked up when they are asked for: a memory map of all pictures need not fit into memory."
+    "Some rows of an array, looked up when they are asked for."
     def __init__(self, array, rows: list):
         self.array, self.rows, self.shape = array, np.asarray(rows), (len(rows), *array.shape[1:])
 
@@ -77,7 +77,7 @@ class Rows:
 
     def __getitem__(self, i): return self.array[self.rows[i]]
 
-# %% ../nbs/31a_captioning.ipynb #f2a30350
+# %% ../nbs/31a_captioning.ipynb #468e924b
 @torch.no_grad()
 def write_batch(
     captioner: Captioner,  # after `merge`, or before: the same words, slower
@@ -115,7 +115,7 @@ def write_all(
         for i, text in zip(rows, write_batch(captioner, image, style, settings)): out[i] = text
     return out
 
-
+# %% ../nbs/31a_captioning.ipynb #2a5fc49a
 def style_number(
     captioner: Captioner,
     style: str,

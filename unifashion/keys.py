@@ -92,7 +92,7 @@ def code_hash(
     "One digest for the code of some modules and of all that they import."
     return digest(chapters_of(modules, package))
 
-# %% ../nbs/03_keys.ipynb #44ab062f
+# %% ../nbs/03_keys.ipynb #84678ddc
 @dataclass(frozen=True)
 class Header:
     "What the workflow has to know of a report before it runs."
@@ -106,10 +106,9 @@ class Header:
     modules: tuple    # chapters that it imports itself
 
 
-def cell_code(
-    cell,   # a notebook's code cell, as JSON
-    where,  # name for messages
-):  # syntax tree
+def cell_code(cell,   # a notebook's code cell, as JSON
+              where,  # name for messages
+             ):  # syntax tree
     "Parse a cell; lines of IPython magic are left out. Raises `SyntaxError` naming the place."
     lines = "".join(cell["source"]).split("\n")
     source = "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
@@ -117,19 +116,17 @@ def cell_code(
     except SyntaxError as error: raise SyntaxError(f"{where}: {error.msg} (line {error.lineno} of the cell)") from None
 
 
-def declared(
-    tree,  # syntax tree of a parameters cell
-) -> dict:  # name -> default
+def declared(tree,  # syntax tree of a parameters cell
+            ) -> dict:  # name -> default
     "Parameters and their defaults, from lines such as `seed: int = 0`."
     lines = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
     targets = [node.target if isinstance(node, ast.AnnAssign) else node.targets[0] for node in lines]
     return {target.id: ast.literal_eval(node.value) for target, node in zip(targets, lines)}
 
-# %% ../nbs/03_keys.ipynb #b05590bd
-def header_call(
-    trees,  # syntax trees of a report's code cells
-    where,  # name for messages
-) -> dict:  # report, sections, after, data
+# %% ../nbs/03_keys.ipynb #d04894ff
+def header_call(trees,  # syntax trees of a report's code cells
+                where,  # name for messages
+               ) -> dict:  # report, sections, after, data
     "The literals of a report's call of `begin`. Raises `ValueError` unless there is one call, with literals."
     nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     calls = [node for node in nodes if ast.unparse(node.func) == "begin"]
@@ -141,11 +138,10 @@ def header_call(
     except (ValueError, IndexError):
         raise ValueError(f"{where}: begin() takes the report's name, sections, after and data as literals") from None
 
-# %% ../nbs/03_keys.ipynb #6fe77f49
-def read_header(
-    notebook,      # path of a report
-    package=None,  # folder of the package
-) -> Header:
+# %% ../nbs/03_keys.ipynb #9e0904c8
+def read_header(notebook,      # path of a report
+                package=None,  # folder of the package
+               ) -> Header:
     "A report's header, read without running it. Raises `ValueError` or `SyntaxError` that names the report."
     notebook, package = Path(notebook), Path(package or repo_root() / "unifashion")
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -160,20 +156,18 @@ def read_header(
     return Header(notebook=notebook, parameters=declared(trees[tagged.index(True)]), modules=modules,
                   code=digest([canonical(tree) for tree in code]), **call)
 
-# %% ../nbs/03_keys.ipynb #16153180
-def report_files(
-    folder=None,  # of reports; default: nbs/reports
-) -> dict:  # name -> path
+# %% ../nbs/03_keys.ipynb #06f774fd
+def report_files(folder=None,  # of reports; default: nbs/reports
+                ) -> dict:  # name -> path
     "The report notebooks. Raises `FileNotFoundError` if there are none."
     folder = Path(folder or repo_root() / "nbs" / "reports")
     files = {f.stem: f for f in sorted(folder.glob("[a-z]*.ipynb"))}
     if not files: raise FileNotFoundError(f"no reports in {folder}")
     return files
 
-# %% ../nbs/03_keys.ipynb #cfd6e2d4
-def fingerprint(
-    path,  # a file or a folder
-) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
+# %% ../nbs/03_keys.ipynb #8e84e4d5
+def fingerprint(path,  # a file or a folder
+               ) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
     "What a file or a folder holds, cheaply. Raises `FileNotFoundError` if it is missing."
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f"{path} is missing")
@@ -182,10 +176,9 @@ def fingerprint(
     return {p.relative_to(path.parent).as_posix(): known(p) for p in files}
 
 
-def ends(
-    path,           # a file
-    size=64 << 10,  # bytes taken at each end
-) -> str:
+def ends(path,           # a file
+         size=64 << 10,  # bytes taken at each end
+        ) -> str:
     "Digest of the first and the last bytes of a file."
     with open(path, "rb") as file:
         head = file.read(size)
@@ -196,11 +189,10 @@ def ends(
 SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm")}  # parts that a section stands for
 
 
-def data_of(
-    header,   # of a report
-    profile,  # whole profile
-    train=False,  # the report makes the foundations, and so does not depend on them
-) -> dict:  # name -> fingerprint
+def data_of(header,   # of a report
+            profile,  # whole profile
+            train=False,  # the report makes the foundations, and so does not depend on them
+           ) -> dict:  # name -> fingerprint
     "The files that a report's outputs depend on."
     real, world = [name for name in header.data if name.startswith(REAL)], profile.world
     paths = {name: repo_root() / name for name in header.data if name not in real}
@@ -212,9 +204,8 @@ def data_of(
     return found | {name: real_data(name) for name in real if world.dataset != "drawn"}
 
 
-def trains_parts(
-    profile,  # whole profile
-) -> bool:
+def trains_parts(profile,  # whole profile
+                ) -> bool:
     "Whether a run trains its own foundations. Elsewhere they are files (in `data_of`) or packages, and no report reads what `train_foundations` leaves."
     return profile.foundations.image_encoder == "drawn" and not profile.foundations.shipped
 
@@ -222,9 +213,8 @@ def trains_parts(
 REAL = "$UNIFASHION_DATA/"  # opens the names of real files that a report reads where they are, in profiles of real data
 
 
-def real_data(
-    name,  # '$UNIFASHION_DATA/annotations'
-) -> dict:  # as `fingerprint`; empty where it is not there
+def real_data(name,  # '$UNIFASHION_DATA/annotations'
+             ) -> dict:  # as `fingerprint`; empty where it is not there
     "What is there of real data that a report can do without."
     try: return fingerprint(data_dir() / name.removeprefix(REAL))
     except FileNotFoundError: return {}
