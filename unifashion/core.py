@@ -51,7 +51,7 @@ class Foundations:
     qformer_batch: int = 64
     qformer_lr: float = 5e-4
 
-# %% ../nbs/00_core.ipynb #42450a3b
+# %% ../nbs/00_core.ipynb #c7ff1f0f
 @dataclass(frozen=True)
 class LanguageModel:
     "Which language model a run takes up, and how the drawn world's own is trained (on texts alone)."
@@ -69,7 +69,7 @@ class LanguageModel:
 @dataclass(frozen=True)
 class Language:
     "Captions from pictures: adapter and LoRA before a frozen Q-Former (U 3.1.2, App. B), and how captions are written."
-    steps: int = 200
+    steps: int = 150
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
     batch: int = 32             # captions a step
