@@ -51,7 +51,7 @@ def test_mixtures_add_up_and_count_fashiongen_once():
     assert mixture_table(data_rows(OFFICIAL, REPORTED, False)).count("|") > 30
 
 
-@pytest.mark.parametrize("name, rows", [("fashiongen", None), ("dresscode", {"train": 6, "test": 6}), ("ccp", {"train": 3, "val": 1, "test": 2}), ("kagl", {"train": 6, "val": 3, "test": 3})])
+@pytest.mark.parametrize("name, rows", [("fashiongen", None), ("dresscode", {"train": 6, "test": 6}), ("ccp", {"train": 2, "val": 2, "test": 2}), ("kagl", {"train": 6, "val": 3, "test": 3})])
 def test_counts_of_drawn_files(tmp_path, name, rows):
     found = count_dataset(name, TINY[name](tmp_path / name / "data"))
     if rows: assert dict(found.rows) == rows

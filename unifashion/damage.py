@@ -17,9 +17,10 @@ from PIL import Image
 __all__ = ['UNREADABLE', 'BYTES', 'PICTURES', 'WRONG', 'MAPS', 'MASKS', 'LABELS', 'ANY_TEXT', 'TEXT', 'JSON_TEXT', 'LINES',
            'JSONS', 'JSON_LINES', 'LONG', 'LOST', 'PLACE', 'TEXT_PLACE', 'IN_TAR', 'TARS', 'Damage', 'damage', 'as_png',
            'opened', 'huge_png', 'tiff', 'cut', 'deep', 'turned', 'indexed', 'printed', 'grey', 'in_rgb', 'flat',
-           'stretched', 'bad_byte', 'Lists', 'on_record', 'with_key', 'without_key', 'twice', 'records', 'long_texts',
-           'members', 'write_tar', 'put', 'rewrite', 'gone', 'folder_instead', 'link_to', 'link_inside', 'link_outside',
-           'tar_damage', 'renamed', 'linked', 'flipped', 'h5_damage', 'h5_key', 'one_cell', 'damaged_chunk']
+           'stretched', 'bad_byte', 'lines_ending_in_text', 'Lists', 'on_record', 'with_key', 'without_key', 'twice',
+           'records', 'long_texts', 'members', 'write_tar', 'put', 'rewrite', 'gone', 'folder_instead', 'link_to',
+           'link_inside', 'link_outside', 'tar_damage', 'renamed', 'linked', 'flipped', 'cut_tar', 'h5_damage',
+           'h5_key', 'one_cell', 'damaged_chunk']
 
 # %% ../nbs/15f_damage.ipynb #116aff7a
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ MAPS = BYTES + (damage("another aspect", "masks and maps", stretched, "wrong siz
 MASKS = MAPS + (damage("values up to 60", "masks and maps", flat(60), *WRONG), damage("values up to 5", "masks and maps", flat(5), *WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
 LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
 
-# %% ../nbs/15f_damage.ipynb #a76ee4d1
+# %% ../nbs/15f_damage.ipynb #43105c0b
 ANY_TEXT = ("broken JSON", "not UTF-8", "short line", "empty split", "wrong field count", "wrong column", "missing picture", "truncated file", "wrong key", "wrong score", "no text",
             "path leaves the folder", "wrong id", "wrong shape", "garment without phrases", "missing file", "unknown id", "no id", "no product", "broken keypoints", "wrong captions", "unknown split", "duplicate id", "no key")
 
@@ -120,11 +121,16 @@ def bad_byte(data: bytes, rng) -> bytes:
 
 TEXT = (damage("byte order mark", "encoding", lambda d, r: b"\xef\xbb\xbf" + d), damage("Windows line ends", "encoding", lambda d, r: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
         damage("a latin-1 letter", "encoding", bad_byte, "not UTF-8", "broken JSON"), damage("UTF-16", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16"), *ANY_TEXT),
-        damage("zero bytes", "truncated text", lambda d, r: b"", *ANY_TEXT), damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT),
-        damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT))
+        damage("zero bytes", "truncated text", lambda d, r: b"", *ANY_TEXT), damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
+        damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT))
 JSON_TEXT = TEXT + (damage("a comma too many", "broken JSON and CSV", lambda d, r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:], "broken JSON"),
                     damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT), damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT, "unknown split"),
                     damage("brackets without end", "broken JSON and CSV", lambda d, r: b"[" * 200_000, "broken JSON"), damage("a number of 10,000 digits", "broken JSON and CSV", lambda d, r: b"[" + b"7" * 10_000 + b"]", *ANY_TEXT))
+
+# %% ../nbs/15f_damage.ipynb #3492a7db
+def lines_ending_in_text(mark: bytes) -> tuple:
+    "`TEXT` for lines whose last field, after `mark`, is free text."
+    return TEXT[:-1] + (damage("cut", "truncated text", lambda d, r: cut(d, r).rpartition(mark)[0], *ANY_TEXT),)
 
 # %% ../nbs/15f_damage.ipynb #d3b0daf6
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ PLACE = (damage("missing", "missing file", gone, *LOST, "garment without phrases
          damage("a link to nothing", "links and paths", lambda p, r: link_to(p, "nowhere"), *LOST, "garment without phrases"), damage("a link to itself", "links and paths", lambda p, r: link_to(p, p.name), *LOST, "truncated file", "garment without phrases"))
 TEXT_PLACE = tuple(d for d in PLACE if d.name != "a link that leads out")  # annotation files may be kept elsewhere
 
-# %% ../nbs/15f_damage.ipynb #293f89fd
+# %% ../nbs/15f_damage.ipynb #68377c4c
 def tar_damage(change) -> object:
     "From a change of the list of members; the first argument is that list."
     return lambda path, rng: write_tar(path, change(members(path), rng))
@@ -249,8 +255,14 @@ def flipped(path: Path, rng):
     put(path, bytes(data))
 
 
+def cut_tar(path: Path, rng):
+    "Cut among the members: a tar ends in kilobytes of padding, which nobody misses."
+    with tarfile.open(path) as tar: last = tar.getmembers()[-1]
+    put(path, cut(path.read_bytes()[:last.offset_data + last.size], rng))
+
+
 IN_TAR = ("missing picture", "missing map", "damaged tar", "truncated tar", "empty split", "missing file", "no product")
-TARS = (damage("cut", "archives", lambda p, r: put(p, cut(p.read_bytes(), r)), *IN_TAR), damage("zero bytes", "archives", lambda p, r: put(p, b""), *IN_TAR),
+TARS = (damage("cut", "archives", cut_tar, *IN_TAR), damage("zero bytes", "archives", lambda p, r: put(p, b""), *IN_TAR),
         damage("a changed header", "archives", flipped, *IN_TAR), damage("a member twice", "archives", tar_damage(lambda c, r: c + c[:1]), "duplicate id"),
         damage("a member that leads out", "links and paths", tar_damage(renamed), *IN_TAR), damage("a link as member", "links and paths", tar_damage(linked), "link in tar", *IN_TAR),
         damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found\n" * 100), *IN_TAR)) + TEXT_PLACE

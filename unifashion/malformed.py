@@ -99,7 +99,7 @@ def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
     if case.damage.kinds: return "counted" if new and set(new) & case.damage.kinds and not changed else "undeclared" if new else "silent"
     return "unchanged" if after.rows == before.rows and not new else "silent"
 
-# %% ../nbs/15i_malformed.ipynb #5c69cccc
+# %% ../nbs/15i_malformed.ipynb #0948ccb2
 GOOD = ("named error", "counted", "unchanged")
 
 
@@ -109,7 +109,8 @@ def run_case(case: Case, base: Path, before: Reading, labels: tuple, home: Path)
     root, found = damaged(case, base, home), {}
     for mode in ("raise", "skip"):
         after = reading(case.dataset, root, mode, labels)
-        found[mode], found[f"{mode}s"] = outcome(case, before, after, mode), repr(after.error) if after.error else str(dict(after.counts))
+        said = repr(after.error) if after.error else str(dict(after.counts))
+        found[mode], found[f"{mode}s"] = outcome(case, before, after, mode), said.replace(f"{home}/", "")  # where it was done is nobody's business
     return dict(dataset=case.dataset, file=case.target.pattern, damage=case.damage.name, group=case.damage.group, number=case.number, **found)
 
 
