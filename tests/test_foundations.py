@@ -1,15 +1,17 @@
 "Foundations: cards and hashes, tokenizer, encoders and their cache, the drawn world's tower."
 import json, warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from unifashion import encoders, foundations
-from unifashion.core import Foundations
+from unifashion.core import Foundations, load_profile
 from unifashion.encoders import ImageEncoder, drawn_encoder, dual_encoder, efficientnet_encoder, image_tokens, open_image_encoder, tower_tokens
-from unifashion.foundations import (SPECIAL, cut_share, encode_texts, from_hub, learn_pieces, load_card, load_foundation, load_tokenizer, save_foundation,
-                                    save_tokenizer, train_tokenizer)
+from unifashion.foundations import (SPECIAL, cut_share, encode_texts, from_hub, learn_pieces, load_card, load_foundation, load_tokenizer, parts_of, save_foundation,
+                                    save_tokenizer, shipped, train_tokenizer)
 from unifashion.tower import ProductViews, Teacher, class_tokens, clip_loss, embed_pairs, normalised, pair_recall, tags_right, tower_loss, train_image_encoder, trimmed
 
 TEXTS = [f"{c} {k} with {s} sleeves" for c in ("red", "navy", "green") for k in ("shirt", "dress", "coat") for s in ("long", "short")]
@@ -204,3 +206,11 @@ def test_the_tower_is_taught_to_name_attributes():
 def test_pair_recall_counts_equal_texts():
     data, tokenizer = small_views(["red shirt"] * 6)
     assert pair_recall(dual_encoder(TINY, 32, 32, 80, context=16), data.images[:6], ["red shirt"] * 6, tokenizer, 16) == 1
+
+
+def test_only_a_run_that_trains_its_parts_asks_for_them(tmp_path):
+    "`open` and `paper` take packages and hub ids, `mini` what is shipped: none of them waits for `train_foundations`."
+    asked = []
+    def find(name): asked.append(name); return tmp_path
+    where = {name: parts_of(SimpleNamespace(profile=load_profile(name), input=find)) for name in ("mini", "open", "paper", "smoke")}
+    assert asked == ["train_foundations"] and where.pop("smoke") == tmp_path / "parts" and set(where.values()) == {shipped()}

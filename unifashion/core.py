@@ -150,7 +150,7 @@ class Profile:
     language: Language = Language()
     formats: Formats = Formats()
 
-# %% ../nbs/00_core.ipynb #100ce163
+# %% ../nbs/00_core.ipynb #abdf8c89
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -169,7 +169,7 @@ PROFILES = {p.name: p for p in (
             Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
             Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
             llm=LanguageModel("smollm2"),
-            language=Language(steps=150, gpu_steps=1500, batch=16, lr=2e-4, max_words=72, repetition=1.1, core_products=500, write_batch=32)),
+            language=Language(steps=80, gpu_steps=1500, batch=16, lr=2e-4, max_words=72, repetition=1.1, core_products=500, write_batch=32)),
     Profile("paper", World("fashiongen", height=224, width=224),
             Foundations("Salesforce/blip2-itm-vit-g", "Salesforce/blip2-itm-vit-g", patch=14, width=768, heads=12, qformer_layers=12),
             Pretrain(steps=20350, batch=128, lr=2e-5, warmup=3000, itm_rows=128, max_words=64, dropout=0.1, checkpoint_every=500),
