@@ -25,9 +25,15 @@ def test_shares_by_hand():
     said = {"a": "a red skirt", "b": "coat in navy and green", "c": "a thing", "d": "pink coat"}
     truth = {"a": {"color": "red", "kind": "skirt"}, "b": {"color": "navy", "kind": "coat"}, "c": {"color": "red", "kind": ""}, "d": {"color": "red", "kind": "skirt"}}
     shares = attribute_shares(said, truth, ("color", "kind", "sleeve"))
-    assert shares["color"][1] == 25 and shares["kind"] == (pytest.approx(200 / 3), pytest.approx(100 / 3)) and "sleeve" not in shares
+    assert shares["color"][1:] == (25, 4) and shares["kind"] == (pytest.approx(200 / 3), pytest.approx(100 / 3), 3) and "sleeve" not in shares
     with_stops = attribute_shares({"a": "Coat in red. Piping in navy."}, {"a": {"color": "red"}}, ("color",))
     assert with_stops == attribute_shares({"a": "coat in red piping in navy"}, {"a": {"color": "red"}}, ("color",)), "full stops do not help"
+
+
+def test_plain_and_patterned_garments_are_asked_apart():
+    truth = {"a": {"pattern": "plain"}, "b": {"pattern": "plain"}, "c": {"pattern": "stripes"}, "d": {"pattern": "check"}}
+    shares = attribute_shares({"a": "striped shirt", "b": "red shirt", "c": "striped shirt", "d": "floral shirt"}, truth)
+    assert shares == {"pattern, of patterned": (50, 50, 2), "pattern, of plain": (0, 50, 2)}
 
 
 def test_a_blind_system_is_wrong_about_colours_alone():

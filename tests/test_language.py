@@ -1,5 +1,5 @@
 "Language models, the prompt, Eq. 6, LoRA, and captions that survive a kill."
-import json
+import inspect, json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from unifashion import captioning, language, language_models
 from unifashion.caption_baselines import OURS, SYSTEMS, build, copied_captions, shown_as
 from unifashion.captioning import Rows, caption_pictures, query_outputs, write_all, write_batch, write_captions
-from unifashion.core import Language, LanguageModel, World
+from unifashion.core import Language, LanguageModel, World, load_profile
 from unifashion.data import DataError
 from unifashion.encoders import ImageEncoder
 from unifashion.foundations import save_tokenizer, train_tokenizer
@@ -98,6 +98,20 @@ def test_llava_gives_its_vicuna():
     assert sum(p.numel() for p in llava.parameters()) == 7_063_427_072
     vicuna = text_side(llava)
     assert sum(p.numel() for p in vicuna.parameters()) == 6_738_939_904 and vicuna.lm_head is llava.lm_head
+
+
+def test_the_papers_captioner_by_shape():
+    "LoRA of rank 128 on Vicuna-7B and an adapter from BLIP-2's queries, built without memory (U App. B)."
+    settings = load_profile("paper").language
+    with torch.device("meta"):
+        w = Writer(text_side(llava_on_meta()), library_tokenizer(TOKENIZER), FRAMES["paper"], "vicuna")
+        made = new_captioner(w, settings, (32, 768))
+        embeds, seen = made.prompt(torch.zeros(2, 32, 768), torch.tensor([1, 1], device="cpu"))
+    lora = sum(p.numel() for name, p in made.named_parameters() if "lora_" in name)
+    by_hand = 32 * 128 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert lora == by_hand == 319_815_680 and all(p.requires_grad == ("lora_" in name or name.startswith("adapter.")) for name, p in made.named_parameters())
+    assert sum(p.numel() for p in made.adapter.parameters()) == 768 * 4096 + 4096 + 4096 * 4096 + 4096 + 2 * 4096
+    assert embeds.shape[0] == 2 and embeds.shape[2] == 4096 and embeds.shape[1] == len(made.questions[1]) and seen.shape == embeds.shape[:2]
 
 
 def test_a_small_llava_writes_as_its_vicuna_does():
@@ -196,7 +210,7 @@ def test_no_piece_of_the_caption_reaches_the_question(batch):
         start = first.shape[1] - n
         assert moved[:, :start + k].max() == 0, f"piece {k} moved the question or what stands before it"
         assert (moved[:, start + k][batch["mask"][:, k]] > 1e-5).all()
-    assert "ids" not in language.Captioner.prompt.__code__.co_varnames[:3], "the prompt is built from image and style alone"
+    assert list(inspect.signature(language.Captioner.prompt).parameters) == ["self", "image", "style"], "the prompt is built from image and style alone"
 
 
 def test_writing_asks_the_question_that_training_asked(batch, monkeypatch):
@@ -303,6 +317,7 @@ def test_written_captions_survive(tmp_path, monkeypatch):
     for other, what in ((dict(jobs=JOBS[:3]), "jobs"), (dict(captioner=shorter), "max_words"), (dict(captioner=merge(captioner(image=(3, 10), seed=9))), "captioner"), (dict(settings=replace(SETTINGS, beams=2)), "beams")):
         given = dict(captioner=model, images=IMAGES, jobs=JOBS, settings=SETTINGS) | other
         with pytest.raises(ValueError, match=f"another run.*{what}"): write_captions(**given, folder=tmp_path / "whole", device="cpu", shard=5)
+    with pytest.raises(ValueError, match="another run.*pictures"): write_captions(model, IMAGES, JOBS, SETTINGS, tmp_path / "whole", "cpu", shard=5, pictures="redrawn")
 
 
 class Picture:
@@ -320,8 +335,10 @@ def test_one_broken_picture_in_a_thousand():
     model.max_words = 3
     pictures = [Picture(i % 256) for i in range(1000)]
     pictures[700] = Picture(None)
-    with pytest.raises(DataError, match="shop/17.jpg"): caption_pictures(model, qformer, encoder, pictures[690:710], "pad", "short", settings, device="cpu")
+    with pytest.raises(DataError, match="shop/17.jpg") as stopped: caption_pictures(model, qformer, encoder, pictures[440:], "pad", "short", settings, device="cpu")
+    assert len(stopped.value.captions) == 250
     said, report = caption_pictures(model, qformer, encoder, pictures, "pad", "short", settings, "skip", "cpu")
+    assert said[440:690] == stopped.value.captions, "what was written before the broken one is not lost"
     assert said[700] is None and sum(t is None for t in said) == 1 and report.counts == {"unreadable picture": 1} and (report.rows, report.kept) == (1000, 999)
     assert caption_pictures(model, qformer, encoder, [pictures[701]], "pad", "short", settings, device="cpu")[0] == said[701:702], "its neighbours keep their own captions"
 

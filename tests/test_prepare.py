@@ -1,5 +1,6 @@
 "`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes; and malformed input, a sample."
 import json, re, shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from unifashion.core import Formats, World
 from unifashion.data import DataError
 from unifashion.drawn_formats import DRAWN, drawn_dataset, sizes_of
 from unifashion.layouts import DATASETS, Place, dataset_record, expand, missing_of, tree_status
-from unifashion.malformed import GOOD, TARGETS, Case, all_cases, outcome_rows, reading, run_cases, some_cases
+from unifashion.malformed import GOOD, TARGETS, Case, Reading, all_cases, outcome, outcome_rows, reading, run_cases, some_cases
 from unifashion.prepare import check, check_sizes, other_aspect, report_text
 from unifashion.tiny_datasets import TINY
 
@@ -196,6 +197,20 @@ def test_the_runner_notices_silence_crashes_and_other_kinds(tmp_path, monkeypatc
             return images / name
         broken.setattr(readers, "inside", refuse)
         assert run_cases([case("an absolute path")], tmp_path / "c")[0]["raise"] == "undeclared"
+
+
+def test_rows_that_go_without_a_word_are_silence():
+    "A reader that stops at the first row it skips counts one and loses many."
+    table = next(t for t in TARGETS["folder"] if t.pattern == "catalogue.csv")
+    case = Case("folder", table, next(d for d in table.of_content if d.name == "no text"), 0)
+    before = Reading({("test", str(k)): f"mark {k}" for k in range(10)}, Counter())
+    left = lambda n: Reading(dict(list(before.rows.items())[:n]), Counter({"no text": 1}))
+    assert outcome(case, before, left(9), "skip") == "counted" and outcome(case, before, left(8), "skip") == outcome(case, before, left(1), "skip") == "silent"
+    other = Reading({**left(9).rows, ("test", "0"): "changed"}, Counter({"no text": 1}))
+    assert outcome(case, before, other, "skip") == "undeclared", "a row was counted, and another is not what it was"
+    noted = Reading({**before.rows, ("test", "0"): "changed"}, Counter({"garment without phrases": 1}))
+    twice = Reading({**noted.rows, ("test", "1"): "changed"}, Counter({"garment without phrases": 1}))
+    assert (outcome(case, before, noted, "skip"), outcome(case, before, twice, "skip")) == ("undeclared", "undeclared")
 
 
 def test_outcomes_add_up():

@@ -86,7 +86,7 @@ def write_shard(job: Job, number: int, captioner: Callable, report: Report) -> d
     write_json(job.folder / f"{number:06d}.json", part)
     return part
 
-# %% ../nbs/32_annotate.ipynb #827f2d81
+# %% ../nbs/32_annotate.ipynb #571036f9
 def put_together(job: Job):
     "From parts to the file and its card; both are made among the parts and moved, so that a kill leaves nothing beside them."
     found = [read_json(job.folder / f"{i:06d}.json") for i in range(len(job.shards()))]
@@ -100,13 +100,14 @@ def put_together(job: Job):
 
 
 def finished(job: Job, report: Report) -> bool:
-    "Whether the file is there, made by this job and unchanged since; what it left out is counted again."
+    "Whether the file is there, made by this job and unchanged since; what it left out is counted again, or raised."
     if not (job.path.exists() and job.card.exists()): return False
     card = read_json(job.card)
     if card["key"] != job.key or card["sha256"] != digest(job.path.read_text(encoding="utf-8"), 64): return False
     report.rows, report.kept = card["pictures"], card["captions"]
-    report.skipped[:] = [DataError(reason, job.path, row, kind) for reason, row, kind in card["skipped"]]
     shutil.rmtree(job.folder, ignore_errors=True)
+    report.skipped.clear()
+    for reason, row, kind in card["skipped"]: report.reject(reason, job.path, row, kind)
     return True
 
 # %% ../nbs/32_annotate.ipynb #615e6616

@@ -55,22 +55,25 @@ def caption_table(
     seeds = max((row["seeds"] or 0 for row in rows), default=0)
     return head + beside_reported(rows, {m: m for m in FORMULAS}, here) + "\n" + "\n".join(f"`{line}`\n" for line in lines) + "\n".join(f"{w}\n" for w in why) + f"\n{seeds} training seed{'s' * (seeds != 1)}\n"
 
-# %% ../nbs/56b_caption_tables.ipynb #1ace618e
-ATTRIBUTES = ("kind", "color", "pattern", "sleeve")
+# %% ../nbs/56b_caption_tables.ipynb #af166fc7
+ATTRIBUTES = {  # column -> attribute, and which garments are asked
+    "kind": ("kind", bool), "color": ("color", bool), "sleeve": ("sleeve", bool),
+    "pattern, of patterned": ("pattern", lambda v: bool(v) and v != "plain"), "pattern, of plain": ("pattern", lambda v: v == "plain")}
 
 
 def attribute_shares(
     captions: dict,  # item -> text
     truth: dict,     # item -> attribute -> value
-    attributes=ATTRIBUTES,
-) -> dict:  # attribute -> (share right, share wrong) of the items that have it, percent
-    "What captions say about a garment's attributes. A caption that says two things of one attribute is wrong."
+    columns=tuple(ATTRIBUTES),
+) -> dict:  # column -> (percent right, percent wrong, garments)
+    "What captions say about a garment's attributes, of the garments that a column asks. A caption that says two things of one attribute is wrong; what is neither is not said."
     said, out = {i: mentions(normalise(text, None)) for i, text in captions.items()}, {}  # without full stops, as the captioner writes
-    for a in attributes:
-        items = [i for i in captions if truth[i].get(a)]
+    for column in columns:
+        a, asked = ATTRIBUTES[column]
+        items = [i for i in captions if asked(truth[i].get(a))]
         right = [said[i].get(a) == {truth[i][a]} for i in items]
         stated = [a in said[i] for i in items]
-        if items: out[a] = 100 * float(np.mean(right)), 100 * float(np.mean(stated) - np.mean(right))
+        if items: out[column] = 100 * float(np.mean(right)), 100 * float(np.mean(stated) - np.mean(right)), len(items)
     return out
 
 
@@ -84,7 +87,7 @@ def attribute_table(
         texts = lambda s: s["references"][style] if name.startswith("(") else s["systems"][name][style]
         found = [attribute_shares(texts(s), s["truth"]) for s in saved]
         mean = lambda a, k: np.mean([f[a][k] for f in found])
-        lines.append({"System": name} | {a: f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong" for a in found[0]})
+        lines.append({"System": name} | {f"{a} ({found[0][a][2]:,})": f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong" for a in found[0]})
     return table_markdown(lines)
 
 # %% ../nbs/56b_caption_tables.ipynb #042d5feb

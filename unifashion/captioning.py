@@ -124,7 +124,7 @@ def style_number(
     if style not in captioner.styles: raise ValueError(f"unknown style {style!r}; this captioner was trained on {', '.join(captioner.styles)}")
     return captioner.styles.index(style)
 
-# %% ../nbs/31a_captioning.ipynb #3ee66032
+# %% ../nbs/31a_captioning.ipynb #390cefb8
 def claim_captions(
     folder: Path,
     owner: dict,  # who writes what
@@ -147,10 +147,11 @@ def write_captions(
     folder,              # of these captions alone: gone on with if unfinished
     device: str = None,
     shard: int = None,   # captions of a file; default: four batches
+    pictures: str = "",  # which pictures these are, as the identity given to `query_outputs`
 ) -> list:  # of dicts: id, style, caption; in the order of the jobs
     "Captions on disk, resumably: shards of lines of JSON. Raises `ValueError` for another run's folder."
     folder, shard = Path(folder), shard or 4 * settings.write_batch
-    owner = dict(captioner=weights_digest(captioner), questions=digest(captioner.questions), max_words=captioner.max_words,
+    owner = dict(captioner=weights_digest(captioner), pictures=pictures, questions=digest(captioner.questions), max_words=captioner.max_words,
                  jobs=digest([[str(a), int(b), c] for a, b, c in jobs]), beams=settings.beams, repetition=settings.repetition, shard=shard)
     claim_captions(folder, owner)
     order = sorted(range(len(jobs)), key=lambda i: (jobs[i][2], i))  # a style's captions end at about the same time
@@ -164,7 +165,7 @@ def write_captions(
         for i, line in zip(own, path.read_text(encoding="utf-8").splitlines()): rows[i] = json.loads(line)
     return rows
 
-# %% ../nbs/31a_captioning.ipynb #3d98fb8a
+# %% ../nbs/31a_captioning.ipynb #778e8950
 @torch.no_grad()
 def caption_pictures(
     captioner: Captioner,
@@ -177,12 +178,13 @@ def caption_pictures(
     on_error: str = "raise",  # 'raise' or 'skip'
     device: str = None,   # 'cpu' or 'cuda'; default: a GPU where there is one
 ) -> tuple:  # (list of str, None where a picture was left out; Report)
-    "Captions of pictures. Raises `DataError` for one that cannot be read, or counts it."
+    "Captions of pictures. Raises `DataError` for one that cannot be read, with the captions of those before it as its `captions`; or counts it."
     report, texts, device = Report(on_error), [], device or pick_device()
     captioner, qformer, encoder = captioner.to(device), qformer.eval().to(device), encoder.eval().to(device)
     number = style_number(captioner, style)
     for start in range(0, len(pictures), settings.write_batch):
-        batch = [read_picture(pictures[i], i, encoder.size, fit, report) for i in range(start, min(start + settings.write_batch, len(pictures)))]
+        try: batch = [read_picture(pictures[i], i, encoder.size, fit, report) for i in range(start, min(start + settings.write_batch, len(pictures)))]
+        except DataError as error: error.captions = texts; raise
         good = [p for p in batch if p is not None]
         said = iter(())
         if good:

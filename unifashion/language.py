@@ -173,7 +173,7 @@ def merge(
     if hasattr(captioner.llm, "peft_config"): captioner.llm = captioner.llm.merge_and_unload()
     return captioner.eval()
 
-# %% ../nbs/31_language.ipynb #7ae18b6b
+# %% ../nbs/31_language.ipynb #441a2643
 def new_captioner(
     writer: Writer,       # its model is taken over: open another for another captioner
     settings: Language,
@@ -189,8 +189,8 @@ def new_captioner(
     writer.model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "captioner").integers(2**31)))
-        scale = writer.model.get_input_embeddings().weight.float().std().item()
-        adapter = Adapter(width, writer.width, layers, scale) if n else None
+        words = writer.model.get_input_embeddings().weight
+        adapter = Adapter(width, writer.width, layers, 1. if words.is_meta else words.float().std().item()) if n else None
         llm = with_lora(writer, settings.rank, settings.alpha, settings.dropout) if lora else writer.model
     return Captioner(writer, llm, adapter, n, settings.max_words, styles)
 

@@ -21,8 +21,8 @@ from .show import PALETTE, Picture, canvas
 from .tiny_datasets import TINY, tiny_splits
 
 # %% auto #0
-__all__ = ['REMARKS', 'GOOD', 'signature', 'Reading', 'reading', 'Case', 'damaged', 'outcome', 'run_case', 'run_cases',
-           'all_cases', 'some_cases', 'outcome_rows', 'malformed_rows', 'outcome_figure']
+__all__ = ['REMARKS', 'OF_FILES', 'GOOD', 'signature', 'Reading', 'reading', 'Case', 'damaged', 'outcome', 'run_case',
+           'run_cases', 'all_cases', 'some_cases', 'outcome_rows', 'malformed_rows', 'outcome_figure']
 
 # %% ../nbs/15i_malformed.ipynb #0b409ced
 def signature(sample) -> str:
@@ -59,7 +59,7 @@ def reading(name: str, root: Path, on_error: str, labels=None) -> Reading:
     except Exception as error: found.error = error
     return found
 
-# %% ../nbs/15i_malformed.ipynb #95e63dbd
+# %% ../nbs/15i_malformed.ipynb #fcf24395
 @dataclass(frozen=True)
 class Case:
     "One damage to one data set."
@@ -86,6 +86,7 @@ def damaged(case: Case, base: Path, home: Path, plain: bool = False) -> Path:
 
 
 REMARKS = {"garment without phrases", "distinct text read as latin-1"}  # of readers that keep the row and say what is odd
+OF_FILES = {"missing file", "truncated file", "truncated tar", "damaged tar"}  # counts of files: how many rows went with one, nobody knows
 
 
 def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
@@ -94,8 +95,9 @@ def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
         if not isinstance(after.error, DataError): return "crash"
         return "named error" if after.error.kind in case.damage.kinds else "undeclared"
     new = after.counts - before.counts
-    changed = any(before.rows.get(key) != mark for key, mark in after.rows.items()) and not set(new) & REMARKS
-    if changed and not new: return "silent"
+    changed = sum(before.rows.get(key) != mark for key, mark in after.rows.items()) > sum(new[kind] for kind in REMARKS)
+    lost = len(before.rows.keys() - after.rows.keys()) > sum(new.values()) and not set(new) & OF_FILES and case.damage.group != "truncated text"
+    if changed and not new or lost: return "silent"
     if case.damage.kinds: return "counted" if new and set(new) & case.damage.kinds and not changed else "undeclared" if new else "silent"
     return "unchanged" if after.rows == before.rows and not new else "silent"
 
