@@ -208,7 +208,7 @@ def test_cuts_by_hand():
     part = a.Captioned("dress", ("a", "b"), ("x" * 400, "\n" + "word " * 60), ("", ""), (), ())
     rows = {(r["row"], r["metric"]): r["value"] for r in c.cut_rows([part], "all", 20)}
     assert rows["all cut at 100 characters", "captions cut"] == 100 and rows["all cut at 50 words", "captions cut"] == 50
-    assert rows["all cut at 100 characters", "characters lost a caption"] == pytest.approx(100 * (0.75 + (1 - 100 / 299)) / 2, abs=1e-3)
+    assert rows["all cut at 100 characters", "share of a caption's characters that is lost"] == pytest.approx(100 * (0.75 + (1 - 100 / 299)) / 2, abs=1e-3)
 
 
 def test_printed_averages_are_held_against_their_columns():

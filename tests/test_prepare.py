@@ -1,6 +1,7 @@
 "`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes; and malformed input, a sample."
-import json, re, shutil
+import json, os, re, shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_damage_is_counted_by_kind(copy):
     report = check("vitonhd", root, any_size=True)
     test = report["splits"]["test"]
     assert test["pictures"]["person"]["failed"] == {"unreadable picture": 1} and test["other_aspect"] == {"agnostic_mask": 1}
-    assert test["masks"]["garment_mask"]["empty"] == 1 and report["copies"]["groups"] == 1 and report["copies"]["files"] == 1
+    assert test["masks"]["garment_mask"]["empty"] == 1 and report["copies"]["groups"] == 1 and report["copies"]["files"] == 1 and report["copies"]["within"] == {"test": 1}
     assert not report["complete"] and any(people[0].name in line for line in report["problems"])
     assert "NOT complete" in report_text(report) and people[0].name in report_text(report)
 
@@ -121,7 +122,17 @@ def test_copies_across_splits_are_told(copy):
     train, test = (next(line.split(",")[0] for line in lines if line.endswith(split)) for split in ("train", "test"))
     shutil.copy(root / "images" / train, root / "images" / test)
     report = check("folder", root)
-    assert report["copies"]["across_splits"] == 1 and report["complete"]
+    assert report["copies"]["across_splits"] == 1 and report["copies"]["within"] == {} and report["complete"]
+
+
+@pytest.mark.skipif(not os.environ.get("UNIFASHION_DATA"), reason="real files: set UNIFASHION_DATA")
+def test_real_packs_are_complete_and_annotations_alone_are_not(tmp_path):
+    data = Path(os.environ["UNIFASHION_DATA"])
+    packs = {name: check(name, data / name, contents=name == "ccp") for name in ("ccp", "kagl")}
+    assert {name: report["complete"] for name, report in packs.items()} == {"ccp": True, "kagl": True}, [report["problems"] for report in packs.values()]
+    assert {label: s["read"] for label, s in packs["ccp"]["splits"].items()} == {"train": 799, "val": 108, "test": 97}
+    alone = check("fashioniq", data / "annotations" / "fashion_iq", contents=False)
+    assert not alone["complete"] and all("images" in line for line in alone["problems"]) and main(["prepare", "fashioniq", "--root", str(data / "annotations/fashion_iq")]) != 0
 
 
 def test_a_gallery_of_another_size_is_told(copy):

@@ -165,6 +165,16 @@ def test_outputs_of_the_book_are_small():
     assert sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("data/foundations/")) <= 36 << 20
 
 
+def git(*words): return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(git("rev-parse", "--is-shallow-repository").stdout.strip() != "false", reason="a clone without its history")
+def test_published_runs_name_commits_of_this_history():
+    made = {record: json.loads(record.read_text())["commit"] for record in (ROOT / "outputs" / "published").rglob("run.json")}
+    lost = [str(record.parent.relative_to(ROOT)) for record, commit in made.items() if git("merge-base", "--is-ancestor", commit, "HEAD").returncode]
+    assert made and not lost, lost
+
+
 def test_published_runs_are_complete_and_small():
     from unifashion.runs import PUBLISHED
     for record in (ROOT / "outputs" / "published").rglob("run.json"):

@@ -85,7 +85,7 @@ def mean_rows(reported: list) -> list:  # rows of the audit's table
     rows = [audit_row("printed averages of Table 4 that follow from their columns, percent", "print", "share", (100 * fits / len(gaps),) * 3, len(gaps))]
     return rows + [audit_row(f"largest difference, {system}, {metric}", "print", "points", (gap, gap, gap), 1)]
 
-# %% ../nbs/55b_audit_counts.ipynb #df427347
+# %% ../nbs/55b_audit_counts.ipynb #1f969977
 CUTS = {"100 characters": lambda text: text[:100], "50 words": lambda text: " ".join(text.split()[:50])}
 
 def cut_rows(parts: list,  # of audit.Captioned
@@ -100,7 +100,7 @@ def cut_rows(parts: list,  # of audit.Captioned
             lost = np.array([1 - len(cut(text)) / max(len(text), 1) for text in texts])
             protocol, n = f"fashioniq_official, {c.category}", len(texts)
             rows.append(audit_row(f"{label} cut at {name}", protocol, "captions cut", wilson(int((lost > 0).sum()), n), n))
-            rows.append(audit_row(f"{label} cut at {name}", protocol, "characters lost a caption", mean_interval(lost, draws=draws), n))
+            rows.append(audit_row(f"{label} cut at {name}", protocol, "share of a caption's characters that is lost", mean_interval(lost, draws=draws), n))
     return rows
 
 # %% ../nbs/55b_audit_counts.ipynb #675e9106
