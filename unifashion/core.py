@@ -150,7 +150,7 @@ class Profile:
     language: Language = Language()
     formats: Formats = Formats()
 
-# %% ../nbs/00_core.ipynb #538fa23e
+# %% ../nbs/00_core.ipynb #37204360
 PROFILES = {p.name: p for p in (
     Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
             Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
@@ -162,7 +162,7 @@ PROFILES = {p.name: p for p in (
             formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
     Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=800, qformer_lr=1e-3),
-            Pretrain(lr=1e-3, hardness=.3), Evaluation(), llm=LanguageModel(steps=2500), language=Language(full_steps=400),
+            Pretrain(lr=1e-3), Evaluation(), llm=LanguageModel(steps=2500), language=Language(full_steps=400),
             formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
     Profile("open", World("kagl", height=128, width=96),
             Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
