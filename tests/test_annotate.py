@@ -164,6 +164,7 @@ def test_an_unreadable_picture_and_an_empty_caption(tmp_path):
     assert len(rows) == 21 and gallery.ids[11] not in {r["image"] for r in rows} and rows[-1]["caption"] == "so it is"
     again = annotate(gallery, boom, "one", path, size=5, on_error="skip")
     assert [(e.reason, e.row, e.kind) for e in again.skipped] == [(e.reason, e.row, e.kind) for e in report.skipped]
+    with pytest.raises(DataError): annotate(gallery, boom, "one", path, size=5, on_error="raise")  # what was left out then is not passed over now
 
 
 def test_a_captioner_that_answers_too_little_is_named(tmp_path):
