@@ -5,21 +5,21 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent
-PARTS = {"0": "Ground", "1": "World and data", "2": "Shared machinery", "3": "UniFashion", "4": "Fashion-RAG", "5": "Evidence", "6": "Use"}
+WINGS = {"0": "Ground", "1": "Wardrobe", "2": "People", "3": "Shop", "4": "Data", "5": "Models", "6": "UniFashion", "7": "Fashion-RAG", "8": "Evidence"}
 
 
 def chapters():
-    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+    for path in sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), ROOT / "nbs" / "app.ipynb"]):
         source = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
-        yield path, re.search(r"^# (.+)$", source, re.M)[1], re.search(r"#\| *default_exp +(\w+)", source)[1]
+        yield path, re.search(r"^# (.+)$", source, re.M)[1], re.search(r"#\| *default_exp +([\w.]+)", source)[1]
 
 
 def on_config(config):
-    menu = [{"Start": "index.ipynb"}] if (ROOT / "nbs" / "index.ipynb").exists() else []
-    for digit, part in PARTS.items():
-        pages = [{f"{path.stem.split('_')[0]} {title}": path.name} for path, title, _ in chapters() if path.name[0] == digit]
-        if pages: menu.append({f"{digit} {part}": pages})
-    config.nav = [*menu, {"Names": "names.md"}]
+    menu = [{"Start": "index.ipynb"}]
+    for digit, wing in WINGS.items():
+        pages = [{title: f"{path.parent.name}/{path.name}"} for path, title, _ in chapters() if path.parent.name[0] == digit]
+        if pages: menu.append({f"{digit} {wing}": pages})
+    config.nav = [*menu, {"Use": "app.ipynb"}, {"Names": "names.md"}]
     return config
 
 
@@ -34,6 +34,7 @@ def on_files(files, config):
 
 def on_page_content(html, page, config, files):
     "Links as the notebooks have them, to chapters and to the repository's files, as the site has them."
-    html = re.sub(r'href="([\w/]+)\.ipynb"', r'href="\1.html"', html)
-    html = re.sub(r'"\.\./(outputs/published/[^"]+\.png)"', r'"\1"', html)
-    return re.sub(r'href="\.\./([^"]+)"', rf'href="{config.repo_url.rstrip("/")}/blob/main/\1"', html)
+    up = "../" * page.file.src_uri.count("/")
+    html = re.sub(r'href="([\w/.]+)\.ipynb"', r'href="\1.html"', html)
+    html = re.sub(r'"(?:\.\./)+(outputs/published/[^"]+\.png)"', rf'"{up}\1"', html)
+    return re.sub(r'href="(?:\.\./)+((?:data|outputs|tests)/[^"]+|[\w.]+(?<!\.html))"', rf'href="{config.repo_url.rstrip("/")}/blob/main/\1"', html)

@@ -42,4 +42,4 @@ book: setup  ## after editing notebooks: export the package, clean the notebooks
 # the README is the index notebook's prose and outputs, its links seen from the root
 readme: setup
 	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb > "$(README).page.tmp~"
-	@sed 's|](\([0-9a-z_]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"
+	@sed 's|](\([0-9a-z_/]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"

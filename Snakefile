@@ -1,10 +1,10 @@
-# The reports as a graph: one rule a report, read from the headers in nbs/reports (nbs/03_keys.ipynb).
+# The reports as a graph: one rule a report, read from the headers in nbs/reports (nbs/0_ground/09_keys.ipynb).
 # `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
 import os, shlex, sys
 
-from unifashion.core import load_profile
-from unifashion.execution import WATCHED, end_with_parent
-from unifashion.keys import plan
+from unifashion.ground.core import load_profile
+from unifashion.ground.execution import WATCHED, end_with_parent
+from unifashion.ground.keys import plan
 
 end_with_parent()                      # the process that started this one, where it says so
 os.environ[WATCHED] = str(os.getpid())  # jobs end with this process

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *(ROOT / "nbs").glob("app.ipynb")])
+WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "8_evidence")
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 
 
@@ -29,7 +31,7 @@ def write_report(folder, name, *lines, sections=("world",), after=(), data=(), s
     parameters = {"seed": "seed: int = 0\n", "seeds": 'seeds: str = "0"\n', "": ""}[seeds]
     parameters = f'profile: str = "smoke"\n{parameters}full: bool = False'
     given = f"{seeds}={seeds}, " if seeds else ""
-    begin = f'{head}\nfrom unifashion.runs import begin\n' \
+    begin = f'{head}\nfrom unifashion.ground.runs import begin\n' \
             f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, data={data!r})'
     cells = [{"cell_type": "markdown", "id": f"{name}-prose", "metadata": {}, "source": f"# {name}\n{prose}"}]
     for i, source in enumerate([parameters, begin, *lines, "run.finish();"]):

@@ -1,13 +1,11 @@
 """The house rules: layout, what is generated equals its source, chapters' anatomy, sizes, imports, pins."""
 import ast, json, os, re, shutil, subprocess, sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import CHAPTERS, ROOT, WINGS
 
 TOP = {"README.md", "LICENSE", "CITATION.cff", "Makefile", "Snakefile", "settings.ini", "setup.py", "pyproject.toml", "environment.yml",
        "nbs", "unifashion", "data", "outputs", "tests"}
-CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
 HEAVY = ("torch", "transformers", "diffusers")
 
@@ -22,7 +20,15 @@ def cells(path, kind="code"):
     return [("".join(c["source"]), c) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
 
 
-def module_of(path): return re.search(r"#\| *default_exp +(\w+)", "\n".join(source for source, _ in cells(path)))[1]
+def module_of(path):
+    "The module that a chapter exports, 'models.tower'."
+    return re.search(r"#\| *default_exp +([\w.]+)", "\n".join(source for source, _ in cells(path)))[1]
+
+
+def modules_of(package):
+    "The modules of a package tree, without what nbdev adds."
+    found = {path.relative_to(package).with_suffix("") for path in package.rglob("*.py")}
+    return {".".join(path.parts) for path in found if path.name not in ("__init__", "_modidx")}
 
 
 def code_of(source):
@@ -54,20 +60,25 @@ def copy(tmp_path_factory):
     return root
 
 
+def differing_files(fresh, here):
+    "Names of Python files that one package tree has and the other lacks or has otherwise, folders and all."
+    texts = [{path.relative_to(root): path.read_text() for path in root.rglob("*.py")} for root in (fresh, here)]
+    return sorted(str(name) for name in texts[0].keys() | texts[1].keys() if texts[0].get(name) != texts[1].get(name))
+
+
 def run(copy, code): return subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, timeout=120)
 
 
 def test_the_package_is_what_the_notebooks_export(copy):
     done = run(copy, "from nbdev.doclinks import nbdev_export; nbdev_export()")
     assert done.returncode == 0, done.stderr
-    fresh, here = ({p.name: p.read_text() for p in (root / "unifashion").glob("*.py")} for root in (copy, ROOT))
-    assert sorted(fresh) == sorted(here)
-    assert not [name for name in here if fresh[name] != here[name]], "export them: make book"
+    assert not differing_files(copy / "unifashion", ROOT / "unifashion"), "export them, or remove what no notebook exports: make book"
 
 
 def test_the_notebooks_are_clean(copy):
     done = run(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
     assert done.returncode == 0, done.stderr
+    assert CHAPTERS and REPORTS
     changed = [p.name for p in CHAPTERS + REPORTS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()]
     assert not changed, "clean them: make book"
 
@@ -105,20 +116,97 @@ def test_a_chapters_anatomy(path):
     assert not [output for output in outputs if output["output_type"] == "error"]
 
 
-def test_chapters_import_lower_numbers_only():
-    number = {module_of(path): path.stem for path in CHAPTERS}
-    for path in CHAPTERS:
-        for source, _ in cells(path):
-            for name in sorted(imports(source)):
-                module = name.split(".")[1] if name.startswith("unifashion.") else ""
-                if module in number: assert number[module] < path.stem or number[module] == path.stem, f"{path.stem} imports {number[module]}"
+def chapter_faults(chapters):
+    "What is wrong with the names of chapters and with what they import; `chapters` are paths in wings."
+    home = {module_of(path): path for path in chapters}
+    faults = [f"{path.parent.name}/{path.stem} exports {module}" for module, path in home.items() if module != expected_module(path)]
+    for path in chapters:
+        for name in sorted(set().union(*(imports(source) for source, _ in cells(path)))):
+            name = name.removeprefix("unifashion.")
+            if name in home and name != module_of(path) and height(home[name]) >= height(path):
+                faults.append(f"{module_of(path)} imports {name}, which stands higher")
+    return faults
 
 
-def test_parts_0_and_1_bring_in_no_torch():
-    modules = [module_of(path) for path in CHAPTERS if path.name < "17"]
-    code = "import importlib, sys\n" + "".join(f"importlib.import_module('unifashion.{m}')\nassert not [h for h in {HEAVY} if h in sys.modules], '{m}'\n" for m in modules)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+def expected_module(path):
+    "The module that a chapter's place asks for: 5_models/08_tower.ipynb exports models.tower, app.ipynb exports app."
+    if path.parent.name == "nbs": return path.stem
+    return f"{path.parent.name[2:]}.{path.stem.split('_', 1)[1]}"
+
+
+def height(path):
+    "Where a chapter stands: wing, then number; those at the root are highest."
+    return ("9", path.stem) if path.parent.name == "nbs" else (path.parent.name, path.stem)
+
+
+def test_the_chapters_are_all_there():
+    names = modules_of(ROOT / "unifashion")
+    assert len(CHAPTERS) >= 85 and {module_of(path) for path in CHAPTERS} == names
+    assert len(CHAPTERS) == len(names), "two chapters export one module"
+    in_wings = {path.parent.name for path in CHAPTERS} - {"nbs"}
+    assert in_wings == {path.name for path in (ROOT / "nbs").iterdir() if path.name[0].isdigit()} == set(WINGS)
+
+
+def test_chapters_import_only_what_stands_lower():
+    assert not chapter_faults(CHAPTERS)
+
+
+def planted(folder, **chapters):
+    "Chapters of one import each: wing/number_name -> what is imported."
+    paths = []
+    for name, line in chapters.items():
+        wing, stem = name.split("__")
+        path = folder / f"{'0123456789'[WING_NAMES.index(wing)]}_{wing}" / f"{stem[1:]}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        source = [f"#| default_exp {wing}.{stem[4:]}", line]
+        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": s, "outputs": []} for s in source]}))
+        paths.append(path)
+    return sorted(paths)
+
+
+WING_NAMES = [wing[2:] for wing in WINGS]
+
+
+@pytest.mark.parametrize("line", ["from unifashion.models.tower import x", "import unifashion.models.tower as t", "from unifashion.models import tower",
+                                  "def later():\n    from unifashion.models.tower import x"])
+def test_an_import_that_points_up_is_found(tmp_path, line):
+    sound = {"ground___01_core": "import json", "models___02_tower": "from unifashion.ground.core import x"}
+    assert not chapter_faults(planted(tmp_path, **sound))
+    assert chapter_faults(planted(tmp_path, **sound, data___01_stores=line)) == ["data.stores imports models.tower, which stands higher"]
+    assert chapter_faults(planted(tmp_path, **sound, models___01_recipe=line)) == ["models.recipe imports models.tower, which stands higher"]
+
+
+def test_a_chapter_under_another_name_is_found(tmp_path):
+    path = planted(tmp_path, models___02_tower="import json")[0]
+    path.rename(path.with_name("02_towers.ipynb"))
+    assert chapter_faults([path.with_name("02_towers.ipynb")]) == ["5_models/02_towers exports models.tower"]
+
+
+def test_a_package_that_is_not_what_the_notebooks_export_is_found(tmp_path):
+    for root in ("fresh", "here"): shutil.copytree(ROOT / "unifashion", tmp_path / root, ignore=shutil.ignore_patterns("__pycache__"))
+    fresh, here = tmp_path / "fresh", tmp_path / "here"
+    assert not differing_files(fresh, here)
+    (here / "models" / "tower.py").write_text("")
+    (here / "models" / "left_behind.py").write_text("")
+    (fresh / "ground" / "new.py").write_text("")
+    assert differing_files(fresh, here) == ["ground/new.py", "models/left_behind.py", "models/tower.py"]
+
+
+def heavy_modules(modules, root=ROOT):
+    "The first of the modules that brings in torch or what stands on it, with what it brought; None where none does."
+    code = "import importlib, json, sys\n" + f"for name in {modules!r}:\n    importlib.import_module(name)\n" \
+           f"    found = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n    if found: print(name, *found); break\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-800:]
+    return done.stdout.strip() or None
+
+
+def test_wings_0_to_4_bring_in_no_torch(tmp_path):
+    modules = [f"unifashion.{module_of(path)}" for path in CHAPTERS if path.parent.name < "5"]
+    assert len(modules) >= 50 and heavy_modules(modules) is None
+    shutil.copytree(ROOT / "unifashion", tmp_path / "unifashion", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "unifashion" / "data" / "stores.py", "a") as file: file.write("\nimport torch\n")
+    assert heavy_modules(modules, tmp_path).startswith("unifashion.data.stores torch"), "a planted import is found"
 
 
 @pytest.mark.parametrize("path", [p for p in REPORTS if not p.stem.startswith(("train_", "tune_"))], ids=lambda p: p.stem)
@@ -133,27 +221,28 @@ def test_tables_and_figures_bring_in_no_torch(path):
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda p: p.stem)
 def test_a_report_is_short_defines_nothing_and_has_no_outputs(path):
-    from unifashion.keys import chapters_of, read_header
+    from unifashion.ground.code_digests import chapters_of
+    from unifashion.ground.keys import read_header
     everything = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert len(everything) <= 25 and not [c for c in everything if c.get("outputs")]
     for source, _ in cells(path):
         assert not [n for n in ast.walk(code_of(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))], "a definition: a chapter is missing"
     header = read_header(path)
     assert {"profile", "full"} <= set(header.parameters)
-    if "claims" in chapters_of(header.modules): assert "data/reported" in header.data, "it reads the papers' numbers: data=('data/reported', ...)"
+    if "evidence.claims" in chapters_of(header.modules): assert "data/reported" in header.data, "it reads the papers' numbers: data=('data/reported', ...)"
     for name in header.data: assert name.startswith("$UNIFASHION_DATA/") or (ROOT / name).exists()
     assert (path.parent / ".notest").exists()
 
 
 def test_shipped_parts_are_files_and_re_run_nothing():
-    from unifashion.keys import plan
+    from unifashion.ground.keys import plan
     for profile, trains in (("smoke", True), ("mini", False), ("open", False)):
         node = next(n for n in plan(profile, only=("train_pretrain",)) if n.header.report == "train_pretrain")
         assert [up.header.report for up in node.after] == ["train_foundations"] and [up.header.report for up in node.reads] == ["train_foundations"] * trains
 
 
 def test_the_reports_make_a_plan():
-    from unifashion.keys import plan
+    from unifashion.ground.keys import plan
     asked = {path.stem for path in REPORTS if path.stem.startswith("tune_")}  # run when named alone
     assert {node.header.report for node in plan("smoke")} == {path.stem for path in REPORTS} - asked
     for name in asked: assert name in {node.header.report for node in plan("smoke", only=(name,))}
@@ -176,8 +265,10 @@ def test_published_runs_name_commits_of_this_history():
 
 
 def test_published_runs_are_complete_and_small():
-    from unifashion.runs import PUBLISHED
-    for record in (ROOT / "outputs" / "published").rglob("run.json"):
+    from unifashion.ground.runs import PUBLISHED
+    records = list((ROOT / "outputs" / "published").rglob("run.json"))
+    assert len(records) >= 20
+    for record in records:
         files = [p for p in record.parent.iterdir() if p.is_file()]
         assert (record.parent / "executed.ipynb").exists()
         for p in files:

@@ -1,5 +1,5 @@
 """The workflow from the outside: what runs, what it says, what a kill leaves behind. Reports of a few lines in a repository of their own."""
-import json, os, signal, subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def test_names_that_do_not_exist(toy):
 def test_snakemake_agrees_about_what_is_left(toy):
     write_report(toy, "train_toy", seeds="seed")
     write_report(toy, "figure_toy", after=("train_toy",))
-    from unifashion.keys import plan
+    from unifashion.ground.keys import plan
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "profile=smoke", "--dry-run", "--nolock", "--rerun-triggers", "mtime", "--quiet", "rules"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "train_toy" in done.stdout + done.stderr and done.returncode == 0, done.stderr

