@@ -32,7 +32,8 @@ class OneNode:
     def __call__(self):
         end_with_parent()
         node = plan(self.profile, self.full, self.seeds, (self.report,), self.set)[-1]
-        try: seconds = execute(node, self.key)
+        try:
+            seconds = execute(node, self.key)
         except ReportFailed as error:
             print(error, flush=True)  # on stdout, because Snakemake's log has stderr
             sys.exit(1)
@@ -47,9 +48,28 @@ def snakemake_command(
     root = repo_root()
     settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}",
                 f"only={' '.join(options.reports)}", f"set={' '.join(options.set)}"]
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
-            "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "gpu=1",
-            "--rerun-triggers", "mtime", "--config", *settings, "--", *[node.stamp.as_posix() for node in nodes]]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root / "Snakefile"),
+        "--directory",
+        str(root),
+        "--cores",
+        str(options.cores or os.cpu_count()),
+        "--nolock",
+        "--rerun-incomplete",
+        "--keep-going",
+        "--resources",
+        "gpu=1",
+        "--rerun-triggers",
+        "mtime",
+        "--config",
+        *settings,
+        "--",
+        *[node.stamp.as_posix() for node in nodes],
+    ]
 
 
 def run_workflow(
@@ -60,12 +80,15 @@ def run_workflow(
     log = repo_root() / "outputs" / "runs" / options.profile / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     for node in nodes:  # a stamp without its record, the notebook of an earlier failure
-        for old in (node.stamp, node.folder / "failed.ipynb"): (repo_root() / old).unlink(missing_ok=True)
+        for old in (node.stamp, node.folder / "failed.ipynb"):
+            (repo_root() / old).unlink(missing_ok=True)
     with open(log, "w") as noise:
         environment = os.environ | {WATCHED: str(os.getpid())}
         subprocess.run(snakemake_command(nodes, options), env=environment, stderr=noise)
     missing = [node.name for node in nodes if not finished(node)]
-    if len(missing) == len(nodes) and not any((repo_root() / node.folder / "failed.ipynb").exists() for node in nodes):
+    if len(missing) == len(nodes) and not any(
+        (repo_root() / node.folder / "failed.ipynb").exists() for node in nodes
+    ):
         print(log.read_text()[-2000:], file=sys.stderr)  # not a report, but the workflow itself
     if missing: raise ReportFailed(f"not finished: {', '.join(missing)}")
 
@@ -87,15 +110,18 @@ class Reproduce:
         nodes = plan(self.profile, self.full, self.seeds, self.reports, self.set)
         waiting = [node for node in nodes if not finished(node)]
         print(f"{self.profile} {scale}: {len(waiting)} of {len(nodes)} reports to run", flush=True)
-        if waiting: run_workflow(waiting, self)
-        for node in nodes if self.publish else (): print(f"  published {publish(node)}")
+        if waiting:
+            run_workflow(waiting, self)
+        for node in nodes if self.publish else ():
+            print(f"  published {publish(node)}")
         print(f"outputs/runs/{self.profile}/{scale} is complete, {time.perf_counter() - start:.1f} s")
 
 # %% ../nbs/app.ipynb #8f4b9d54
 @dataclass
 class Prepare:
     "What a data set needs, and whether a folder has it; nothing is downloaded. Exit code 0: complete."
-    dataset: tyro.conf.Positional[str]  # fashiongen, fashion200k, fashioniq, vitonhd, dresscode, kagl, ccp or folder
+    # fashiongen, fashion200k, fashioniq, vitonhd, dresscode, kagl, ccp or folder
+    dataset: tyro.conf.Positional[str]
     root: Path                     # the data set's folder
     check: bool = False            # read every row and open every picture
     any_size: bool = False         # a subset, or drawn: other counts than the official ones are no problem
@@ -105,7 +131,8 @@ class Prepare:
         from unifashion.data.prepare import check, report_text
         from unifashion.ground.files import write_json
         report = check(self.dataset, self.root, self.check, self.any_size)
-        if self.json: write_json(self.json, report)
+        if self.json:
+            write_json(self.json, report)
         print(report_text(report))
         return 0 if report["complete"] else 1
 
@@ -120,10 +147,14 @@ def main(
     "The console command `unifashion`."
     flags = (tyro.conf.FlagCreatePairsOff,)
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="unifashion", args=arguments, config=flags)
-    try: return command() or 0
-    except EXPECTED as error: print(f"unifashion: {error}", file=sys.stderr)
-    except KeyboardInterrupt: print("\nunifashion: stopped; the same command goes on from here", file=sys.stderr)
+    try:
+        return command() or 0
+    except EXPECTED as error:
+        print(f"unifashion: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nunifashion: stopped; the same command goes on from here", file=sys.stderr)
     return 1
 
 
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # not in this notebook
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())  # not in this notebook

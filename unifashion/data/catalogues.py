@@ -23,10 +23,27 @@ __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_t
            'fewer_products', 'open_catalogue']
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e989b8f4
-FASHIONGEN_KEYS = ("index", "index_2") + tuple("input_" + name for name in (
-    "image", "name", "description", "concat_description", "category", "subcategory", "productID", "gender", "brand",
-    "season", "composition", "department", "pose", "msrpUSD"))
-NEEDED = ("input_image", "input_name", "input_description", "input_category", "input_subcategory", "input_productID")
+FASHIONGEN_KEYS = ("index", "index_2") + tuple(
+    "input_" + name
+    for name in (
+        "image",
+        "name",
+        "description",
+        "concat_description",
+        "category",
+        "subcategory",
+        "productID",
+        "gender",
+        "brand",
+        "season",
+        "composition",
+        "department",
+        "pose",
+        "msrpUSD",
+    )
+)
+NEEDED = ("input_image", "input_name", "input_description", "input_category", "input_subcategory",
+          "input_productID")
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #783efbd9
 def plain_text(
@@ -35,10 +52,12 @@ def plain_text(
 ) -> str:
     "A cell of FashionGen as text: latin-1 where it is not UTF-8, HTML tags and double blanks removed."
     if isinstance(value, bytes):
-        try: value = value.decode("utf-8")
+        try:
+            value = value.decode("utf-8")
         except UnicodeDecodeError:
             value = value.decode("latin-1")
-            if notes is not None: notes["distinct text read as latin-1"] += 1
+            if notes is not None:
+                notes["distinct text read as latin-1"] += 1
     return " ".join(re.sub(r"<[^<>]*>", " ", str(value)).split())
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e8dd6098
@@ -66,8 +85,8 @@ def find_fashiongen(
         raise DataError(f"file is missing; expected {pattern.replace('*', '{S}')} in this folder", root, None,
                         "missing file")
     if len(found) > 1:
-        raise DataError(f"several sides ({', '.join(p.name for p in found)}): say which with side=", root, None,
-                        "ambiguous file")
+        raise DataError(f"several sides ({', '.join(p.name for p in found)}): say which with side=", root,
+                        None, "ambiguous file")
     return found[0]
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e5af8546
@@ -80,14 +99,23 @@ def open_fashiongen(path: Path):
                         "wrong key")
     images, n = file["input_image"], len(file["input_image"])
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise DataError(f"input_image is {images.dtype} {images.shape}, not uint8 (N, S, S, 3)", path, "input_image",
+        raise DataError(f"input_image is {images.dtype} {images.shape}, not uint8 (N, S, S, 3)", path,
+                        "input_image", "wrong shape")
+    if images.shape[1:3] != (side := int(re.search(r"_(\d+)_",
+                                                   path.name)[1]), ) * 2 or not LEAST <= side <= MOST**.5:
+        raise DataError(f"pictures of {images.shape[1:3]} px in a file for {side}", path, "input_image",
                         "wrong shape")
-    if images.shape[1:3] != (side := int(re.search(r"_(\d+)_", path.name)[1]),) * 2 or not LEAST <= side <= MOST**.5:
-        raise DataError(f"pictures of {images.shape[1:3]} px in a file for {side}", path, "input_image", "wrong shape")
-    odd = [k for k in NEEDED[1:] if file[k].ndim > 2 or file[k].shape[1:] not in ((), (1,)) or file[k].dtype.kind not in "SOiu"]
-    if odd: raise DataError(f"{odd[0]} is {file[odd[0]].dtype} {file[odd[0]].shape}, not a column of texts", path, odd[0], "wrong type")
+    odd = [
+        k
+        for k in NEEDED[1:]
+        if file[k].ndim > 2 or file[k].shape[1:] not in ((), (1,)) or file[k].dtype.kind not in "SOiu"
+    ]
+    if odd:
+        raise DataError(f"{odd[0]} is {file[odd[0]].dtype} {file[odd[0]].shape}, not a column of texts", path,
+                        odd[0], "wrong type")
     other = {k: len(file[k]) for k in file if k in FASHIONGEN_KEYS and len(file[k]) != n}
-    if other: raise DataError(f"{n} pictures, but other lengths: {other}", path, next(iter(other)), "wrong length")
+    if other:
+        raise DataError(f"{n} pictures, but other lengths: {other}", path, next(iter(other)), "wrong length")
     return file
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #1317d0e8
@@ -101,9 +129,13 @@ def view_numbers(
         new = i == 0 or product != products[i - 1]
         if new and product in seen:
             rows.report.reject(f"product {product!r} comes again: its rows are not consecutive", rows.file, i,
-                               "duplicate id"); views.append(None)
-        elif new: seen.add(product); views.append(0)
-        else: views.append(None if views[-1] is None else views[-1] + 1)
+                               "duplicate id")
+            views.append(None)
+        elif new:
+            seen.add(product)
+            views.append(0)
+        else:
+            views.append(None if views[-1] is None else views[-1] + 1)
     return views
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #a0972ca0
@@ -132,7 +164,8 @@ def read_fashiongen(
         rows.add(i, i, id=f"{products[i]}_{view}", product=products[i], view=view, text=text, title=titles[i],
                  **{k: v[i] for k, v in values.items()})
     store = ArrayStore(path)
-    if check: rows.check(store)
+    if check:
+        rows.check(store)
     return rows.catalogue(name, split, store, fit="crop")
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #bb5cf49c
@@ -146,19 +179,30 @@ def table_rows(
     "Lines of a CSV table with a header. Raises `DataError` when a needed column is missing."
     current = [0]
     def texts():
-        for number, text in text_lines(path, report): current[0] = number; yield text + "\n"
+        for number, text in text_lines(path, report):
+            current[0] = number
+            yield text + "\n"
     table = csv.DictReader(texts(), restkey="")
     missing = [c for c in ("image", "text") if c not in (table.fieldnames or ())]
     if missing:
-        raise DataError(f"no column {missing[0]!r}; the header has {', '.join(table.fieldnames or ()) or 'nothing'}",
-                        path, 1, "wrong column")
+        raise DataError(
+            f"no column {missing[0]!r}; the header has {', '.join(table.fieldnames or ()) or 'nothing'}",
+            path,
+            1,
+            "wrong column",
+        )
     while True:
-        try: row = next(table)
-        except StopIteration: return
-        except csv.Error as error: report.reject(f"unreadable line ({error})", path, current[0], "wrong field count"); continue
+        try:
+            row = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            report.reject(f"unreadable line ({error})", path, current[0], "wrong field count")
+            continue
         if "" in row or None in row.values():
             report.reject("more or fewer fields than the header", path, current[0], "wrong field count")
-        else: yield current[0], {k.strip(): v.strip() for k, v in row.items()}
+        else:
+            yield current[0], {k.strip(): v.strip() for k, v in row.items()}
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #7d3ed813
 def own_split(row: dict, has_val: bool) -> str:
@@ -181,24 +225,31 @@ def read_folder(
         row["id"] = row.get("id") or Path(row["image"]).stem
         row["product"] = row.get("product") or row["id"]
         if row.get("split", "") not in ("", "train", "val", "test"):
-            rows.report.reject(f"split {row['split']!r} is not train, val or test", path, line, "unknown split")
-        else: kept.append((line, row))
+            rows.report.reject(f"split {row['split']!r} is not train, val or test", path, line,
+                               "unknown split")
+        else:
+            kept.append((line, row))
     has_val = any(row.get("split") == "val" for _, row in kept)
     for line, row in kept:
-        if own_split(row, has_val) == split: add_own(rows, root / "images", line, row, views)
+        if own_split(row, has_val) == split:
+            add_own(rows, root / "images", line, row, views)
     store = FileStore(root / "images", tuple(rows.keys))
-    if on_error == "skip" if check is None else check: rows.check(store)
+    if on_error == "skip" if check is None else check:
+        rows.check(store)
     return rows.catalogue(root.name, split, store, "folder")
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #db9b0dff
 def add_own(rows: CatalogueBuilder, images: Path, line: int, row: dict, views: Counter):
     "One line of the table, if its picture is there and inside."
     rows.report.rows += 1
-    try: path = inside(images, row["image"], line, rows.file)
-    except DataError as error: return rows.report.reject(error.reason, rows.file, line, error.kind)
+    try:
+        path = inside(images, row["image"], line, rows.file)
+    except DataError as error:
+        return rows.report.reject(error.reason, rows.file, line, error.kind)
     if not os.path.isfile(path):
         return rows.report.reject(f"picture {row['image']!r} is missing", rows.file, line, "missing picture")
-    view = views[row["product"]]; views[row["product"]] += 1
+    view = views[row["product"]]
+    views[row["product"]] += 1
     rows.add(line, row["image"], id=row["id"], product=row["product"], text=row["text"], view=view,
              **{k: row.get(k, "") for k in OPTIONAL})
 
@@ -225,7 +276,10 @@ def open_catalogue(
         from unifashion.shop.fashiongen_files import drawn_catalogue
         return read_fashiongen(drawn_catalogue(world, workers=workers, part=part), split, side=world.height,
                                on_error=on_error, name="drawn")
-    if world.dataset == "kagl": catalogue = read_kagl(data_dir() / "kagl", split, on_error=on_error)
-    elif world.dataset == "fashiongen": catalogue = read_fashiongen(data_dir() / "fashiongen", split, on_error=on_error)
-    else: raise ValueError(f"unknown data set {world.dataset!r}; there are drawn, kagl, fashiongen")
+    if world.dataset == "kagl":
+        catalogue = read_kagl(data_dir() / "kagl", split, on_error=on_error)
+    elif world.dataset == "fashiongen":
+        catalogue = read_fashiongen(data_dir() / "fashiongen", split, on_error=on_error)
+    else:
+        raise ValueError(f"unknown data set {world.dataset!r}; there are drawn, kagl, fashiongen")
     return fewer_products(catalogue, world.products) if split == "train" else catalogue

@@ -18,7 +18,8 @@ __all__ = ['NOT_KNOWN', 'CUT', 'THREE', 'FASHIONGEN', 'FASHION200K', 'KAGL', 'FO
 @dataclass(frozen=True)
 class Place:
     "One line of a data set's expected tree."
-    path: str            # relative to the data set's folder, '/'-separated; {a,b}: each of them; *: at least one
+    # relative to the data set's folder, '/'-separated; {a,b}: each of them; *: at least one
+    path: str
     meaning: str         # what lies there
     needed: bool = True  # False: the data set is usable without
 
@@ -37,12 +38,14 @@ def missing_of(
     root: Path,  # the data set's folder
 ) -> list:  # patterns without braces that nothing matches
     "What of a place is not there. Looks at names only."
-    def there(name): return next(Path(root).glob(name), None) is not None if "*" in name else Path(root, name).exists()
+    def there(name):
+        return next(Path(root).glob(name), None) is not None if "*" in name else Path(root, name).exists()
     return [name for name in expand(place.path) if not there(name)]
 
 # %% ../../nbs/4_data/04_datasets.ipynb #5d281006
 NOT_KNOWN = "not known"
-CUT = {"train": ("train", "val"), "test": ("test",)}              # splits on disk -> of the reader, where val is cut out of train
+# splits on disk -> of the reader, where val is cut out of train
+CUT = {"train": ("train", "val"), "test": ("test",)}
 THREE = {"train": ("train",), "val": ("val",), "test": ("test",)}  # where all three are published
 
 
@@ -67,82 +70,220 @@ class Dataset:
         "The form that is all there, else the one of which most is; the first where that decides nothing."
         def there(form):
             present = [not missing_of(place, root) for place in self.trees[form]]
-            return all(here or not place.needed for here, place in zip(present, self.trees[form])), sum(present)
+            return all(here or not place.needed
+                       for here, place in zip(present, self.trees[form])), sum(present)
         return max(self.trees, key=there)
 
 # %% ../../nbs/4_data/04_datasets.ipynb #095752e4
 FASHIONGEN = Dataset(
-    "fashiongen", "FashionGen", "fashiongen", "studio photographs of fashion products, several views each, with professional descriptions",
-    licence="Research only, by agreement with its authors", access="On request from its authors; there is no public test split", wait=NOT_KNOWN,
-    reader="data.catalogues.read_fashiongen", rows="pictures", counts={"train": 260_490, "test": 32_528},
-    trees={"": (Place("fashiongen_*_*_train.h5", "pictures and texts of train, from which val is cut"),
-                Place("fashiongen_*_*_validation.h5", "what the literature tests on: our test"))})
+    "fashiongen",
+    "FashionGen",
+    "fashiongen",
+    "studio photographs of fashion products, several views each, with professional descriptions",
+    licence="Research only, by agreement with its authors",
+    access="On request from its authors; there is no public test split",
+    wait=NOT_KNOWN,
+    reader="data.catalogues.read_fashiongen",
+    rows="pictures",
+    counts={"train": 260_490, "test": 32_528},
+    trees={
+        "": (
+            Place("fashiongen_*_*_train.h5", "pictures and texts of train, from which val is cut"),
+            Place("fashiongen_*_*_validation.h5", "what the literature tests on: our test"),
+        )
+    },
+)
 
 FASHION200K = Dataset(
-    "fashion200k", "Fashion200K", "fashion200k", "pictures with short attribute-like captions",
-    licence="Research only", access="Through the GitHub repository xthan/fashion-200k", wait=NOT_KNOWN,
-    reader="data.retrieval_readers.read_fashion200k", rows="pictures", counts={"train": 172_049, "test": 29_789},
-    trees={"": (Place("labels/{dress,jacket,pants,skirt,top}_{train,test}_detect_all.txt", "a line a picture: path, score, text, with TABs"),
-                Place("women", "pictures: women/.../product/product_n.jpeg"))})
+    "fashion200k",
+    "Fashion200K",
+    "fashion200k",
+    "pictures with short attribute-like captions",
+    licence="Research only",
+    access="Through the GitHub repository xthan/fashion-200k",
+    wait=NOT_KNOWN,
+    reader="data.retrieval_readers.read_fashion200k",
+    rows="pictures",
+    counts={"train": 172_049, "test": 29_789},
+    trees={
+        "": (
+            Place(
+                "labels/{dress,jacket,pants,skirt,top}_{train,test}_detect_all.txt",
+                "a line a picture: path, score, text, with TABs",
+            ),
+            Place("women", "pictures: women/.../product/product_n.jpeg"),
+        )
+    },
+)
 
 KAGL = Dataset(
-    "kagl", "KAGL", "kagl", "products of an Indian fashion shop, one studio photograph each",
-    licence="The data set's card says MIT", access="Kaggle paramaggarwal/fashion-product-images-dataset (or its -small version), or Marqo/KAGL on Hugging Face", wait="none, with an account there",
-    reader="data.kagl.read_kagl", rows="products", counts={"train": 36_980, "val": 2_068, "test": 2_159}, splits=THREE,
-    trees={"pack": (Place("products.jsonl.gz", "a line a product"), Place("images_60x80.tar", "all pictures"), Place("split.json", "ids of train, val, test"),
-                    Place("images_224.tar", "a fifth of the pictures, larger", False), Place("triplets_{train,val,test}.jsonl.gz", "composed queries", False)),
-           "full": (Place("styles", "a JSON file a product"), Place("images", "pictures by id"), Place("styles.csv", "the same products as a table", False)),
-           "small": (Place("styles.csv", "a line a product"), Place("images", "pictures by id"))})
+    "kagl",
+    "KAGL",
+    "kagl",
+    "products of an Indian fashion shop, one studio photograph each",
+    licence="The data set's card says MIT",
+    access="Kaggle paramaggarwal/fashion-product-images-dataset (or its -small version), or Marqo/KAGL on Hugging Face",
+    wait="none, with an account there",
+    reader="data.kagl.read_kagl",
+    rows="products",
+    counts={"train": 36_980, "val": 2_068, "test": 2_159},
+    splits=THREE,
+    trees={
+        "pack": (
+            Place("products.jsonl.gz", "a line a product"),
+            Place("images_60x80.tar", "all pictures"),
+            Place("split.json", "ids of train, val, test"),
+            Place("images_224.tar", "a fifth of the pictures, larger", False),
+            Place("triplets_{train,val,test}.jsonl.gz", "composed queries", False),
+        ),
+        "full": (
+            Place("styles", "a JSON file a product"),
+            Place("images", "pictures by id"),
+            Place("styles.csv", "the same products as a table", False),
+        ),
+        "small": (Place("styles.csv", "a line a product"), Place("images", "pictures by id")),
+    },
+)
 
 FOLDER = Dataset(
-    "folder", "Your own folder", "folder", "your own pictures",
-    licence="Yours", access="Nothing to ask for", wait="none", reader="data.catalogues.read_folder", rows="pictures", splits=THREE,
-    trees={"": (Place("catalogue.csv", "a line a picture: image, text, and optional columns"), Place("images", "the pictures"))})
+    "folder", "Your own folder", "folder", "your own pictures", licence="Yours", access="Nothing to ask for",
+    wait="none", reader="data.catalogues.read_folder", rows="pictures", splits=THREE, trees={
+        "": (Place("catalogue.csv",
+                   "a line a picture: image, text, and optional columns"), Place("images", "the pictures"))
+    })
 
 # %% ../../nbs/4_data/04_datasets.ipynb #f92b8485
 FASHIONIQ = Dataset(
-    "fashioniq", "Fashion-IQ", "fashion_iq", "pairs of pictures with two human sentences on how they differ",
+    "fashioniq",
+    "Fashion-IQ",
+    "fashion_iq",
+    "pairs of pictures with two human sentences on how they differ",
     licence="Annotations CDLA; the pictures belong to their sellers",
-    access="Annotations from the GitHub repository XiaoxiaoGuo/fashion-iq, pictures by its URL lists, of which many are dead; captions (Fashion-IQ-Cap) from xiangyu-mm/UniFashion", wait="none for the annotations; not known for the pictures",
-    reader="data.retrieval_readers.read_fashioniq", rows="triplets", counts={"train": 18_000, "val": 6_016, "test": 6_118}, splits=THREE,
-    galleries={"dress/train": 11_452, "shirt/train": 19_036, "toptee/train": 16_121, "dress/val": 3_817, "shirt/val": 6_346, "toptee/val": 5_373,
-               "dress/test": 3_818, "shirt/test": 6_346, "toptee/test": 5_374},
-    trees={"": (Place("captions/cap.{dress,shirt,toptee}.{train,val,test}.json", "triplets: candidate, target, two captions"),
-                Place("image_splits/split.{dress,shirt,toptee}.{train,val,test}.json", "names of the gallery's pictures"),
-                Place("images", "pictures: ASIN.png or ASIN.jpg"),
-                Place("../unifashion_fashion_iq_cap/next_llava.{train,val}.{dress,shirt,toptee}.caption.json", "Fashion-IQ-Cap: a caption a picture", False))})
+    access="Annotations from the GitHub repository XiaoxiaoGuo/fashion-iq, pictures by its URL lists, of which many are dead; captions (Fashion-IQ-Cap) from xiangyu-mm/UniFashion",
+    wait="none for the annotations; not known for the pictures",
+    reader="data.retrieval_readers.read_fashioniq",
+    rows="triplets",
+    counts={"train": 18_000, "val": 6_016, "test": 6_118},
+    splits=THREE,
+    galleries={
+        "dress/train": 11_452,
+        "shirt/train": 19_036,
+        "toptee/train": 16_121,
+        "dress/val": 3_817,
+        "shirt/val": 6_346,
+        "toptee/val": 5_373,
+        "dress/test": 3_818,
+        "shirt/test": 6_346,
+        "toptee/test": 5_374,
+    },
+    trees={
+        "": (
+            Place(
+                "captions/cap.{dress,shirt,toptee}.{train,val,test}.json",
+                "triplets: candidate, target, two captions",
+            ),
+            Place(
+                "image_splits/split.{dress,shirt,toptee}.{train,val,test}.json",
+                "names of the gallery's pictures",
+            ),
+            Place("images", "pictures: ASIN.png or ASIN.jpg"),
+            Place(
+                "../unifashion_fashion_iq_cap/next_llava.{train,val}.{dress,shirt,toptee}.caption.json",
+                "Fashion-IQ-Cap: a caption a picture",
+                False,
+            ),
+        )
+    },
+)
 
 # %% ../../nbs/4_data/04_datasets.ipynb #614ddd75
 VITONHD = Dataset(
-    "vitonhd", "VITON-HD", "viton_hd", "pairs of a person and an upper garment at 768 x 1024",
-    licence="CC BY-NC 4.0", access="GitHub repository shadow2496/VITON-HD", wait="none, a download",
-    reader="data.tryon_readers.read_vitonhd", rows="pairs", counts={"train": 11_647, "test": 2_032},
-    trees={"": (Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"), Place("{train,test}/image", "people"), Place("{train,test}/cloth", "garments"),
-                Place("{train,test}/cloth-mask", "garment masks"), Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
-                Place("{train,test}/openpose_json", "keypoints"), Place("{train,test}/image-densepose", "DensePose"),
-                Place("{train,test}/agnostic-v3.2", "people without the garment", False), Place("{train,test}/agnostic-mask", "where to paint", False),
-                Place("{train,test}/openpose_img", "skeletons", False), Place("captions.json", "MGD's three phrases a garment", False),
-                Place("{train,test}/im_sketch", "MGD's sketches of worn garments", False), Place("cloth_sketch/results/{train,test}", "UniFashion's sketches of garments", False))})
+    "vitonhd",
+    "VITON-HD",
+    "viton_hd",
+    "pairs of a person and an upper garment at 768 x 1024",
+    licence="CC BY-NC 4.0",
+    access="GitHub repository shadow2496/VITON-HD",
+    wait="none, a download",
+    reader="data.tryon_readers.read_vitonhd",
+    rows="pairs",
+    counts={"train": 11_647, "test": 2_032},
+    trees={
+        "": (
+            Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"),
+            Place("{train,test}/image", "people"),
+            Place("{train,test}/cloth", "garments"),
+            Place("{train,test}/cloth-mask", "garment masks"),
+            Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
+            Place("{train,test}/openpose_json", "keypoints"),
+            Place("{train,test}/image-densepose", "DensePose"),
+            Place("{train,test}/agnostic-v3.2", "people without the garment", False),
+            Place("{train,test}/agnostic-mask", "where to paint", False),
+            Place("{train,test}/openpose_img", "skeletons", False),
+            Place("captions.json", "MGD's three phrases a garment", False),
+            Place("{train,test}/im_sketch", "MGD's sketches of worn garments", False),
+            Place("cloth_sketch/results/{train,test}", "UniFashion's sketches of garments", False),
+        )
+    },
+)
 
 _REGION = "{upper_body,lower_body,dresses}"
 DRESSCODE = Dataset(
-    "dresscode", "Dress Code", "dress_code", "pairs of a person and a garment in three regions at 768 x 1024; Multimodal Garment Designer adds sketches and phrases",
-    licence="Academic, non-commercial; not for private companies", wait="weeks",
+    "dresscode",
+    "Dress Code",
+    "dress_code",
+    "pairs of a person and a garment in three regions at 768 x 1024; Multimodal Garment Designer adds sketches and phrases",
+    licence="Academic, non-commercial; not for private companies",
+    wait="weeks",
     access="By form from its authors (GitHub aimagelab/dress-code), with an institutional mail address and a signature by hand; added annotations: GitHub aimagelab/multimodal-garment-designer, CC BY-NC 4.0",
-    reader="data.tryon_readers.read_dresscode", rows="pairs", counts={"train": 48_392, "test": 5_400},
-    trees={"": (Place(f"{_REGION}/images", "people ID_0.jpg and garments ID_1.jpg"), Place(f"{_REGION}/train_pairs.txt", "a line a pair"),
-                Place(f"{_REGION}/test_pairs_{{paired,unpaired}}.txt", "the same for test"), Place(f"{_REGION}/masks", "garment masks"), Place(f"{_REGION}/keypoints", "18 points"),
-                Place(f"{_REGION}/label_maps", "label maps"), Place(f"{_REGION}/skeletons", "skeletons", False), Place(f"{_REGION}/dense", "DensePose: parts and coordinates", False),
-                Place("{train_pairs,test_pairs_paired,test_pairs_unpaired}.txt", "the lists of all regions", False), Place("{fine,coarse}_captions.json", "MGD's three phrases a garment"),
-                Place("test_stitchmap", "MGD's label maps for putting heads back", False), Place(f"{_REGION}/im_sketch", "MGD's sketches", False),
-                Place(f"{_REGION}/im_sketch_unpaired", "MGD's sketches of the other garment", False), Place(f"{_REGION}/cleaned_inshop_imgs", "garments on white (Fashion-RAG)", False))})
+    reader="data.tryon_readers.read_dresscode",
+    rows="pairs",
+    counts={"train": 48_392, "test": 5_400},
+    trees={
+        "": (
+            Place(f"{_REGION}/images", "people ID_0.jpg and garments ID_1.jpg"),
+            Place(f"{_REGION}/train_pairs.txt", "a line a pair"),
+            Place(f"{_REGION}/test_pairs_{{paired,unpaired}}.txt", "the same for test"),
+            Place(f"{_REGION}/masks", "garment masks"),
+            Place(f"{_REGION}/keypoints", "18 points"),
+            Place(f"{_REGION}/label_maps", "label maps"),
+            Place(f"{_REGION}/skeletons", "skeletons", False),
+            Place(f"{_REGION}/dense", "DensePose: parts and coordinates", False),
+            Place(
+                "{train_pairs,test_pairs_paired,test_pairs_unpaired}.txt", "the lists of all regions", False
+            ),
+            Place("{fine,coarse}_captions.json", "MGD's three phrases a garment"),
+            Place("test_stitchmap", "MGD's label maps for putting heads back", False),
+            Place(f"{_REGION}/im_sketch", "MGD's sketches", False),
+            Place(f"{_REGION}/im_sketch_unpaired", "MGD's sketches of the other garment", False),
+            Place(f"{_REGION}/cleaned_inshop_imgs", "garments on white (Fashion-RAG)", False),
+        )
+    },
+)
 
 CCP = Dataset(
-    "ccp", "Clothing Co-Parsing", "ccp", "street photographs with a label for every pixel",
-    licence="Apache-2.0; the photographs come from a blog and show real people", access="GitHub repository bearpaw/clothing-co-parsing", wait="none, a download",
-    reader="data.tryon_readers.read_ccp", rows="photographs", counts={"train": 799, "val": 108, "test": 97}, splits=THREE,
-    trees={"": (Place("images.tar", "photographs"), Place("labels.tar", "label maps: index into labels.json"), Place("labels.json", "59 names"),
-                Place("garments.jsonl.gz", "a line a photograph: what is worn"), Place("poses.json.gz", "keypoints"), Place("split.json", "ids of train, val, test"))})
+    "ccp",
+    "Clothing Co-Parsing",
+    "ccp",
+    "street photographs with a label for every pixel",
+    licence="Apache-2.0; the photographs come from a blog and show real people",
+    access="GitHub repository bearpaw/clothing-co-parsing",
+    wait="none, a download",
+    reader="data.tryon_readers.read_ccp",
+    rows="photographs",
+    counts={"train": 799, "val": 108, "test": 97},
+    splits=THREE,
+    trees={
+        "": (
+            Place("images.tar", "photographs"),
+            Place("labels.tar", "label maps: index into labels.json"),
+            Place("labels.json", "59 names"),
+            Place("garments.jsonl.gz", "a line a photograph: what is worn"),
+            Place("poses.json.gz", "keypoints"),
+            Place("split.json", "ids of train, val, test"),
+        )
+    },
+)
 
 DATASETS = {d.name: d for d in (FASHIONGEN, FASHION200K, FASHIONIQ, VITONHD, DRESSCODE, KAGL, CCP, FOLDER)}
 
@@ -160,4 +301,7 @@ def tree_status(
     root: Path,  # the data set's folder
 ) -> list:  # dicts: path, meaning, needed, missing (patterns)
     "Every place of the form that is there, with what is missing of it. Nothing is opened."
-    return [dict(path=p.path, meaning=p.meaning, needed=p.needed, missing=missing_of(p, root)) for p in record.trees[record.form(root)]]
+    return [
+        dict(path=p.path, meaning=p.meaning, needed=p.needed, missing=missing_of(p, root))
+        for p in record.trees[record.form(root)]
+    ]

@@ -46,8 +46,10 @@ def crop_to(
     "The largest centred window of an aspect."
     check_image(image)
     h, w = image.shape[:2]
-    if w * height > h * width: new_h, new_w = h, max(1, round(h * width / height))
-    else: new_h, new_w = max(1, round(w * height / width)), w
+    if w * height > h * width:
+        new_h, new_w = h, max(1, round(h * width / height))
+    else:
+        new_h, new_w = max(1, round(w * height / width)), w
     top, left = (h - new_h) // 2, (w - new_w) // 2
     return image[top:top + new_h, left:left + new_w]
 
@@ -69,8 +71,10 @@ def pad_to(
 ) -> np.ndarray:  # (h, w, 3) uint8, h / w as wanted to the pixel
     "The picture in the middle of the smallest canvas of an aspect."
     h, w = image.shape[:2]
-    if w * height > h * width: new_h, new_w = round(w * height / width), w
-    else: new_h, new_w = h, round(h * width / height)
+    if w * height > h * width:
+        new_h, new_w = round(w * height / width), w
+    else:
+        new_h, new_w = h, round(h * width / height)
     canvas = np.empty((new_h, new_w, 3), np.uint8)
     canvas[:] = border_colour(image) if fill is None else fill
     top, left = (new_h - h) // 2, (new_w - w) // 2
@@ -144,8 +148,9 @@ def to_image(
     std=CLIP_STD,
 ) -> np.ndarray:  # (..., height, width, 3) uint8
     "Back to bytes, rounded and clipped."
-    values = np.moveaxis(np.asarray(values, np.float32), -3, -1) * np.asarray(std, np.float32) + np.asarray(mean,
-                                                                                                            np.float32)
+    values = np.moveaxis(np.asarray(values, np.float32), -3, -1) * np.asarray(std, np.float32) + np.asarray(
+        mean, np.float32
+    )
     return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/4_data/11_images.ipynb #10e01a93
@@ -160,7 +165,8 @@ def read_batch(
     "Pictures of a catalogue at one size. Raises `DataError` for a picture that cannot be read."
     read = lambda row: fit_image(catalogue.image(int(row)), height, width, how or catalogue.fit)
     if threads == 1: return np.stack([read(row) for row in rows])
-    with ThreadPoolExecutor(threads) as pool: return np.stack(list(pool.map(read, rows)))
+    with ThreadPoolExecutor(threads) as pool:
+        return np.stack(list(pool.map(read, rows)))
 
 # %% ../../nbs/4_data/11_images.ipynb #28f5bdb9
 def fit_batch(

@@ -51,10 +51,14 @@ def read_products(
     products = {}
     for line, product in json_lines(path, report):
         name = str(product.get("id", ""))
-        if not name: report.reject("line has no 'id'", path, line, "no id")
-        elif name not in known: report.reject(f"text for unknown id {name!r}", path, line, "unknown id")
-        elif name in products: report.reject(f"duplicate id {name!r}", path, line, "duplicate id")
-        else: products[name] = line, product
+        if not name:
+            report.reject("line has no 'id'", path, line, "no id")
+        elif name not in known:
+            report.reject(f"text for unknown id {name!r}", path, line, "unknown id")
+        elif name in products:
+            report.reject(f"duplicate id {name!r}", path, line, "duplicate id")
+        else:
+            products[name] = line, product
     return products
 
 # %% ../../nbs/4_data/06_kagl.ipynb #d43bff0c
@@ -70,7 +74,8 @@ def read_kagl(
     check: bool | None = None,  # read every picture now; None: when skipping
 ) -> Catalogue:
     "A split of the pack. Raises `DataError` naming file and row, or counts and skips."
-    if pictures not in PACKS: raise ValueError(f"pictures are {' or '.join(map(repr, PACKS))}, not {pictures!r}")
+    if pictures not in PACKS:
+        raise ValueError(f"pictures are {' or '.join(map(repr, PACKS))}, not {pictures!r}")
     root, (tar, shape) = Path(root), PACKS[pictures]
     rows, wanted = CatalogueBuilder(root / "products.jsonl.gz", on_error), kagl_split(split, root)
     known = {str(i) for ids in read_json(root / "split.json").values() for i in ids}
@@ -79,7 +84,8 @@ def read_kagl(
     for name in wanted:
         if pictures == "224" and name in products and not products[name][1].get("has_224"): continue
         add_product(rows, name, products, f"{name}.jpg", store.index.__contains__, root / "split.json")
-    if on_error == "skip" if check is None else check: rows.check(store)
+    if on_error == "skip" if check is None else check:
+        rows.check(store)
     return rows.catalogue("kagl", split, store, "kagl")
 
 # %% ../../nbs/4_data/06_kagl.ipynb #e23f588a
@@ -100,16 +106,19 @@ def add_product(rows: CatalogueBuilder, name, products, key, present, split_file
     line, product = products[name]
     if wrong := wrong_field(product):
         return rows.report.reject(f"{wrong!r} of id {name!r} is no text", rows.file, line, "wrong type")
-    try: there = present(key)
-    except DataError as error: return rows.report.reject(error.reason, rows.file, line, error.kind)
+    try:
+        there = present(key)
+    except DataError as error:
+        return rows.report.reject(error.reason, rows.file, line, error.kind)
     if not there: return rows.report.reject(f"picture {key} is missing", rows.file, line, "missing picture")
-    if not product.get("title"): return rows.report.reject(f"id {name!r} has no title", rows.file, line, "no title")
+    if not product.get("title"):
+        return rows.report.reject(f"id {name!r} has no title", rows.file, line, "no title")
     visual = product["visual"] if "visual" in product else extract_visual(product.get("description") or "")
     rows.add(line, key, **product_row(product, visual or ""))
 
 # %% ../../nbs/4_data/06_kagl.ipynb #9d2f626b
-STYLES = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage",
-          "productDisplayName")
+STYLES = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year",
+          "usage", "productDisplayName")
 
 
 def style_line(
@@ -122,12 +131,14 @@ def style_line(
     values = [v.strip('" ') for v in text.split(",", len(STYLES) - 1)]
     if len(values) < len(STYLES):
         return report.reject(f"{len(values)} fields, {len(STYLES)} expected", path, line, "short line")
-    if values[-1].endswith(","): report.notes["empty last field dropped"] += 1
-    elif "," in values[-1]: report.notes["comma in a title kept"] += 1
+    if values[-1].endswith(","):
+        report.notes["empty last field dropped"] += 1
+    elif "," in values[-1]:
+        report.notes["comma in a title kept"] += 1
     v = dict(zip(STYLES, values))
-    return dict(id=v["id"], title=v["productDisplayName"].rstrip(","), gender=v["gender"], master=v["masterCategory"],
-                sub=v["subCategory"],
-                type=v["articleType"], colour=[v["baseColour"]], visual="")
+    return dict(id=v["id"], title=v["productDisplayName"].rstrip(","), gender=v["gender"],
+                master=v["masterCategory"], sub=v["subCategory"], type=v["articleType"],
+                colour=[v["baseColour"]], visual="")
 
 # %% ../../nbs/4_data/06_kagl.ipynb #89dda743
 def style_json(
@@ -152,13 +163,16 @@ def folder_products(root: Path, wanted: list, report: Report) -> tuple:  # (id -
             product = style_line(text, table, line, report) if line > 1 else None
             if product and product["id"] in products:
                 report.reject(f"duplicate id {product['id']!r}", table, line, "duplicate id")
-            elif product: products[product["id"]] = line, product
+            elif product:
+                products[product["id"]] = line, product
         return products, "kagl_title"
     for name in wanted:
         path = inside(root, f"styles/{name}.json")
         if not path.exists(): continue
-        try: products[name] = path.name, style_json(read_json(path))
-        except DataError as error: report.reject(error.reason, path, error.row, error.kind)
+        try:
+            products[name] = path.name, style_json(read_json(path))
+        except DataError as error:
+            report.reject(error.reason, path, error.row, error.kind)
         except (KeyError, TypeError, AttributeError) as error:
             report.reject(f"no product in this file ({error})", path, None, "broken JSON")
     return products, "kagl_extracted"
@@ -176,26 +190,32 @@ def read_kagl_folder(
     table = root / ("styles" if (root / "styles").is_dir() else "styles.csv")
     rows = CatalogueBuilder(table, on_error)
     products, protocol = folder_products(root, wanted, rows.report)
-    if not (root / "images").is_dir(): raise DataError("folder images/ is missing", root, None, "missing file")
+    if not (root / "images").is_dir():
+        raise DataError("folder images/ is missing", root, None, "missing file")
     present = lambda key: os.path.isfile(inside(root / "images", key))
-    for name in wanted: add_product(rows, name, products, f"{name}.jpg", present, table)
+    for name in wanted:
+        add_product(rows, name, products, f"{name}.jpg", present, table)
     store = FileStore(root / "images", tuple(rows.keys))
-    if on_error == "skip" if check is None else check: rows.check(store)
+    if on_error == "skip" if check is None else check:
+        rows.check(store)
     return rows.catalogue("kagl", split, store, protocol)
 
 # %% ../../nbs/4_data/06_kagl.ipynb #e5c83d78
-HUB = dict(id="item_ID", title="text", master="category1", sub="category2", type="category3", colour="baseColour",
-           gender="gender")
+HUB = dict(id="item_ID", title="text", master="category1", sub="category2", type="category3",
+           colour="baseColour", gender="gender")
 
 
 def hub_rows(source: str):
     "The columns of a hub data set, pictures left encoded. Raises `ImportError` or `DataError`."
-    try: import datasets
+    try:
+        import datasets
     except ImportError:
         raise ImportError("reading from the hub needs the package datasets: pip install datasets") from None
-    try: parts = datasets.load_dataset(source)
+    try:
+        parts = datasets.load_dataset(source)
     except (OSError, ValueError) as error:
-        raise DataError(f"the hub data set cannot be loaded ({error})", source, None, "missing file") from None
+        raise DataError(f"the hub data set cannot be loaded ({error})", source, None,
+                        "missing file") from None
     return next(iter(parts.values())).cast_column("image", datasets.Image(decode=False))
 
 # %% ../../nbs/4_data/06_kagl.ipynb #a42e61e5
@@ -211,25 +231,36 @@ def read_kagl_hub(
     table = hub_rows(source) if rows is None else rows
     out, columns = CatalogueBuilder(source, on_error), {}
     for name, column in HUB.items():
-        try: columns[name] = list(table[column])
+        try:
+            columns[name] = list(table[column])
         except KeyError:
-            raise DataError(f"no column {column!r}; needed are {', '.join(HUB.values())}, image", source, None,
-                            "wrong column") from None
+            raise DataError(f"no column {column!r}; needed are {', '.join(HUB.values())}, image", source,
+                            None, "wrong column") from None
     products, where = {}, {}
     for row, values in enumerate(zip(*columns.values())):
-        product = dict(zip(columns, values)); name = str(product["id"])
-        if name in products: out.report.reject(f"duplicate id {name!r}", source, row, "duplicate id"); continue
-        products[name], where[name] = (row, {**product, "id": name, "colour": [product["colour"]], "visual": ""}), row
+        product = dict(zip(columns, values))
+        name = str(product["id"])
+        if name in products:
+            out.report.reject(f"duplicate id {name!r}", source, row, "duplicate id")
+            continue
+        products[name], where[name] = (row,
+                                       {**product, "id": name, "colour": [product["colour"]],
+                                        "visual": ""}), row
     store = BytesStore(table["image"], source, getattr(table, "_fingerprint", ""))
     for name in kagl_split(split) if ids is None else ids:
         add_product(out, name, products, where.get(name), lambda key: True, source)
-    if on_error == "skip" if check is None else check: out.check(store)
+    if on_error == "skip" if check is None else check:
+        out.check(store)
     return out.catalogue("kagl", split, store, "kagl_title")
 
 # %% ../../nbs/4_data/06_kagl.ipynb #ac2bb3cf
 def sentences_of(value) -> tuple:
     "The captions of a query. Raises `ValueError` for anything but a list of short texts."
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text.strip() for text in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(text, str) and text.strip() for text in value)
+    ):
         raise ValueError("captions are no list of texts")
     return tuple(value)
 
@@ -245,18 +276,36 @@ def read_kagl_triplets(
     report, queries, known = Report(on_error), [], None if catalogue is None else set(catalogue.products)
     for line, value in json_lines(path, report):
         report.rows += 1
-        try: reference, target, captions = str(value["candidate"]), str(value["target"]), sentences_of(value["captions"])
-        except KeyError as error: report.reject(f"query has no {error}", path, line, "no key"); continue
-        except ValueError as error: report.reject(str(error), path, line, "wrong captions"); continue
-        if max(len(text.split()) for text in captions) > LONGEST: report.reject("a caption of thousands of words", path, line, "overlong text"); continue
-        if reference == target: report.reject(f"{target!r} is its own target", path, line, "duplicate id"); continue
+        try:
+            reference, target, captions = (
+                str(value["candidate"]),
+                str(value["target"]),
+                sentences_of(value["captions"]),
+            )
+        except KeyError as error:
+            report.reject(f"query has no {error}", path, line, "no key")
+            continue
+        except ValueError as error:
+            report.reject(str(error), path, line, "wrong captions")
+            continue
+        if max(len(text.split()) for text in captions) > LONGEST:
+            report.reject("a caption of thousands of words", path, line, "overlong text")
+            continue
+        if reference == target:
+            report.reject(f"{target!r} is its own target", path, line, "duplicate id")
+            continue
         changes = value.get("changes") or {}
         if not isinstance(changes, dict) or not all(isinstance(pair, list) for pair in changes.values()):
-            report.reject("'changes' is no object of lists", path, line, "wrong type"); continue
+            report.reject("'changes' is no object of lists", path, line, "wrong type")
+            continue
         unknown = [] if known is None else [i for i in (reference, target) if i not in known]
-        if unknown: report.reject(f"caption for unknown id {unknown[0]!r}", path, line, "unknown id"); continue
+        if unknown:
+            report.reject(f"caption for unknown id {unknown[0]!r}", path, line, "unknown id")
+            continue
         changes = tuple((name, *pair) for name, pair in changes.items())
-        queries.append(Triplet(f"{split}-{line}", reference, target, captions, value.get("type", ""), split, changes))
+        queries.append(
+            Triplet(f"{split}-{line}", reference, target, captions, value.get("type", ""), split, changes)
+        )
     report.kept = len(queries)
     if not queries: raise DataError(f"split {split!r} holds no queries", path, None, "empty split")
     return queries, report

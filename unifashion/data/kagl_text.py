@@ -43,13 +43,15 @@ def join_text(
 # %% ../../nbs/4_data/05_kagl_text.ipynb #d73b0572
 SHOWN = (r"Product [Dd](?:etails?|escription)|Compost?i?t?ion|Details(?=\s[A-Z])|Upper(?=\s[A-Z])|(?:[Dd]ial|"
          r"[Ss]trap) [Ss]tyle(?=:)")
-HIDDEN = (r"Style [Nn]otes?|Materials? (?:and|&) [Cc]are|[Ww]ash ?[Cc]are|(?:[A-Z][a-z]+|[Ss]hoe|[Ss]andal|[Ss]ock|"
-          r"[Bb]ag) [Cc]are(?! of)|Care(?=\s[A-Z0-9]|:)|Size (?:and|&) [Ff]it|Fitt?ing:?(?=\s[A-Z])|"
-          r"Fit:?(?=\s(?:Regular|Slim|Comfort|Loose|Relaxed|Straight|Skinny|Mid|Low|Wash|Boot|Taper|Fitted|Body|"
-          r"Muscle|Standard|Classic|Tailored|Snug|Semi|Custom|Normal|Full))|Model(?:'?s)? [Ss]tat\w*|"
-          r"Mid-?[Ss]ole(?=\s[A-Z0-9])|Outsole(?=\s[A-Z0-9])|(?:Lens|Frame) (?:colour|type|style)(?=:)|"
-          r"Sole(?=\s[A-Z])|Measurements?|Dimensions?|Warranty|Guarantee|Note(?=:)|Case (?:[Ss]tyle|diameter|"
-          r"thickness)|Features?(?=:)|Size(?=\s[A-Z0-9]|:)|Dial shape|(?:Height|Length|Width)(?=\s?:)|Caution")
+HIDDEN = (
+    r"Style [Nn]otes?|Materials? (?:and|&) [Cc]are|[Ww]ash ?[Cc]are|(?:[A-Z][a-z]+|[Ss]hoe|[Ss]andal|[Ss]ock|"
+    r"[Bb]ag) [Cc]are(?! of)|Care(?=\s[A-Z0-9]|:)|Size (?:and|&) [Ff]it|Fitt?ing:?(?=\s[A-Z])|"
+    r"Fit:?(?=\s(?:Regular|Slim|Comfort|Loose|Relaxed|Straight|Skinny|Mid|Low|Wash|Boot|Taper|Fitted|Body|"
+    r"Muscle|Standard|Classic|Tailored|Snug|Semi|Custom|Normal|Full))|Model(?:'?s)? [Ss]tat\w*|"
+    r"Mid-?[Ss]ole(?=\s[A-Z0-9])|Outsole(?=\s[A-Z0-9])|(?:Lens|Frame) (?:colour|type|style)(?=:)|"
+    r"Sole(?=\s[A-Z])|Measurements?|Dimensions?|Warranty|Guarantee|Note(?=:)|Case (?:[Ss]tyle|diameter|"
+    r"thickness)|Features?(?=:)|Size(?=\s[A-Z0-9]|:)|Dial shape|(?:Height|Length|Width)(?=\s?:)|Caution"
+)
 HEADING = re.compile(rf"(?<![\w-])(?:(?P<shown>{SHOWN})|(?P<hidden>{HIDDEN}))(?![\w-])\s*:?")
 
 
@@ -68,7 +70,8 @@ def sections(
     for found in HEADING.finditer(text):
         if found.group()[:5].lower() == "strap" and out[-1][1].startswith("Feature"): continue
         out[-1][2] = text[at:found.start()].strip()
-        out.append([found.lastgroup, found.group().strip().rstrip(": "), ""]); at = found.end()
+        out.append([found.lastgroup, found.group().strip().rstrip(": "), ""])
+        at = found.end()
     out[-1][2] = text[at:].strip()
     return [tuple(part) for part in out]
 
@@ -94,44 +97,58 @@ def words(
 
 CARE = (r"wash|bleach|iron|dry[- ]?clean\w*|wring|tumble|detergent|scrub|wipe|sunlight|damp|cloth|machine|soak\w*|"
         r"separately|promptly|maintenance|avoid|remove")
-SHOP = (r"model|warranty|guarantee|manufactur\w+|myntra|inches|\d+(?:\.\d+)? ?(?:cm|mm|inch|ml|litres?|gms?|kgs?|"
-        r"met(?:er|re)s)|sizes?|height|width|article number|available|depending|discount|packag\w+|"
-        r"water[- ]resistan\w+|push[- ]buttons?|specification|travel|self-ship|quantity|comes? (?:with a|with an|in a|"
-        r"in an|in)|tuck the smaller end")
-SALES = (r"you|your|you're|you'll|you've|we|our|us|i|if|it's|its|their|those|these|who|what|never|even|favou?rites?|"
-         r"trendy|fashionable|unparalleled|must-have|everyday|luxury|versatile|collection|wardrobes?|outfits?|"
-         r"ensembles?|perfect|ideal|essential to|needs?|want|get|go|take|team|pair it|wear it|wear this|"
-         r"this \w+ (?:from|by|is)|stylish|eclectic|products?|eligible|vary|might|please|suitable|showering|splashes|"
-         r"rain|timeless|modern|sophisticated|urban|range|reset")
-MAKEUP = words(r"lipstick|lip (?:gloss|colou?r|liner|balm)|nail (?:polish|enamel|colou?r)|fragrance|deodorant|perfume|"
-               r"eau de|kajal|eye ?(?:liner|shadow)",
-               r"mascara|moisturis\w+|skin t(?:ype|one)|spf|dermatolog\w+|scents?|body (?:spray|wash|lotion|mist)|"
-               r"face (?:wash|cream)|shampoo",
-               r"compact powder|highlighter|applicator|musk\w*")
-LOOKS = words(r"sleeves?|neck\w*|collars?|print\w*|strip\w+|check\w*|embroider\w+|hem\w*|pockets?|button\w*|zip\w*|"
-              r"straps?|buckles?|clasp|lining|lac\w+|toe\w*|heels?|uppers?|compartments?|brand\w*|logo\w*|leather|"
-              r"cotton|synthetic|suede|mesh\w*|waist\w*|frame\w*|lens\w*|stitch\w*|detail\w*|loops?|panel\w*|"
-              r"elastic\w*|dial|pendant|earrings?|necklace|bracelet|rings?|handles?|flap|tongue|pad\w*|yoke|placket|"
-              r"cuffs?|pattern\w*|stones?|beads?|beaded|metal\w*|steel|crystal\w*|floral|solid|ties?|belts?|wallets?|"
-              r"fabric|made|design|construction|grooves|overlays?|textur\w*|canvas|rubber|vents?|perforat\w*|insole|"
-              r"sockliner|footbed|closure|system|hinges|holder|soles?|cups|fit|ribbed|rib|an?",
-              r"black|white|blue|red|green|brown|grey|pink|purple|yellow|beige|navy|orange|gold\w*|silver\w*|maroon|"
-              r"cream|olive|colou?r\w*")
+SHOP = (
+    r"model|warranty|guarantee|manufactur\w+|myntra|inches|\d+(?:\.\d+)? ?(?:cm|mm|inch|ml|litres?|gms?|kgs?|"
+    r"met(?:er|re)s)|sizes?|height|width|article number|available|depending|discount|packag\w+|"
+    r"water[- ]resistan\w+|push[- ]buttons?|specification|travel|self-ship|quantity|comes? (?:with a|with an|in a|"
+    r"in an|in)|tuck the smaller end"
+)
+SALES = (
+    r"you|your|you're|you'll|you've|we|our|us|i|if|it's|its|their|those|these|who|what|never|even|favou?rites?|"
+    r"trendy|fashionable|unparalleled|must-have|everyday|luxury|versatile|collection|wardrobes?|outfits?|"
+    r"ensembles?|perfect|ideal|essential to|needs?|want|get|go|take|team|pair it|wear it|wear this|"
+    r"this \w+ (?:from|by|is)|stylish|eclectic|products?|eligible|vary|might|please|suitable|showering|splashes|"
+    r"rain|timeless|modern|sophisticated|urban|range|reset"
+)
+MAKEUP = words(
+    r"lipstick|lip (?:gloss|colou?r|liner|balm)|nail (?:polish|enamel|colou?r)|fragrance|deodorant|perfume|"
+    r"eau de|kajal|eye ?(?:liner|shadow)",
+    r"mascara|moisturis\w+|skin t(?:ype|one)|spf|dermatolog\w+|scents?|body (?:spray|wash|lotion|mist)|"
+    r"face (?:wash|cream)|shampoo",
+    r"compact powder|highlighter|applicator|musk\w*",
+)
+LOOKS = words(
+    r"sleeves?|neck\w*|collars?|print\w*|strip\w+|check\w*|embroider\w+|hem\w*|pockets?|button\w*|zip\w*|"
+    r"straps?|buckles?|clasp|lining|lac\w+|toe\w*|heels?|uppers?|compartments?|brand\w*|logo\w*|leather|"
+    r"cotton|synthetic|suede|mesh\w*|waist\w*|frame\w*|lens\w*|stitch\w*|detail\w*|loops?|panel\w*|"
+    r"elastic\w*|dial|pendant|earrings?|necklace|bracelet|rings?|handles?|flap|tongue|pad\w*|yoke|placket|"
+    r"cuffs?|pattern\w*|stones?|beads?|beaded|metal\w*|steel|crystal\w*|floral|solid|ties?|belts?|wallets?|"
+    r"fabric|made|design|construction|grooves|overlays?|textur\w*|canvas|rubber|vents?|perforat\w*|insole|"
+    r"sockliner|footbed|closure|system|hinges|holder|soles?|cups|fit|ribbed|rib|an?",
+    r"black|white|blue|red|green|brown|grey|pink|purple|yellow|beige|navy|orange|gold\w*|silver\w*|maroon|"
+    r"cream|olive|colou?r\w*",
+)
 REFUSED = {"shown": words(CARE, SHOP, "you|your|perfect|ideal"), "intro": words(CARE, SHOP, SALES)}
 
 # %% ../../nbs/4_data/05_kagl_text.ipynb #358db353
-PRAISE = (r"enhanced|added|snug|absolute|all-day|greater|extra|maximum|easy|better|superior|lightweight|breathable|"
-          r"sweat-free|optimum|optimal|ultimate|comfortable|customi[sz]ed|smooth|soft|good|increased|excellent|secure|"
-          r"stowing|cushioned|additional|structural|great|improved|durable|exemplary|exceptional|all day|"
-          r"long[- ]lasting")
-VIRTUE = (r"durability|style|comfort|breathabil?i?ty|ease|protection|support|grip|traction|cushioning|stability|"
-          r"flexibility|convenience")
-PURPOSE = re.compile(rf",? (?:for (?:an? (?:{PRAISE})|{PRAISE}|{VIRTUE})|to (?:offer|customi[sz]e|give|keep|enhance|"
-                     rf"secure|ensure|provide|support|prevent|reduce|help|allow|comfortably|stow)|(?:that|"
-                     rf"which) (?:provides?|gives?|offers?|helps?|enhances?|allows?|ensures?)|(?:offering|"
-                     rf"providing) (?:exceptional|an?|superior|"
-                     rf"maximum))(?![\w-])[^,;]*?(?:(?:, (?:{VIRTUE}))* and (?:{VIRTUE})$|(?=,| and an? )|$)",
-                     re.IGNORECASE)
+PRAISE = (
+    r"enhanced|added|snug|absolute|all-day|greater|extra|maximum|easy|better|superior|lightweight|breathable|"
+    r"sweat-free|optimum|optimal|ultimate|comfortable|customi[sz]ed|smooth|soft|good|increased|excellent|secure|"
+    r"stowing|cushioned|additional|structural|great|improved|durable|exemplary|exceptional|all day|"
+    r"long[- ]lasting"
+)
+VIRTUE = (
+    r"durability|style|comfort|breathabil?i?ty|ease|protection|support|grip|traction|cushioning|stability|"
+    r"flexibility|convenience"
+)
+PURPOSE = re.compile(
+    rf",? (?:for (?:an? (?:{PRAISE})|{PRAISE}|{VIRTUE})|to (?:offer|customi[sz]e|give|keep|enhance|"
+    rf"secure|ensure|provide|support|prevent|reduce|help|allow|comfortably|stow)|(?:that|"
+    rf"which) (?:provides?|gives?|offers?|helps?|enhances?|allows?|ensures?)|(?:offering|"
+    rf"providing) (?:exceptional|an?|superior|"
+    rf"maximum))(?![\w-])[^,;]*?(?:(?:, (?:{VIRTUE}))* and (?:{VIRTUE})$|(?=,| and an? )|$)",
+    re.IGNORECASE,
+)
 
 
 def cut_purpose(

@@ -25,7 +25,8 @@ def pose_maps(
     "A Gaussian hill for each keypoint, zeros for a missing one (R, pose input of the U-Net)."
     points, there = check_keypoints(keypoints), seen(keypoints)
     points = np.where(there[:, None], points, 0)
-    fall = lambda centre, n: np.exp(-((np.arange(n) + .5 - centre[:, None]) / (radius * height)) ** 2)  # (18, n)
+    # (18, n)
+    fall = lambda centre, n: np.exp(-((np.arange(n) + .5 - centre[:, None]) / (radius * height)) ** 2)
     x, y = fall(points[:, 0] * width, width), fall(points[:, 1] * height, height)
     x, y = x / x.max(1, keepdims=True), y / y.max(1, keepdims=True)
     return (there[:, None, None] * y[:, :, None] * x[:, None, :]).astype(np.float32)
@@ -73,7 +74,8 @@ ARMS = ((2, 3, 4), (5, 6, 7))  # shoulder, elbow, wrist: right and left
 
 
 def bone(
-    a, b,         # (2,) px, ends of the bone
+    a,            # (2,) px, ends of the bone
+    b,            # (2,) px, ends of the bone
     height: int,
     width: int,
 ) -> tuple:  # distance (px) and place along the bone, 0 at `a` and 1 at `b`; (height, width) each
@@ -101,14 +103,25 @@ def arms_and_hands(
     return nearest <= torso(keypoints, height, width) / 6 + .5, beyond
 
 # %% ../../nbs/4_data/12_masks.ipynb #56d33974
-PAINTED = {"upper_body": ("upper_body", "neck"), "lower_body": ("lower_body", "legs"), "dresses": ("dresses", "legs", "neck")}
-KEPT = {"upper_body": ("head", "shoes", "bag", "scarf", "lower_body", "legs"), "dresses": ("head", "shoes", "bag", "scarf"),
-        "lower_body": ("head", "shoes", "bag", "scarf", "upper_body", "arms")}
+PAINTED = {
+    "upper_body": ("upper_body", "neck"),
+    "lower_body": ("lower_body", "legs"),
+    "dresses": ("dresses", "legs", "neck"),
+}
+KEPT = {
+    "upper_body": ("head", "shoes", "bag", "scarf", "lower_body", "legs"),
+    "dresses": ("head", "shoes", "bag", "scarf"),
+    "lower_body": ("head", "shoes", "bag", "scarf", "upper_body", "arms"),
+}
 
 
 def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     "A mask dilated by a square of `radius` pixels to each side."
-    return np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0 if radius else mask
+    return (
+        np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
+        if radius
+        else mask
+    )
 
 
 def chin(
@@ -129,14 +142,29 @@ def body_parts(
 ) -> dict:  # name -> (height, width) bool
     "The parts, and by keypoints what a family does not tell apart: face and neck (Dress Code), all skin (Clothing Co-Parsing)."
     (height, width), there = parse.shape, seen(keypoints)
-    parts = {name: part(parse, family, name) for name in ("head", "neck", "arms", "legs", "shoes", "bag", "scarf", *CATEGORIES)}
+    parts = {
+        name: part(parse, family, name)
+        for name in ("head", "neck", "arms", "legs", "shoes", "bag", "scarf", *CATEGORIES)
+    }
     face, skin = part(parse, family, "face"), part(parse, family, "skin")
     if skin.any():
-        at, x, y = check_keypoints(keypoints)[:, :2] * (width, height), np.arange(width) + .5, np.arange(height)[:, None] + .5
-        nearest = lambda points: np.min([np.hypot(x - u, y - v) for u, v in points], 0) if len(points) else np.full(parse.shape, np.inf)
+        at, x, y = (
+            check_keypoints(keypoints)[:, :2] * (width, height),
+            np.arange(width) + 0.5,
+            np.arange(height)[:, None] + 0.5,
+        )
+        nearest = lambda points: (
+            np.min([np.hypot(x - u, y - v) for u, v in points], 0)
+            if len(points)
+            else np.full(parse.shape, np.inf)
+        )
         groups = {"face": (0, 1, 14, 15, 16, 17), "arms": (3, 4, 6, 7), "legs": (9, 10, 12, 13)}
         owner = np.argmin([nearest(at[[k for k in g if there[k]]]) for g in groups.values()], 0)
-        face, parts["arms"], parts["legs"] = skin & (owner == 0), parts["arms"] | skin & (owner == 1), parts["legs"] | skin & (owner == 2)
+        face, parts["arms"], parts["legs"] = (
+            skin & (owner == 0),
+            parts["arms"] | skin & (owner == 1),
+            parts["legs"] | skin & (owner == 2),
+        )
     below = (np.arange(height) + .5 > chin(keypoints, height, width))[:, None]
     return parts | {"head": parts["head"] | face & ~below, "neck": parts["neck"] | face & below}
 
@@ -148,7 +176,8 @@ def painted_and_kept(
     family: str,        # key of `LABELS`
 ) -> tuple:  # two (height, width) bool
     "What a category paints, grown, and what it leaves. Raises `ValueError` for an unknown category or family."
-    if category not in CATEGORIES: raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
+    if category not in CATEGORIES:
+        raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
     parts = body_parts(parse, family, keypoints)
     painted, kept = (np.any([parts[n] for n in names[category]], 0) for names in (PAINTED, KEPT))
     if category != "lower_body":
@@ -161,7 +190,8 @@ def bounding_box(mask: np.ndarray) -> np.ndarray:
     "A mask filled up to its bounding box."
     box = np.zeros_like(mask)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows): box[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] = True
+    if len(rows):
+        box[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] = True
     return box
 
 
@@ -196,7 +226,11 @@ def overlap(
     return float(np.logical_and(a, b).sum() / either) if either else 1.
 
 # %% ../../nbs/4_data/12_masks.ipynb #b78f3f6a
-BOXES = {"upper_body": (1, 2, 3, 4, 5, 6, 7, 8, 11), "lower_body": (8, 9, 10, 11, 12, 13), "dresses": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12)}
+BOXES = {
+    "upper_body": (1, 2, 3, 4, 5, 6, 7, 8, 11),
+    "lower_body": (8, 9, 10, 11, 12, 13),
+    "dresses": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12),
+}
 
 
 def torso_box(
@@ -205,13 +239,20 @@ def torso_box(
     aspect: float = 3 / 4,  # width to height of the picture
 ) -> tuple:  # x0, y0, x1, y1 in 0..1
     "The box of a garment by keypoints alone. Raises `ValueError` for an unknown category, or where the body is not seen."
-    if category not in CATEGORIES: raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
+    if category not in CATEGORIES:
+        raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
     points, there = check_keypoints(keypoints), seen(keypoints)
     margin = torso(points, 1, aspect) / 8                       # in heights
     chosen = points[[k for k in BOXES[category] if there[k]], :2]
     if not len(chosen): raise ValueError(f"keypoints: none of those that a box for {category} needs is seen")
     (x0, y0), (x1, y1) = chosen.min(0), chosen.max(0)
-    if category == "dresses" and not there[[9, 12]].any() or category == "lower_body" and not there[[9, 10, 12, 13]].any(): y1 = 1.
+    if (
+        category == "dresses"
+        and not there[[9, 12]].any()
+        or category == "lower_body"
+        and not there[[9, 10, 12, 13]].any()
+    ):
+        y1 = 1.
     top = 3.2 * margin if category == "lower_body" else margin  # the waist lies above the hip joints
     return tuple(np.clip((x0 - margin / aspect, y0 - top, x1 + margin / aspect, y1 + margin), 0, 1).tolist())
 

@@ -45,7 +45,8 @@ class Split:
 def places_of(sample) -> dict:  # role -> ImageRef
     "The places of pictures in a sample of any type."
     found = {f.name: value for f in fields(sample) if isinstance(value := getattr(sample, f.name), ImageRef)}
-    if getattr(sample, "paired", False): found.pop("truth", None)  # the photograph itself
+    if getattr(sample, "paired", False):
+        found.pop("truth", None)  # the photograph itself
     return found
 
 # %% ../../nbs/4_data/10_prepare.ipynb #45c67146
@@ -53,7 +54,8 @@ def _catalogue(read, root: Path, split: str, on_error: str) -> Opened:
     "A catalogue; its galleries are the sub-categories from which 100 negatives can be drawn."
     found = read(root, split, on_error=on_error, check=False)
     products = defaultdict(set)
-    for product, name in zip(found.products, found.subcategories): products[name].add(product)
+    for product, name in zip(found.products, found.subcategories):
+        products[name].add(product)
     large = {name: len(there) for name, there in products.items() if len(there) > 100}
     return Opened(found.report, found, large)
 
@@ -69,7 +71,8 @@ def _street(root: Path, split: str, on_error: str) -> Opened:
 
 
 def _kagl_composed(root: Path, split: str, on_error: str) -> Opened:
-    queries, report = read_kagl_triplets(split, root, read_kagl(root, split, on_error="skip", check=False), on_error)
+    queries, report = read_kagl_triplets(split, root, read_kagl(root, split, on_error="skip", check=False),
+                                         on_error)
     return Opened(report, texts={q.id: repr(q) for q in queries})
 
 
@@ -81,32 +84,59 @@ def _captions(captions: Path, root: Path, category: str, split: str, on_error: s
 
 def _composed(root: Path, category: str, split: str, on_error: str) -> Opened:
     "Queries with their gallery; without pictures where there is no folder of them."
-    found = read_fashioniq(root, category, split, on_error=on_error, pictures=(pictures := (root / "images").is_dir()))
+    found = read_fashioniq(
+        root, category, split, on_error=on_error, pictures=(pictures := (root / "images").is_dir())
+    )
     report = replace(found.report, skipped=found.gallery.report.skipped + found.report.skipped)
-    return Opened(report, found.gallery if pictures else (), {f"{category}/{split}": len(found.gallery)}, {q.id: repr(q) for q in found.queries})
+    return Opened(report, found.gallery if pictures else (), {f"{category}/{split}": len(found.gallery)},
+                  {q.id: repr(q)
+                   for q in found.queries})
 
 # %% ../../nbs/4_data/10_prepare.ipynb #eb4f9f86
 def _catalogue_splits(record: Dataset, root: Path, each: list) -> list:
-    readers = {"fashiongen": read_fashiongen, "fashion200k": read_fashion200k, "folder": read_folder, "kagl": read_kagl if record.form(root) == "pack" else read_kagl_folder}
-    found = [Split(split, disk, partial(_catalogue, readers[record.name], root, split)) for disk, split in each]
+    readers = {
+        "fashiongen": read_fashiongen,
+        "fashion200k": read_fashion200k,
+        "folder": read_folder,
+        "kagl": read_kagl if record.form(root) == "pack" else read_kagl_folder,
+    }
+    found = [
+        Split(split, disk, partial(_catalogue, readers[record.name], root, split)) for disk, split in each
+    ]
     composed = [s for _, s in each if record.name == "kagl" and (root / f"triplets_{s}.jsonl.gz").exists()]
     return found + [Split(f"{s}, composed", "", partial(_kagl_composed, root, s)) for s in composed]
 
 
 def _people_splits(record: Dataset, root: Path, each: list) -> list:
-    if record.name == "ccp": return [Split(split, disk, partial(_street, root, split)) for disk, split in each]
+    if record.name == "ccp":
+        return [Split(split, disk, partial(_street, root, split)) for disk, split in each]
     described = all((root / f"{name}_captions.json").exists() for name in ("fine", "coarse"))
     sides = [(split, disk, split, True) for disk, split in each] + [("test, unpaired", "", "test", False)]
-    if record.name == "vitonhd": return [Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired)) for label, disk, s, paired in sides]
+    if record.name == "vitonhd":
+        return [
+            Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired))
+            for label, disk, s, paired in sides
+        ]
     read = partial(_pairs, read_dresscode, root, captions="union" if described else "")
-    return [Split(f"{label}, {c}", disk, partial(read, s, paired, categories=(c,))) for label, disk, s, paired in sides for c in REGIONS]
+    return [
+        Split(f"{label}, {c}", disk, partial(read, s, paired, categories=(c,)))
+        for label, disk, s, paired in sides
+        for c in REGIONS
+    ]
 
 
 def _composed_splits(record: Dataset, root: Path, each: list) -> list:
     captions = root.parent / "unifashion_fashion_iq_cap"
-    found = [Split(f"{split}, {c}", disk, partial(_composed, root, c, split)) for disk, split in each for c in CATEGORIES]
-    told = [(c, s) for _, s in each for c in CATEGORIES if (captions / f"next_llava.{s}.{c}.caption.json").exists()]
-    return found + [Split(f"{s}, {c} captions", "", partial(_captions, captions, root, c, s)) for c, s in told]
+    found = [
+        Split(f"{split}, {c}", disk, partial(_composed, root, c, split))
+        for disk, split in each
+        for c in CATEGORIES
+    ]
+    told = [(c, s) for _, s in each for c in CATEGORIES
+            if (captions / f"next_llava.{s}.{c}.caption.json").exists()]
+    return found + [
+        Split(f"{s}, {c} captions", "", partial(_captions, captions, root, c, s)) for c, s in told
+    ]
 
 
 def splits_of(
@@ -115,13 +145,27 @@ def splits_of(
 ) -> list:  # of `Split`
     "What there is to open."
     each = [(disk, split) for disk, splits in record.splits.items() for split in splits]
-    makers = {"vitonhd": _people_splits, "dresscode": _people_splits, "ccp": _people_splits, "fashioniq": _composed_splits}
+    makers = {
+        "vitonhd": _people_splits,
+        "dresscode": _people_splits,
+        "ccp": _people_splits,
+        "fashioniq": _composed_splits,
+    }
     return makers.get(record.name, _catalogue_splits)(record, Path(root), each)
 
 # %% ../../nbs/4_data/10_prepare.ipynb #a4e33cac
 PHOTOS = ("image", "person", "garment")       # roles whose copies are counted
 MASKS = ("garment_mask", "agnostic_mask")
-SAME_ASPECT = {"parse": "person", "dense": "person", "agnostic": "person", "agnostic_mask": "person", "skeleton": "person", "stitch": "person", "garment_mask": "garment"}  # role -> role
+# role -> role
+SAME_ASPECT = {
+    "parse": "person",
+    "dense": "person",
+    "agnostic": "person",
+    "agnostic_mask": "person",
+    "skeleton": "person",
+    "stitch": "person",
+    "garment_mask": "garment",
+}
 
 
 def other_aspect(a: tuple, b: tuple) -> bool:
@@ -134,7 +178,8 @@ def check_sizes(sample, arrays: dict):
     for role, of in SAME_ASPECT.items():
         if role in arrays and of in arrays and other_aspect(arrays[role].shape[:2], arrays[of].shape[:2]):
             sizes = [f"{arrays[r].shape[1]} x {arrays[r].shape[0]}" for r in (role, of)]
-            raise DataError(f"{role} is {sizes[0]}, its picture {sizes[1]}", getattr(sample, role).name, None, "wrong size")
+            raise DataError(f"{role} is {sizes[0]}, its picture {sizes[1]}",
+                            getattr(sample, role).name, None, "wrong size")
 
 
 @dataclass
@@ -148,11 +193,16 @@ class Seen:
 
 def look(role: str, place: ImageRef) -> Seen:
     "Open one place."
-    try: values = place.read()
-    except DataError as error: return Seen(error=error)
+    try:
+        values = place.read()
+    except DataError as error:
+        return Seen(error=error)
     if role == "keypoints": return Seen()
-    if role not in PHOTOS: return Seen(values.shape[-2:] if role == "dense_uv" else values.shape[:2], share=float(values.mean()) if role in MASKS else -1.)
-    return Seen(values.shape[:2], hashlib.blake2b(values.tobytes() + str(values.shape).encode(), digest_size=16).digest())
+    if role not in PHOTOS:
+        return Seen(values.shape[-2:] if role == "dense_uv" else values.shape[:2],
+                    share=float(values.mean()) if role in MASKS else -1.)
+    return Seen(values.shape[:2],
+                hashlib.blake2b(values.tobytes() + str(values.shape).encode(), digest_size=16).digest())
 
 
 class Looker:
@@ -160,10 +210,13 @@ class Looker:
     def __init__(self): self.seen, self.copies = {}, defaultdict(dict)
 
     def __call__(self, role: str, place: ImageRef, split: str) -> Seen:
-        key = (str(getattr(place.store, "root", getattr(place.store, "path", ""))), str(place.key), role if role in MASKS else "")
-        if key not in self.seen: self.seen[key] = look(role, place)
+        key = (str(getattr(place.store, "root", getattr(place.store, "path",
+                                                        ""))), str(place.key), role if role in MASKS else "")
+        if key not in self.seen:
+            self.seen[key] = look(role, place)
         found = self.seen[key]
-        if found.pixels: self.copies[found.pixels].setdefault(key, (place.name, split))
+        if found.pixels:
+            self.copies[found.pixels].setdefault(key, (place.name, split))
         return found
 
 # %% ../../nbs/4_data/10_prepare.ipynb #29bfa393
@@ -183,13 +236,29 @@ def count_pictures(
         for role, seen in found.items():
             if seen.error is None:
                 roles[role]["read"] += 1
-                if seen.size: roles[role]["sizes"]["{1} x {0}".format(*seen.size)] += 1
-            else: roles[role]["failed"][seen.error.kind] += 1; roles[role]["first"].setdefault(seen.error.kind, str(seen.error))
-            if seen.share >= 0: masks[role]["empty" if seen.share == 0 else "everything" if seen.share == 1 else "usual"] += 1
+                if seen.size:
+                    roles[role]["sizes"]["{1} x {0}".format(*seen.size)] += 1
+            else:
+                roles[role]["failed"][seen.error.kind] += 1
+                roles[role]["first"].setdefault(seen.error.kind, str(seen.error))
+            if seen.share >= 0:
+                masks[role]["empty" if seen.share == 0 else "everything" if seen.share == 1 else "usual"] += 1
             of = found.get(SAME_ASPECT.get(role))
-            if of and of.size and seen.size and other_aspect(seen.size, of.size): other[role] += 1
-    return dict(pictures={r: {**c, "failed": dict(c["failed"]), "sizes": dict(c["sizes"].most_common(4)), "different sizes": len(c["sizes"])} for r, c in roles.items()},
-                masks={r: dict(c) for r, c in masks.items()}, other_aspect=dict(other))
+            if of and of.size and seen.size and other_aspect(seen.size, of.size):
+                other[role] += 1
+    return dict(
+        pictures={
+            r: {
+                **c,
+                "failed": dict(c["failed"]),
+                "sizes": dict(c["sizes"].most_common(4)),
+                "different sizes": len(c["sizes"]),
+            }
+            for r, c in roles.items()
+        },
+        masks={r: dict(c) for r, c in masks.items()},
+        other_aspect=dict(other),
+    )
 
 
 def copies(looker: Looker) -> dict:
@@ -197,35 +266,63 @@ def copies(looker: Looker) -> dict:
     groups = [list(g.values()) for g in looker.copies.values() if len(g) > 1]
     across = sum(len({split for _, split in g}) > 1 for g in groups)
     within = Counter()
-    for group in groups: within.update({split: n - 1 for split, n in Counter(split for _, split in group).items() if n > 1})
-    return dict(groups=len(groups), files=sum(len(g) - 1 for g in groups), within=dict(within), across_splits=across, first=[name for name, _ in groups[0][:2]] if groups else [])
+    for group in groups:
+        within.update({split: n - 1 for split, n in Counter(split for _, split in group).items() if n > 1})
+    return dict(groups=len(groups), files=sum(len(g) - 1 for g in groups), within=dict(within),
+                across_splits=across, first=[name for name, _ in groups[0][:2]] if groups else [])
 
 # %% ../../nbs/4_data/10_prepare.ipynb #089ee174
 def check_split(split: Split, looker: Looker, name: str) -> dict:
     "Read one split and open all of its pictures."
     start = time.perf_counter()
-    try: opened = split.open("skip")
-    except DataError as error: return dict(disk=split.disk, error=str(error), kind=error.kind, listed=0, read=0, skipped={}, first={}, notes={}, galleries={})
+    try:
+        opened = split.open("skip")
+    except DataError as error:
+        return dict(disk=split.disk, error=str(error), kind=error.kind, listed=0, read=0, skipped={},
+                    first={}, notes={}, galleries={})
     report, first = opened.report, {e.kind: str(e) for e in reversed(opened.report.skipped)}
-    made = dict(disk=split.disk, error="", kind="", listed=report.rows, read=report.kept, skipped=report.counts, first=first, notes=dict(report.notes),
-                galleries=opened.galleries, **count_pictures(opened, split.label, looker, name))
+    made = dict(disk=split.disk, error="", kind="", listed=report.rows, read=report.kept,
+                skipped=report.counts, first=first, notes=dict(report.notes), galleries=opened.galleries,
+                **count_pictures(opened, split.label, looker, name))
     return made | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def problems_of(report: dict, any_size: bool) -> list:
     "One line for everything that is not as it should be."
-    lines = [f"missing: {name} ({line['meaning']})" for line in report["tree"] if line["needed"] for name in line["missing"]]
+    lines = [
+        f"missing: {name} ({line['meaning']})"
+        for line in report["tree"]
+        if line["needed"]
+        for name in line["missing"]
+    ]
     for label, split in report.get("splits", {}).items():
-        if split["error"] and not (any_size and label.startswith("val") and split["kind"] == "empty split"): lines.append(f"{label}: {split['error']}")
-        lines += [f"{label}: {n} x {kind}, first: {split['first'][kind]}" for kind, n in split["skipped"].items()]
+        if split["error"] and not (any_size and label.startswith("val") and split["kind"] == "empty split"):
+            lines.append(f"{label}: {split['error']}")
+        lines += [
+            f"{label}: {n} x {kind}, first: {split['first'][kind]}" for kind, n in split["skipped"].items()
+        ]
         for role, found in split.get("pictures", {}).items():
-            lines += [f"{label}: {role}: {n} x {kind}, first: {found['first'][kind]}" for kind, n in found["failed"].items()]
-        lines += [f"{label}: {role}: {n} of another aspect than the picture they belong to" for role, n in split.get("other_aspect", {}).items()]
-    galleries = {name: n for split in report.get("splits", {}).values() for name, n in split["galleries"].items()}
-    lines += [f"gallery {name}: {n:,} pictures, the official release has {official:,}" for name, official in dataset_record(report["dataset"]).galleries.items()
-              if not any_size and (n := galleries.get(name, official)) != official]
-    lines += [f"{disk}: {found['listed']:,} rows, the official release has {found['official']:,}" for disk, found in report.get("counts", {}).items()
-              if not any_size and found["official"] and found["official"] != found["listed"]]
+            lines += [
+                f"{label}: {role}: {n} x {kind}, first: {found['first'][kind]}"
+                for kind, n in found["failed"].items()
+            ]
+        lines += [
+            f"{label}: {role}: {n} of another aspect than the picture they belong to"
+            for role, n in split.get("other_aspect", {}).items()
+        ]
+    galleries = {
+        name: n for split in report.get("splits", {}).values() for name, n in split["galleries"].items()
+    }
+    lines += [
+        f"gallery {name}: {n:,} pictures, the official release has {official:,}"
+        for name, official in dataset_record(report["dataset"]).galleries.items()
+        if not any_size and (n := galleries.get(name, official)) != official
+    ]
+    lines += [
+        f"{disk}: {found['listed']:,} rows, the official release has {found['official']:,}"
+        for disk, found in report.get("counts", {}).items()
+        if not any_size and found["official"] and found["official"] != found["listed"]
+    ]
     return lines
 
 # %% ../../nbs/4_data/10_prepare.ipynb #d638231b
@@ -238,14 +335,21 @@ def check(
     "A data set's report. Raises `ValueError` for an unknown data set and `FileNotFoundError` for a missing root."
     record, root = dataset_record(dataset), Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"{root} is not a folder")
-    report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows, licence=record.licence, access=record.access, wait=record.wait,
-                  reader=record.reader, checked=contents, tree=tree_status(record, root))
+    report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows,
+                  licence=record.licence, access=record.access, wait=record.wait, reader=record.reader,
+                  checked=contents, tree=tree_status(record, root))
     if contents:
         looker, each = Looker(), splits_of(record, root)
         report["splits"] = {split.label: check_split(split, looker, record.name) for split in each}
         parts = lambda disk: [s for s in report["splits"].values() if s["disk"] == disk]
-        report["counts"] = {disk: dict(official=record.counts.get(disk), listed=sum(s["listed"] for s in parts(disk)), read=sum(s["read"] for s in parts(disk)))
-                            for disk in record.splits}
+        report["counts"] = {
+            disk: dict(
+                official=record.counts.get(disk),
+                listed=sum(s["listed"] for s in parts(disk)),
+                read=sum(s["read"] for s in parts(disk)),
+            )
+            for disk in record.splits
+        }
         report["copies"] = copies(looker)
     report["problems"] = problems_of(report, any_size)
     return report | {"complete": not report["problems"]}
@@ -256,19 +360,38 @@ def report_text(
     most: int = 12,  # problems printed
 ) -> str:
     "A report for reading."
-    lines = [report["title"] + (f" ({report['form']} form)" if report["form"] else ""), f"  licence  {report['licence']}.", f"  access   {report['access']}.",
-             f"  waiting  {report['wait']}", "  tree"]
+    lines = [
+        report["title"] + (f" ({report['form']} form)" if report["form"] else ""),
+        f"  licence  {report['licence']}.",
+        f"  access   {report['access']}.",
+        f"  waiting  {report['wait']}",
+        "  tree",
+    ]
     for line in report["tree"]:
-        state = f"{len(line['missing'])} {'MISSING' if line['needed'] else 'absent'}" if line["missing"] else "ok"
-        lines.append(f"    {state:<10} {line['path']}: {line['meaning']}{'' if line['needed'] else ' (optional)'}")
+        state = (
+            f"{len(line['missing'])} {'MISSING' if line['needed'] else 'absent'}" if line["missing"] else "ok"
+        )
+        lines.append(
+            f"    {state:<10} {line['path']}: {line['meaning']}{'' if line['needed'] else ' (optional)'}"
+        )
     for label, s in report.get("splits", {}).items():
         opened = ", ".join(f"{role} {found['read']:,}" for role, found in s.get("pictures", {}).items())
-        lines.append(f"  {label}: {s['read']:,} of {s['listed']:,} {report['rows'] if s['disk'] else 'rows'} read" + (f"; opened: {opened}" if opened else ""))
-        if s["galleries"]: lines.append("    galleries: " + ", ".join(f"{name} {n:,}" for name, n in s["galleries"].items()))
-        lines += [f"    masks: {role}: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) for role, kinds in s.get("masks", {}).items()]
+        lines.append(
+            f"  {label}: {s['read']:,} of {s['listed']:,} {report['rows'] if s['disk'] else 'rows'} read" +
+            (f"; opened: {opened}" if opened else ""))
+        if s["galleries"]:
+            lines.append("    galleries: " + ", ".join(f"{name} {n:,}" for name, n in s["galleries"].items()))
+        lines += [
+            f"    masks: {role}: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+            for role, kinds in s.get("masks", {}).items()
+        ]
         lines += [f"    note: {n:,} x {what}" for what, n in s["notes"].items() if n]
-    if report.get("copies", {}).get("groups"): lines.append("  copies: {groups:,} groups of equal pictures, {files:,} files beyond the first, {across_splits:,} groups across splits".format(**report["copies"])
-                                                                + "".join(f", {n:,} within {split}" for split, n in report["copies"]["within"].items()))
-    lines += [f"  ! {text}" for text in report["problems"][:most]] + [f"  ! and {len(report['problems']) - most} more"] * (len(report["problems"]) > most)
+    if report.get("copies", {}).get("groups"):
+        lines.append(
+            "  copies: {groups:,} groups of equal pictures, {files:,} files beyond the first, {across_splits:,} groups across splits"
+            .format(**report["copies"]) + "".join(f", {n:,} within {split}"
+                                                  for split, n in report["copies"]["within"].items()))
+    lines += [f"  ! {text}" for text in report["problems"][:most]
+              ] + [f"  ! and {len(report['problems']) - most} more"] * (len(report["problems"]) > most)
     looked = "read and opened" if report["checked"] else "names only; --check reads it"
     return "\n".join(lines + [f"{'complete' if report['complete'] else 'NOT complete'} ({looked})"])

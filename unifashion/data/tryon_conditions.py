@@ -28,11 +28,15 @@ def placed(
     how: str,     # 'crop', 'pad' or 'stretch', as in `fit_image`
 ) -> tuple:  # top, left, height and width of the window, px of the picture
     "The window of the picture that becomes the result; 'pad' reaches outside. Raises `ValueError` for another way."
-    if how not in ("crop", "pad", "stretch"): raise ValueError(f"how is 'crop', 'pad' or 'stretch', not {how!r}")
+    if how not in ("crop", "pad", "stretch"):
+        raise ValueError(f"how is 'crop', 'pad' or 'stretch', not {how!r}")
     wide = w * height > h * width
-    if how == "stretch" or w * height == h * width: new_h, new_w = h, w
-    elif wide == (how == "crop"): new_h, new_w = h, max(1, round(h * width / height))
-    else: new_h, new_w = max(1, round(w * height / width)), w
+    if how == "stretch" or w * height == h * width:
+        new_h, new_w = h, w
+    elif wide == (how == "crop"):
+        new_h, new_w = h, max(1, round(h * width / height))
+    else:
+        new_h, new_w = max(1, round(w * height / width)), w
     if how == "crop": return (h - new_h) // 2, (w - new_w) // 2, new_h, new_w
     return -((new_h - h) // 2), -((new_w - w) // 2), new_h, new_w
 
@@ -71,14 +75,15 @@ def fit_points(
 # %% ../../nbs/4_data/14_tryon_conditions.ipynb #34e29c5c
 class Conditions:
     "One sample at one size. Every condition is opened or computed when it is first asked for."
-    def __init__(self,
+    def __init__(
+        self,
         sample: TryOn,
-        height: int,             # px
+        height: int,                      # px
         width: int,
-        form: str = "garment",   # of the agnostic mask: 'garment' or 'box'
-        stored: bool = False,    # True: agnostic mask and image as the data set ships them
+        form: str = "garment",            # of the agnostic mask: 'garment' or 'box'
+        stored: bool = False,             # True: agnostic mask and image as the data set ships them
         threshold: int = TEST_THRESHOLD,  # of the strokes
-        how: str = "pad",        # as in `fit_image`
+        how: str = "pad",                 # as in `fit_image`
     ):
         self.sample, self.size, self.how = sample, (height, width), how
         self.form, self.stored, self.threshold = form, stored, threshold
@@ -89,9 +94,11 @@ class Conditions:
         return self.lacks(name) if found is None else found
 
     def lacks(self, name: str):
-        raise DataError(f"sample {self.sample.id!r} has no {name}", self.sample.person.name, None, "no condition")
+        raise DataError(f"sample {self.sample.id!r} has no {name}", self.sample.person.name, None,
+                        "no condition")
 
-    def picture(self, name: str) -> np.ndarray: return fit_image(self.place(name).read(), *self.size, self.how)
+    def picture(self, name: str) -> np.ndarray:
+        return fit_image(self.place(name).read(), *self.size, self.how)
     def map(self, name: str) -> np.ndarray: return fit_map(self.place(name).read(), *self.size, self.how)
 
     @cached_property
@@ -101,9 +108,15 @@ class Conditions:
     def keypoints(self) -> np.ndarray:  # (18, 3)
         "Of this size. Raises `DataError` where the sample has none."
         points = self.sample.keypoints
-        if isinstance(points, ImageRef): points = points.read()
-        if not len(points): self.lacks("keypoints")
-        return points if self.how == "stretch" else fit_points(points, *self.photo.shape[:2], *self.size, self.how)
+        if isinstance(points, ImageRef):
+            points = points.read()
+        if not len(points):
+            self.lacks("keypoints")
+        return (
+            points
+            if self.how == "stretch"
+            else fit_points(points, *self.photo.shape[:2], *self.size, self.how)
+        )
 
 # %% ../../nbs/4_data/14_tryon_conditions.ipynb #67e36e88
 class FileConditions(Conditions):
@@ -139,10 +152,13 @@ class PersonConditions(FileConditions):
         if self.stored: return self.map("agnostic_mask")
         category, labels = self.sample.category, self.sample.parse
         try:
-            if labels is not None: return agnostic_mask(self.parse, self.keypoints, category, _family(labels), self.form)
+            if labels is not None:
+                return agnostic_mask(self.parse, self.keypoints, category, _family(labels), self.form)
             return box_mask(torso_box(self.keypoints, category, self.size[1] / self.size[0]), *self.size)
-        except DataError: raise
-        except ValueError as error: raise DataError(str(error), self.sample.person.name, None, "no mask") from None
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(str(error), self.sample.person.name, None, "no mask") from None
 
     @cached_property
     def agnostic(self) -> np.ndarray:  # (height, width, 3) uint8

@@ -30,17 +30,28 @@ def read_chunks(
     "Noun chunks by garment id. Raises `DataError` for a broken file; bad entries are raised or counted."
     report, chunks = report or Report(), {}
     text = "\n".join(line for _, line in text_lines(path, Report()))
-    try: entries = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error: raise DataError(f"broken JSON ({error.msg})", path, error.lineno, "broken JSON") from None
-    except (ValueError, RecursionError) as error: raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+    try:
+        entries = json.loads(text, object_pairs_hook=list)
+    except json.JSONDecodeError as error:
+        raise DataError(f"broken JSON ({error.msg})", path, error.lineno, "broken JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
     if not isinstance(entries, list) or not all(isinstance(e, tuple) for e in entries):
         raise DataError("a captions file is one object, id to phrases", path, None, "broken JSON")
     for name, phrases in entries:
-        if name in chunks: report.reject(f"duplicate id {name!r}", path, f"id {name}", "duplicate id")
-        elif not isinstance(phrases, list) or not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
+        if name in chunks:
+            report.reject(f"duplicate id {name!r}", path, f"id {name}", "duplicate id")
+        elif (
+            not isinstance(phrases, list)
+            or not phrases
+            or not all(isinstance(p, str) and p.strip() for p in phrases)
+        ):
             report.reject(f"id {name!r} has no phrases", path, f"id {name}", "no text")
-        elif max(len(p.split()) for p in phrases) > LONGEST: report.reject(f"id {name!r} has a phrase of thousands of words", path, f"id {name}", "overlong text")
-        else: chunks[name] = tuple(p.strip() for p in phrases)
+        elif max(len(p.split()) for p in phrases) > LONGEST:
+            report.reject(f"id {name!r} has a phrase of thousands of words", path, f"id {name}",
+                          "overlong text")
+        else:
+            chunks[name] = tuple(p.strip() for p in phrases)
     return chunks
 
 # %% ../../nbs/4_data/09_tryon_readers.ipynb #4be0bac0
@@ -49,8 +60,14 @@ def places(
     names: dict,   # field of `Worn` -> (name relative to root, kind: '' for a picture, else as `MapStore` has it)
 ) -> dict:  # field -> ImageRef
     "Places of those conditions whose folder is there."
-    store = lambda kind: FileStore(root) if not kind else UVStore(root) if kind == "uv" else MapStore(root, kind=kind)
-    return {field: ImageRef(store(kind), name) for field, (name, kind) in names.items() if Path(root, name).parent.is_dir()}
+    store = lambda kind: (
+        FileStore(root) if not kind else UVStore(root) if kind == "uv" else MapStore(root, kind=kind)
+    )
+    return {
+        field: ImageRef(store(kind), name)
+        for field, (name, kind) in names.items()
+        if Path(root, name).parent.is_dir()
+    }
 
 
 @dataclass(frozen=True)
@@ -82,15 +99,18 @@ class VitonHD:
 def keep_pair(pairs: list, report: Report, path: Path, line: int, pair: Pair, *files):
     "Append a pair if its pictures are there; `files` are (file name, names in its folder)."
     lost = [name for name, names in files if name not in names]
-    if lost: report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
-    else: pairs.append(pair)
+    if lost:
+        report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
+    else:
+        pairs.append(pair)
 
 
 def finish(name, split, paired, layout, pairs, report, path) -> TryOnPairs:
     "The split; raises `DataError` when it is empty."
     report.kept = len(pairs)
     bare = sum(not p.captions for p in pairs)
-    if bare: report.notes["garment without phrases"] = bare
+    if bare:
+        report.notes["garment without phrases"] = bare
     seen = f"{report.rows} seen, {len(report.skipped)} left out"
     if not pairs: raise DataError(f"split {split!r} holds no rows ({seen})", path, None, "empty split")
     return TryOnPairs(name, split, paired, layout, pairs, report)
@@ -116,7 +136,9 @@ def read_vitonhd(
     chunks = read_chunks(root / "captions.json", report) if (root / "captions.json").exists() else {}
     for line, person, other in pair_lines(path, report):
         name, cloth = Path(person).stem, person if paired else other
-        if part == "train" and val_of(name) != (split == "val"): report.rows -= 1; continue
+        if part == "train" and val_of(name) != (split == "val"):
+            report.rows -= 1
+            continue
         pair = Pair(name, Path(cloth).stem, "upper_body", chunks.get(cloth[:5], ()))
         keep_pair(pairs, report, path, line, pair, (f"{name}.jpg", people), (f"{pair.garment}.jpg", cloths))
     return finish("viton_hd", split, paired, VitonHD(root), pairs, report, path)
@@ -135,13 +157,14 @@ class DressCode:
         p, g = pair.person.removesuffix("_0"), pair.garment.removesuffix("_1")
         sketch = f"im_sketch/{g}_1.png" if paired else f"im_sketch_unpaired/{p}_0_{g}_1.png"
         truth = f"images/{p}_0.jpg" if paired else f"drawn-unpaired-truth/{p}_0_{g}_1.jpg"
-        names = dict(
-            garment=(f"images/{g}_1.jpg", ""), garment_mask=(f"masks/{g}_1.png", "mask"),
-            parse=(f"label_maps/{p}_4.png", "dresscode"), dense=(f"dense/{p}_5.png", "densepose"),
-            dense_uv=(f"dense/{p}_5_uv.npz", "uv"), skeleton=(f"skeletons/{p}_5.jpg", ""),
-            cleaned=(f"cleaned_inshop_imgs/{g}_1_cleaned.jpg", ""), sketch=(sketch, "grey"), truth=(truth, ""))
+        names = dict(garment=(f"images/{g}_1.jpg", ""), garment_mask=(f"masks/{g}_1.png", "mask"),
+                     parse=(f"label_maps/{p}_4.png", "dresscode"), dense=(f"dense/{p}_5.png", "densepose"),
+                     dense_uv=(f"dense/{p}_5_uv.npz", "uv"), skeleton=(f"skeletons/{p}_5.jpg", ""),
+                     cleaned=(f"cleaned_inshop_imgs/{g}_1_cleaned.jpg", ""), sketch=(sketch, "grey"),
+                     truth=(truth, ""))
         names = {field: (f"{pair.category}/{name}", kind) for field, (name, kind) in names.items()}
-        if split == "test": names["stitch"] = (f"test_stitchmap/{p}_0.png", "stitch")
+        if split == "test":
+            names["stitch"] = (f"test_stitchmap/{p}_0.png", "stitch")
         there, folder = places(self.root, names), pair.category
         if (self.root / folder / "keypoints").is_dir():
             key = f"{folder}/keypoints/{p}_2.json", f"{folder}/images/{p}_0.jpg"
@@ -160,13 +183,17 @@ def dresscode_chunks(
     report: Report,  # rejects bad entries, and ids in both files
 ) -> dict:  # garment id -> tuple of phrases
     "The phrases of one or both caption files. Raises `DataError` where a file is missing."
-    if captions not in CAPTIONS: raise ValueError(f"captions are {', '.join(map(repr, CAPTIONS))}, not {captions!r}")
+    if captions not in CAPTIONS:
+        raise ValueError(f"captions are {', '.join(map(repr, CAPTIONS))}, not {captions!r}")
     chunks = {}
     for name in CAPTIONS[captions]:
         path = Path(root, f"{name}_captions.json")
         for garment, phrases in read_chunks(path, report).items():
-            if garment in chunks: report.reject(f"id {garment!r} is in both caption files", path, f"id {garment}", "duplicate id")
-            else: chunks[garment] = phrases
+            if garment in chunks:
+                report.reject(f"id {garment!r} is in both caption files", path, f"id {garment}",
+                              "duplicate id")
+            else:
+                chunks[garment] = phrases
     return chunks
 
 
@@ -188,21 +215,28 @@ def read_dresscode(
     for category in categories:
         path, images = root / category / name, listed(root, f"{category}/images")
         for line, person, garment in pair_lines(path, report):
-            if split != "test" and val_of(Path(person).stem[:6]) != (split == "val"): report.rows -= 1; continue
-            pair = Pair(Path(person).stem, Path(garment).stem, category, chunks.get(Path(garment).stem[:6], ()))
+            if split != "test" and val_of(Path(person).stem[:6]) != (split == "val"):
+                report.rows -= 1
+                continue
+            pair = Pair(
+                Path(person).stem, Path(garment).stem, category, chunks.get(Path(garment).stem[:6], ())
+            )
             keep_pair(pairs, report, path, line, pair, (person, images), *[(garment, images)] * shop)
     return finish("dress_code", split, paired, DressCode(root), pairs, report, root / name)
 
 # %% ../../nbs/4_data/09_tryon_readers.ipynb #e995359f
-GROUPS = {"upper_body": "upper_body", "lower_body": "lower_body", "full_body": "dresses"}  # of the pack -> category
+# of the pack -> category
+GROUPS = {"upper_body": "upper_body", "lower_body": "lower_body", "full_body": "dresses"}
 
 
 def street_category(garments: list) -> str:
     "The category of the largest garment; '' where there is none on the body. Raises `ValueError` for another form."
     shares = Counter()
     try:
-        for g in garments: shares[GROUPS.get(g["group"], "")] += float(g["share"])
-    except (TypeError, KeyError) as error: raise ValueError(f"garments are objects with group and share ({error})") from None
+        for g in garments:
+            shares[GROUPS.get(g["group"], "")] += float(g["share"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"garments are objects with group and share ({error})") from None
     shares.pop("", None)
     return max(shares, key=shares.get) if shares else ""
 
@@ -210,15 +244,18 @@ def street_category(garments: list) -> str:
 def street_pose(pose: dict | None) -> tuple:  # 18 x (x, y, visibility); () for None
     "Keypoints of the pack with guesses set to zero. Raises `ValueError` for another form."
     if pose is None: return ()
-    try: points = check_keypoints(pose["keypoints"])
-    except (TypeError, KeyError) as error: raise ValueError(f"no keypoints ({error})") from None
+    try:
+        points = check_keypoints(pose["keypoints"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no keypoints ({error})") from None
     return tuple(tuple(p) if p[2] >= .5 else (0., 0., 0.) for p in points.tolist())
 
 
 def street_poses(path: Path) -> dict:  # photo -> pose
     "The poses of the pack. Raises `DataError` for another form."
     poses = read_json(path)
-    if not isinstance(poses, dict) or not isinstance(poses.get("poses"), dict): raise DataError("needed is an object with 'poses', photo -> keypoints", path, None, "wrong key")
+    if not isinstance(poses, dict) or not isinstance(poses.get("poses"), dict):
+        raise DataError("needed is an object with 'poses', photo -> keypoints", path, None, "wrong key")
     return poses["poses"]
 
 # %% ../../nbs/4_data/09_tryon_readers.ipynb #6b507d59
@@ -237,16 +274,37 @@ def read_ccp(
     for line, row in json_lines(path, report):
         name = str(row.get("image", ""))
         if name not in wanted: continue
-        if name in seen: report.reject(f"duplicate id {name!r}", path, line, "duplicate id"); continue
-        report.rows += 1; seen.add(name)
-        lost = [f"{name}.{end}" for end, index in (("jpg", people), ("png", maps)) if f"{name}.{end}" not in index]
-        if lost: report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture"); continue
-        try: category, points = street_category(row.get("garments", [])), street_pose(poses.get(name))
-        except ValueError as error: report.reject(str(error), path, line, "wrong type"); continue
-        samples.append(Worn(name, ImageRef(photos, f"{name}.jpg"), category=category, split=split, person_id=name,
-                            parse=ImageRef(labels, f"{name}.png"), keypoints=points))
-    for name in sorted(wanted - seen): report.reject(f"photo {name!r} has no line", path, None, "unknown id")
+        if name in seen:
+            report.reject(f"duplicate id {name!r}", path, line, "duplicate id")
+            continue
+        report.rows += 1
+        seen.add(name)
+        lost = [
+            f"{name}.{end}" for end, index in (("jpg", people), ("png", maps)) if f"{name}.{end}" not in index
+        ]
+        if lost:
+            report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
+            continue
+        try:
+            category, points = street_category(row.get("garments", [])), street_pose(poses.get(name))
+        except ValueError as error:
+            report.reject(str(error), path, line, "wrong type")
+            continue
+        samples.append(
+            Worn(
+                name,
+                ImageRef(photos, f"{name}.jpg"),
+                category=category,
+                split=split,
+                person_id=name,
+                parse=ImageRef(labels, f"{name}.png"),
+                keypoints=points,
+            )
+        )
+    for name in sorted(wanted - seen):
+        report.reject(f"photo {name!r} has no line", path, None, "unknown id")
     report.kept, bare = len(samples), sum(not s.category for s in samples)
-    if bare: report.notes["no garment on the body"] = bare
+    if bare:
+        report.notes["no garment on the body"] = bare
     if not samples: raise DataError(f"split {split!r} holds no rows", path, None, "empty split")
     return samples, report

@@ -37,7 +37,8 @@ def one_channel(
     if image.mode in ("L", "P"): return np.asarray(image)
     if image.mode == "1": return np.asarray(image).astype(np.uint8)
     values = np.asarray(image.convert("RGB"))
-    if np.ptp(values.astype(np.int16), axis=2).max() > (48 if kind == "mask" else 0): raise ValueError("a map has one channel, this is a colour picture")
+    if np.ptp(values.astype(np.int16), axis=2).max() > (48 if kind == "mask" else 0):
+        raise ValueError("a map has one channel, this is a colour picture")
     return values[..., 0]
 
 
@@ -49,13 +50,19 @@ def decode_map(
 ) -> np.ndarray:  # (height, width) uint8; bool for a mask
     "Decode a label map, a mask or a sketch. Raises `DataError` for a broken file, unknown ids, and a mask of other values."
     try:
-        with Image.open(io.BytesIO(data)) as image: values = one_channel(image, kind)
-    except BROKEN as error: raise DataError(f"truncated or unreadable map ({complaint(error)})", file, row, "unreadable map") from None
+        with Image.open(io.BytesIO(data)) as image:
+            values = one_channel(image, kind)
+    except BROKEN as error:
+        raise DataError(f"truncated or unreadable map ({complaint(error)})", file, row,
+                        "unreadable map") from None
     top = int(values.max())
     if kind == "mask":
-        if 1 < top < 128: raise DataError(f"a mask is 0 and 1, or 0 and 255; this one goes up to {top}", file, row, "wrong values")
+        if 1 < top < 128:
+            raise DataError(f"a mask is 0 and 1, or 0 and 255; this one goes up to {top}", file, row,
+                            "wrong values")
         return values >= (128 if top > 1 else 1)
-    if top >= IDS.get(kind, 256): raise DataError(f"label {top}; {kind} has 0 to {IDS[kind] - 1}", file, row, "wrong values")
+    if top >= IDS.get(kind, 256):
+        raise DataError(f"label {top}; {kind} has 0 to {IDS[kind] - 1}", file, row, "wrong values")
     return values
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #45d0937a
@@ -67,8 +74,10 @@ class MapStore(FileStore):
     def read(self, key) -> np.ndarray:  # (height, width) uint8; bool for a mask
         "Raises `DataError` for a missing, broken or outlying file, and for values that the kind does not have."
         path = inside(self.root, key)
-        try: data = path.read_bytes()
-        except OSError: raise DataError("file is missing or cannot be read", path, None, "missing map") from None
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise DataError("file is missing or cannot be read", path, None, "missing map") from None
         return decode_map(data, self.kind, path)
 
 
@@ -81,7 +90,9 @@ class TarMaps(TarStore):
         "Raises `DataError` for an unknown member or a broken map."
         if key not in self.index: raise DataError(f"no member {key!r}", self.path, key, "missing map")
         offset, size = self.index[key]
-        with open(self.path, "rb") as file: file.seek(offset); data = file.read(size)
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            data = file.read(size)
         return decode_map(data, self.kind, self.path, key)
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #d9e0e104
@@ -91,8 +102,11 @@ def picture_size(path: Path) -> tuple:  # (height, width)
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as `decode` turns it
             return believe(image).size[::1 if turned else -1]
-    except FileNotFoundError: raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
-    except BROKEN as error: raise DataError(f"unreadable picture ({complaint(error)})", path, None, "unreadable picture") from None
+    except FileNotFoundError:
+        raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
+    except BROKEN as error:
+        raise DataError(f"unreadable picture ({complaint(error)})", path, None,
+                        "unreadable picture") from None
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #4497c040
 @dataclass(frozen=True)
@@ -101,17 +115,26 @@ class PoseStore:
     root: Path
     form: str  # 'vitonhd' or 'dresscode'
 
-    def read(self, key) -> np.ndarray:  # (18, 3) float64: x and y in 0..1, visibility; zeros where a point is missing
+    def read(
+        self,
+        key,
+    ) -> np.ndarray:  # (18, 3) float64: x and y in 0..1, visibility; zeros where a point is missing
         "Raises `DataError` for a missing or broken file and for points that cannot be."
         path, picture = (inside(self.root, name) for name in key)
-        try: value = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except OSError: raise DataError("file is missing or cannot be read", path, None, "missing keypoints") from None
-        except (ValueError, RecursionError) as error: raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+        try:
+            value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        except OSError:
+            raise DataError("file is missing or cannot be read", path, None, "missing keypoints") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
         parse = {"vitonhd": from_vitonhd, "dresscode": from_dresscode}[self.form]
-        try: return normalised(parse(value), *picture_size(picture))
-        except DataError: raise
+        try:
+            return normalised(parse(value), *picture_size(picture))
+        except DataError:
+            raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"no usable keypoints ({type(error).__name__}: {error})", path, None, "broken keypoints") from None
+            raise DataError(f"no usable keypoints ({type(error).__name__}: {error})", path, None,
+                            "broken keypoints") from None
 
     def label(self, key) -> str: return str(key[0])
 
@@ -125,11 +148,15 @@ class UVStore:
         "Raises `DataError` for a missing or broken file. Pickled content is never loaded."
         path = inside(self.root, key)
         try:
-            with np.load(path, allow_pickle=False) as file: uv = file["uv"]
-        except FileNotFoundError: raise DataError("file is missing", path, None, "missing map") from None
+            with np.load(path, allow_pickle=False) as file:
+                uv = file["uv"]
+        except FileNotFoundError:
+            raise DataError("file is missing", path, None, "missing map") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"no readable body coordinates ({error})", path, None, "unreadable map") from None
-        if uv.ndim != 3 or len(uv) != 2: raise DataError(f"body coordinates are (2, height, width), not {uv.shape}", path, None, "wrong shape")
+        if uv.ndim != 3 or len(uv) != 2:
+            raise DataError(f"body coordinates are (2, height, width), not {uv.shape}", path, None,
+                            "wrong shape")
         return uv.astype(np.float32)
 
     def label(self, key) -> str: return str(key)
@@ -143,7 +170,8 @@ class Worn(TryOn):
     stitch: ImageRef | None = None    # label map by which the head is pasted back (MGD)
     cleaned: ImageRef | None = None   # in-shop garment on white (Fashion-RAG's retrieval)
     cloth_sketch: ImageRef | None = None  # sketch of the in-shop garment (UniFashion)
-    truth: ImageRef | None = None     # the person in the garment: the photograph itself if paired, else drawn only
+    # the person in the garment: the photograph itself if paired, else drawn only
+    truth: ImageRef | None = None
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #d4cead15
 @dataclass(frozen=True)
@@ -157,7 +185,8 @@ class Pair:
 
 class TryOnPairs(Sequence):
     "A split of a data set of people: a lazy sequence of `Worn`."
-    def __init__(self,
+    def __init__(
+        self,
         name: str,       # data set
         split: str,      # train, val or test
         paired: bool,    # True: the garment that the person wears
@@ -175,7 +204,8 @@ class TryOnPairs(Sequence):
 
     def select(self, rows):
         "The pairs of these rows, in this order."
-        return TryOnPairs(self.name, self.split, self.paired, self.layout, [self.pairs[int(r)] for r in rows], self.report)
+        return TryOnPairs(self.name, self.split, self.paired, self.layout, [self.pairs[int(r)] for r in rows],
+                          self.report)
 
     categories = property(lambda self: [p.category for p in self.pairs])
     garments = property(lambda self: [p.garment for p in self.pairs])
@@ -184,7 +214,12 @@ class TryOnPairs(Sequence):
     @cached_property
     def fingerprint(self) -> str:
         "Digest of the pairs, their captions, and size and time of their two pictures."
-        stats = [os.stat(Path(r.store.root, r.key)) for s in self for r in (s.person, s.garment) if Path(r.store.root, r.key).is_file()]
+        stats = [
+            os.stat(Path(r.store.root, r.key))
+            for s in self
+            for r in (s.person, s.garment)
+            if Path(r.store.root, r.key).is_file()
+        ]
         rows = [[p.person, p.garment, p.category, list(p.captions)] for p in self.pairs]
         return digest([self.name, self.split, self.paired, rows, [(s.st_size, s.st_mtime_ns) for s in stats]])
 
@@ -197,12 +232,17 @@ def listed(
     folder: str,  # in it
 ) -> frozenset:  # names of the files in the folder
     "The files of a folder; links that lead out of the data set are not among them. Raises `DataError` where it is missing."
-    try: entries = list(os.scandir(Path(root, folder)))
-    except OSError: raise DataError("folder is missing", Path(root, folder), None, "missing file") from None
+    try:
+        entries = list(os.scandir(Path(root, folder)))
+    except OSError:
+        raise DataError("folder is missing", Path(root, folder), None, "missing file") from None
     home = Path(root).resolve()
     def here(entry):
-        try: return entry.is_file() and (not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(home))
-        except (OSError, RuntimeError): return False  # links in a circle
+        try:
+            return entry.is_file() and (not entry.is_symlink()
+                                        or Path(entry.path).resolve().is_relative_to(home))
+        except (OSError, RuntimeError):
+            return False  # links in a circle
     return frozenset(entry.name for entry in entries if here(entry))
 
 
@@ -217,8 +257,14 @@ def pair_lines(
         if not names: continue
         report.rows += 1
         outside = [n for n in names[:2] if "/" in n or "\\" in n or n.startswith(".")]
-        if len(names) < 2: report.reject("one name, two expected", path, line, "short line")
-        elif outside: report.reject(f"{outside[0]!r} leads out of the folder", path, line, "path leaves the folder")
-        elif not all(n.lower().endswith((".jpg", ".jpeg", ".png")) for n in names[:2]): report.reject(f"{text[:60]!r} are no two pictures", path, line, "wrong id")
-        elif names[0] in people: report.reject(f"duplicate id {names[0]!r}", path, line, "duplicate id")
-        else: people.add(names[0]); yield line, names[0], names[1]
+        if len(names) < 2:
+            report.reject("one name, two expected", path, line, "short line")
+        elif outside:
+            report.reject(f"{outside[0]!r} leads out of the folder", path, line, "path leaves the folder")
+        elif not all(n.lower().endswith((".jpg", ".jpeg", ".png")) for n in names[:2]):
+            report.reject(f"{text[:60]!r} are no two pictures", path, line, "wrong id")
+        elif names[0] in people:
+            report.reject(f"duplicate id {names[0]!r}", path, line, "duplicate id")
+        else:
+            people.add(names[0])
+            yield line, names[0], names[1]

@@ -40,20 +40,24 @@ class Captioned:
         "The queries as the official evaluation reads them."
         return [" and ".join(pair) for pair in self.queries]
 
-def caption_files(root: Path,  # folder with fashion_iq/ and unifashion_fashion_iq_cap/
-                  category: str, split: str = "val",
-                 ) -> tuple:  # paths of captions, gallery, queries
+def caption_files(
+    root: Path,          # folder with fashion_iq/ and unifashion_fashion_iq_cap/
+    category: str,
+    split: str = "val",
+) -> tuple:  # paths of captions, gallery, queries
     "Where the three files of a category lie."
     iq = Path(root) / "fashion_iq"
     return (Path(root) / "unifashion_fashion_iq_cap" / f"next_llava.{split}.{category}.caption.json",
-            iq / "image_splits" / f"split.{category}.{split}.json", iq / "captions" / f"cap.{category}.{split}.json")
+            iq / "image_splits" / f"split.{category}.{split}.json",
+            iq / "captions" / f"cap.{category}.{split}.json")
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #07db60f1
 def read_captioned(root: Path, category: str, split: str = "val") -> Captioned:
     "Read and join a category's three files. Raises `DataError` naming file and row where they do not fit together."
     files = caption_files(root, category, split)
     rows, gallery, triplets = (read_json(path) for path in files)
-    for path, entries, keys in zip(files[::2], (rows, triplets), (("image", "caption", "text_guidance"), ("target", "captions"))):
+    for path, entries, keys in zip(files[::2], (rows, triplets),
+                                   (("image", "caption", "text_guidance"), ("target", "captions"))):
         for i, entry in enumerate(entries):
             missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
             if missing: raise DataError(f"has no {missing[0]!r}", path, i, "missing key")
@@ -61,21 +65,34 @@ def read_captioned(root: Path, category: str, split: str = "val") -> Captioned:
     told = {row["image"]: row for row in rows}
     if len(told) != len(rows): raise DataError("an image has two captions", files[0], None, "duplicate id")
     strangers = sorted(set(told) ^ set(place))
-    if strangers: raise DataError(f"captions and {files[1].name} differ in {len(strangers)} images, {strangers[0]!r} for one", files[0], None, "unknown id")
+    if strangers:
+        raise DataError(
+            f"captions and {files[1].name} differ in {len(strangers)} images, {strangers[0]!r} for one",
+            files[0],
+            None,
+            "unknown id",
+        )
     for i, triplet in enumerate(triplets):
-        if triplet["target"] not in place: raise DataError(f"target {triplet['target']!r} is not in the gallery", files[2], i, "unknown id")
-    return Captioned(category, tuple(gallery), *(tuple(told[image][key] for image in gallery) for key in ("caption", "text_guidance")),
-                     tuple(tuple(t["captions"]) for t in triplets), tuple(place[t["target"]] for t in triplets))
+        if triplet["target"] not in place:
+            raise DataError(f"target {triplet['target']!r} is not in the gallery", files[2], i, "unknown id")
+    return Captioned(category, tuple(gallery),
+                     *(tuple(told[image][key] for image in gallery) for key in ("caption", "text_guidance")),
+                     tuple(tuple(t["captions"]) for t in triplets),
+                     tuple(place[t["target"]] for t in triplets))
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #71acc49d
-def drawn_captions(folder: Path,  # where the annotation files shall lie; no picture is drawn
-                   gallery: int,  # captions of each category, about half of them of targets
-                   seed: int = 0,  # of the world
-                   categories=CATEGORIES,
-                  ) -> dict:  # label -> list of Captioned
+def drawn_captions(
+    folder: Path,           # where the annotation files shall lie; no picture is drawn
+    gallery: int,           # captions of each category, about half of them of targets
+    seed: int = 0,          # of the world
+    categories=CATEGORIES,
+) -> dict:  # label -> list of Captioned
     "The same drawn galleries and queries with two sets of captions, written with guidance and without."
     shelves, found = [shelf for c in categories for shelf in draw_shelf(c, {"val": gallery}, seed)], {}
-    for label, guidance in (("drawn captions, with guidance", True), ("drawn captions, without guidance", False)):
+    for label, guidance in (
+        ("drawn captions, with guidance", True),
+        ("drawn captions, without guidance", False),
+    ):
         root = Path(folder) / ("with" if guidance else "without")
         write_fashioniq(root / "fashion_iq", shelves, 0, 0, pictures=False)
         write_fashioniq_cap(root / "unifashion_fashion_iq_cap", shelves, seed, guidance)
@@ -95,14 +112,22 @@ def guided_counts(c: Captioned) -> dict:  # name -> (hits, n)
             "guidance equal to the query": (sum(equal), len(equal))}
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #439b1df5
-COMPARATIVES = frozenset("longer shorter brighter bigger smaller larger higher lower wider narrower thinner thicker deeper sexier simpler fancier "
-                         "busier dressier softer bolder plainer baggier slimmer cooler warmer fuller more less than".split())
+COMPARATIVES = frozenset(
+    "longer shorter brighter bigger smaller larger higher lower wider narrower thinner thicker deeper sexier simpler fancier "
+    "busier dressier softer bolder plainer baggier slimmer cooler warmer fuller more less than".split()
+)
 
-def overlap(c: Captioned, setting: Bm25 = Bm25(), seed: int = 0) -> tuple:  # two (n_query,) arrays of shares in [0, 1]
+def overlap(
+    c: Captioned,
+    setting: Bm25 = Bm25(),
+    seed: int = 0,
+) -> tuple:  # two (n_query,) arrays of shares in [0, 1]
     "The share of each query's content words that its target's caption holds, and that another target's caption holds."
     asked, said = ([set(words) for words in setting.words(texts)] for texts in (c.texts, c.captions))
     other = derangement(len(asked), stream(seed, "another target", c.category))
-    shares = lambda who: np.array([len(words & said[c.targets[i]]) / max(len(words), 1) for words, i in zip(asked, who)])
+    shares = lambda who: np.array(
+        [len(words & said[c.targets[i]]) / max(len(words), 1) for words, i in zip(asked, who)]
+    )
     return shares(range(len(asked))), shares(other)
 
 def comparative_counts(c: Captioned) -> dict:  # name -> (hits, n)
@@ -110,7 +135,9 @@ def comparative_counts(c: Captioned) -> dict:  # name -> (hits, n)
     holds = [bool(COMPARATIVES & set(same_words(text))) for text in c.captions]
     targets = set(c.targets)
     parts = {"captions of targets": targets, "captions of other pictures": set(range(len(holds))) - targets}
-    return {f"comparatives in {name}": (sum(holds[i] for i in part), len(part)) for name, part in parts.items()}
+    return {
+        f"comparatives in {name}": (sum(holds[i] for i in part), len(part)) for name, part in parts.items()
+    }
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #3ac43b98
 KS = (10, 50)
@@ -119,40 +146,83 @@ def audit_row(row: str, protocol: str, metric: str, interval, n: int, signature:
     "A row of the audit's table; an interval of None was not run."
     value, low, high = (round(v, 4) for v in interval) if interval else (None, None, None)
     status = "not comparable" if interval else "not run"
-    return {"paper": "UniFashion", "table": "audit", "row": row, "protocol": protocol, "metric": metric, "signature": signature,
-            "value": value, "low": low, "high": high, "n": n, "reported": None, "status": status, **more}
+    return {
+        "paper": "UniFashion",
+        "table": "audit",
+        "row": row,
+        "protocol": protocol,
+        "metric": metric,
+        "signature": signature,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "reported": None,
+        "status": status,
+        **more,
+    }
 
-def search_rows(parts: list,  # of Captioned, one a category
-                label: str,  # whose captions these are: 'captions as released'
-                setting: Bm25 = Bm25(), draws: int = 1000, repeats: int = 10,
-               ) -> list:  # rows of the audit's table
+def search_rows(
+    parts: list,             # of Captioned, one a category
+    label: str,              # whose captions these are: 'captions as released'
+    setting: Bm25 = Bm25(),
+    draws: int = 1000,
+    repeats: int = 10,
+) -> list:  # rows of the audit's table
     "R@10 and R@50 of a word search, with its own and with permuted queries, a category and on average."
     found = [text_search(c.texts, c.captions, c.targets, setting) for c in parts]
-    kinds = {"own query": [{k: s.ranks().hits(k) for k in KS} for s in found], "permuted query": [s.permuted(KS, repeats) for s in found]}
+    kinds = {
+        "own query": [{k: s.ranks().hits(k) for k in KS} for s in found],
+        "permuted query": [s.permuted(KS, repeats) for s in found],
+    }
     rows = []
     for kind, hits in kinds.items():
         for name, which in [(c.category, [h]) for c, h in zip(parts, hits)] + [("average", hits)]:
             n = sum(len(h[KS[0]]) for h in which)
-            rows += [audit_row(f"{label}, {kind}", f"fashioniq_official, {name}", f"R@{k}", mean_interval(*(h[k] for h in which), draws=draws), n, setting.signature) for k in KS]
+            rows += [
+                audit_row(
+                    f"{label}, {kind}",
+                    f"fashioniq_official, {name}",
+                    f"R@{k}",
+                    mean_interval(*(h[k] for h in which), draws=draws),
+                    n,
+                    setting.signature,
+                )
+                for k in KS
+            ]
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #cf3938b1
-def caption_rows(parts: list,  # of Captioned, one a category
-                 label: str,  # whose captions these are
-                 draws: int = 1000,
-                ) -> list:  # rows of the audit's table, percent
+def caption_rows(
+    parts: list,        # of Captioned, one a category
+    label: str,         # whose captions these are
+    draws: int = 1000,
+) -> list:  # rows of the audit's table, percent
     "Guidance, overlap and comparatives of each category."
     rows = []
     for c in parts:
         counts = guided_counts(c) | comparative_counts(c)
-        rows += [audit_row(label, f"fashioniq_official, {c.category}", name, wilson(*pair), pair[1]) for name, pair in counts.items()]
+        rows += [
+            audit_row(label, f"fashioniq_official, {c.category}", name, wilson(*pair), pair[1])
+            for name, pair in counts.items()
+        ]
         for who, shares in zip(("own target", "another target"), overlap(c)):
-            rows.append(audit_row(label, f"fashioniq_official, {c.category}", f"query words in the caption, {who}", mean_interval(shares, draws=draws), len(shares), Bm25().signature))
+            rows.append(
+                audit_row(
+                    label,
+                    f"fashioniq_official, {c.category}",
+                    f"query words in the caption, {who}",
+                    mean_interval(shares, draws=draws),
+                    len(shares),
+                    Bm25().signature,
+                )
+            )
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #c0b40943
-def public_files(profile: str,  # name; drawn profiles look at no real file
-                ) -> Path:  # there or not
+def public_files(
+    profile: str,  # name; drawn profiles look at no real file
+) -> Path:  # there or not
     "Where the public annotation files lie: `annotations/` in the folder that UNIFASHION_DATA names."
     real = load_profile(profile).world.dataset != "drawn" and os.environ.get("UNIFASHION_DATA")
     return Path(real or "no-real-data") / "annotations"
@@ -164,20 +234,33 @@ def read_categories(root: Path, split: str = "val") -> list:  # of Captioned; []
 
 def absent_rows(labels, protocols, metrics, **more) -> list:  # rows of the audit's table, status 'not run'
     "Rows that say that files were not there."
-    return [audit_row(label, protocol, metric, None, None, **more) for label in labels for protocol in protocols for metric in metrics]
+    return [
+        audit_row(label, protocol, metric, None, None, **more)
+        for label in labels
+        for protocol in protocols
+        for metric in metrics
+    ]
 
 def absent_search_rows(label: str) -> list:
     "The place of a search in a table, where its files are absent."
-    return absent_rows([f"{label}, own query", f"{label}, permuted query"], [f"fashioniq_official, {name}" for name in (*CATEGORIES, "average")], [f"R@{k}" for k in KS])
+    return absent_rows([f"{label}, own query", f"{label}, permuted query"],
+                       [f"fashioniq_official, {name}" for name in (*CATEGORIES, "average")],
+                       [f"R@{k}" for k in KS])
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #9dee6640
 def audit_cell(row: dict, digits: int) -> str:
     "A value, its interval in small print, and what is reported."
     if row["value"] is None and row["row"].endswith(", reported"): return f"*{row['reported']:.{digits}f}*"
-    if row["value"] is None: text = "not run"
-    else: text = f"{row['value']:,.{digits}f}" if row["metric"] != "count" else f"{row['value']:,}"
-    if row["low"] is not None and row["high"] > row["low"]: text += f"<br><sub>{row['low']:.{digits}f} – {row['high']:.{digits}f}</sub>"
-    if row["reported"] is not None: text += f" (*{row['reported']:,.{digits if row['metric'] != 'count' else 0}f}*" + (", differs)" if row["status"] == "differs" else ")")
+    if row["value"] is None:
+        text = "not run"
+    else:
+        text = f"{row['value']:,.{digits}f}" if row["metric"] != "count" else f"{row['value']:,}"
+    if row["low"] is not None and row["high"] > row["low"]:
+        text += f"<br><sub>{row['low']:.{digits}f} – {row['high']:.{digits}f}</sub>"
+    if row["reported"] is not None:
+        text += f" (*{row['reported']:,.{digits if row['metric'] != 'count' else 0}f}*" + (
+            ", differs)" if row["status"] == "differs" else ")"
+        )
     return text
 
 def audit_table(rows: list, digits: int = 1) -> str:  # Markdown
@@ -187,74 +270,113 @@ def audit_table(rows: list, digits: int = 1) -> str:  # Markdown
     for r in rows:
         name = r["row"] + ("" if r["metric"] in ("count", "share", "points") else f", {r['metric']}")
         lines.setdefault(name, {"measure": name})[r["protocol"]] = audit_cell(r, digits)
-    return table_markdown(lines.values(), {"measure": "Measure", **{c: c.removeprefix("fashioniq_official, ") for c in columns}}, right=columns)
+    return table_markdown(
+        lines.values(),
+        {"measure": "Measure", **{c: c.removeprefix("fashioniq_official, ") for c in columns}},
+        right=columns,
+    )
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #9e8fb29d
-def reported_searches(reported: list,  # of `claims.read_reported`, UniFashion's Table 4
-                      systems,  # rows wanted
-                     ) -> list:  # rows of the audit's table without values
+def reported_searches(
+    reported: list,  # of `claims.read_reported`, UniFashion's Table 4
+    systems,         # rows wanted
+) -> list:  # rows of the audit's table without values
     "The paper's R@10 and R@50 of some systems."
     cells, rows = {(r["row"], r["metric"]): r["reported"] for r in reported}, []
     for system in systems:
         for name in (*CATEGORIES, "average"):
-            rows += [audit_row(f"{system}, reported", f"fashioniq_official, {name}", f"R@{k}", None, None, reported=cells[system, f"{name} R@{k}"]) for k in KS]
+            rows += [
+                audit_row(
+                    f"{system}, reported",
+                    f"fashioniq_official, {name}",
+                    f"R@{k}",
+                    None,
+                    None,
+                    reported=cells[system, f"{name} R@{k}"],
+                )
+                for k in KS
+            ]
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #282624ef
-SEARCH_COLORS = ("baseline", "chance", "ours", "gold")  # of the house palette: own and permuted queries of one set of captions, then of another
+# of the house palette: own and permuted queries of one set of captions, then of another
+SEARCH_COLORS = ("baseline", "chance", "ours", "gold")
 
-def search_figure(rows: list,  # from `search_rows` and `reported_searches`
-                  colors: dict,  # measured row -> colour, in drawing order
-                  title: str = "",
-                 ) -> Picture:
+def search_figure(
+    rows: list,       # from `search_rows` and `reported_searches`
+    colors: dict,     # measured row -> colour, in drawing order
+    title: str = "",
+) -> Picture:
     "R@10 and R@50 of several searches, a line a category; what is reported as hollow marks."
     names, marks = list(dict.fromkeys(r["protocol"] for r in rows)), {}
     figure, axes = canvas(columns=len(KS), width=9, height=1.5 + 0.5 * len(names), sharey=True)
     for r in rows:
-        axis, y, label = axes[KS.index(int(r["metric"][2:]))], names.index(r["protocol"]), r["row"] if r["protocol"] == names[0] else None
+        axis, y, label = (
+            axes[KS.index(int(r["metric"][2:]))],
+            names.index(r["protocol"]),
+            r["row"] if r["protocol"] == names[0] else None,
+        )
         if r["row"] in colors and r["value"] is not None:
             y += 0.16 * (list(colors).index(r["row"]) - (len(colors) - 1) / 2)
             axis.plot([r["low"], r["high"]], [y, y], color=colors[r["row"]], linewidth=2.2, clip_on=False)
             axis.plot(r["value"], y, "o", color=colors[r["row"]], markersize=5, clip_on=False, label=label)
         elif r["reported"] is not None:
             marker = marks.setdefault(r["row"], "Ds^v"[len(marks) % 4])
-            axis.plot(r["reported"], y + 0.27, marker, markersize=5, markerfacecolor="none", color=PALETTE["reported"], label=label)
+            axis.plot(r["reported"], y + 0.27, marker, markersize=5, markerfacecolor="none",
+                      color=PALETTE["reported"], label=label)
     for axis, k in zip(axes, KS):
         axis.set(title=f"R@{k}", xlim=(-1, 101), xlabel="percent of queries")
         axis.grid(axis="x", visible=True)
-    axes[0].set(yticks=range(len(names)), yticklabels=[n.split(", ")[1] for n in names], ylim=(len(names) - 0.45, -0.5))
+    axes[0].set(yticks=range(len(names)), yticklabels=[n.split(", ")[1] for n in names],
+                ylim=(len(names) - 0.45, -0.5))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    if title: figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
     return figure
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #30a5b494
-def overlap_figure(rows: list,  # from `caption_rows`
-                   title: str = "",
-                  ) -> Picture:
+def overlap_figure(
+    rows: list,       # from `caption_rows`
+    title: str = "",
+) -> Picture:
     "Every share of `caption_rows` on a line of its own; a colour a category, hollow for the second set of captions."
     metrics, labels = (list(dict.fromkeys(r[key] for r in rows)) for key in ("metric", "row"))
     names = list(dict.fromkeys(r["protocol"] for r in rows))
     figure, axes = canvas(width=9, height=1.3 + (0.2 + 0.12 * len(labels)) * len(metrics))
     for r in (r for r in rows if r["value"] is not None):
-        step, color = labels.index(r["row"]) * len(names) + names.index(r["protocol"]), list(PALETTE.values())[names.index(r["protocol"])]
+        step, color = (
+            labels.index(r["row"]) * len(names) + names.index(r["protocol"]),
+            list(PALETTE.values())[names.index(r["protocol"])],
+        )
         y = metrics.index(r["metric"]) + 0.8 * ((step + 0.5) / (len(names) * len(labels)) - 0.5)
-        first = f"{r['protocol'].split(', ')[1]}{', ' + r['row'] if len(labels) > 1 else ''}" if r["metric"] == metrics[0] else None
+        first = (
+            f"{r['protocol'].split(', ')[1]}{', ' + r['row'] if len(labels) > 1 else ''}"
+            if r["metric"] == metrics[0]
+            else None
+        )
         axes.plot([r["low"], r["high"]], [y, y], color=color, linewidth=2.2, clip_on=False)
-        axes.plot(r["value"], y, "o", color=color, markersize=5, clip_on=False, label=first, markerfacecolor=color if r["row"] == labels[0] else PAPER)
-    axes.set(yticks=range(len(metrics)), yticklabels=metrics, ylim=(len(metrics) - 0.4, -0.6), xlim=(-1, 101), xlabel="percent", title=title)
-    axes.grid(axis="y", visible=False); axes.grid(axis="x", visible=True)
+        axes.plot(r["value"], y, "o", color=color, markersize=5, clip_on=False, label=first,
+                  markerfacecolor=color if r["row"] == labels[0] else PAPER)
+    axes.set(yticks=range(len(metrics)), yticklabels=metrics, ylim=(len(metrics) - 0.4, -0.6), xlim=(-1, 101),
+             xlabel="percent", title=title)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", visible=True)
     figure.legend(loc="outside lower center", ncols=len(labels) if len(labels) > 1 else len(names))
     return figure
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #7efd4a93
-SETTINGS = (Bm25(), Bm25(k1=1.2), Bm25(b=0.0), Bm25(method="robertson"), Bm25(method="bm25+"), Bm25(stopwords=""), Bm25(stopwords="en_plus"))
+SETTINGS = (Bm25(), Bm25(k1=1.2), Bm25(b=0.0), Bm25(method="robertson"), Bm25(method="bm25+"),
+            Bm25(stopwords=""), Bm25(stopwords="en_plus"))
 
-def setting_table(parts: list,  # of Captioned, one a category
-                 ) -> list:  # dicts: signature, and the averages over categories, percent
+def setting_table(
+    parts: list,  # of Captioned, one a category
+) -> list:  # dicts: signature, and the averages over categories, percent
     "The search under every variant."
     lines = []
     for setting in SETTINGS:
         hits = [text_search(c.texts, c.captions, c.targets, setting).ranks() for c in parts]
-        lines.append({"BM25": setting.signature} | {f"R@{k}": float(np.mean([100 * h.hits(k).mean() for h in hits])) for k in KS})
+        lines.append({"BM25": setting.signature}
+                     | {f"R@{k}": float(np.mean([100 * h.hits(k).mean() for h in hits]))
+                        for k in KS})
     return lines

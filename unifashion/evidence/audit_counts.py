@@ -20,9 +20,10 @@ from ..data.stores import read_json
 from ..ground.text_control import mean_interval, wilson
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #995ca2ab
-def matches_claim(count: int,  # from the files
-           claim: float,  # as printed, in full: 60000 for 60K
-          ) -> bool:
+def matches_claim(
+    count: int,    # from the files
+    claim: float,  # as printed, in full: 60000 for 60K
+) -> bool:
     "Whether the count, rounded to the claim's significant digits, is the claim."
     digits = len(str(int(claim)).rstrip("0"))
     unit = 10 ** (floor(log10(count)) - digits + 1) if count else 1
@@ -33,19 +34,26 @@ def count_row(row: str, value, claim=None, paper: str = "UniFashion") -> dict:
     "A count beside the paper's, if it prints one."
     made = audit_row(row, "files", "count", None, None, paper=paper, reported=claim)
     if value is None: return made
-    return made | {"value": value, "status": "not comparable" if claim is None else "reproduced" if matches_claim(value, claim) else "differs"}
+    return made | {
+        "value": value,
+        "status": (
+            "not comparable" if claim is None else "reproduced" if matches_claim(value, claim) else "differs"
+        ),
+    }
 
-def sizes(root: Path,  # folder with fashion_iq/
-          part: str,  # 'captions/cap' or 'image_splits/split'
-          split: str,
-         ) -> list | None:  # entries of each category; None where a file is missing
+def sizes(
+    root: Path,  # folder with fashion_iq/
+    part: str,   # 'captions/cap' or 'image_splits/split'
+    split: str,
+) -> list | None:  # entries of each category; None where a file is missing
     "Lengths of the three lists of Fashion-IQ."
     files = [Path(root) / "fashion_iq" / f"{part}.{category}.{split}.json" for category in CATEGORIES]
     return [len(read_json(f)) for f in files] if all(f.exists() for f in files) else None
 
 def fashiongen_pictures(root: Path, split: str) -> int | None:
     "Pictures of a FashionGen file, counted in it; None where it is missing."
-    try: return len(open_fashiongen(find_fashiongen(root, split))["input_image"])
+    try:
+        return len(open_fashiongen(find_fashiongen(root, split))["input_image"])
     except DataError as error:
         if error.kind == "missing file": return None
         raise
@@ -53,45 +61,73 @@ def fashiongen_pictures(root: Path, split: str) -> int | None:
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #c5f49eeb
 BATCH = 4  # of the released evaluation, which drops a last batch that is not full
 
-def count_rows(annotations: Path,  # folder with fashion_iq/
-               fashiongen: Path,  # folder with its .h5 files
-               claims: dict,  # row -> count as printed
-              ) -> list:  # rows of the audit's table
+def count_rows(
+    annotations: Path,  # folder with fashion_iq/
+    fashiongen: Path,   # folder with its .h5 files
+    claims: dict,       # row -> count as printed
+) -> list:  # rows of the audit's table
     "Counts of the files beside the paper's."
     total = lambda found: None if found is None else sum(found)
-    train, val, queries = (sizes(annotations, *which) for which in (("image_splits/split", "train"), ("image_splits/split", "val"), ("captions/cap", "val")))
+    train, val, queries = (sizes(annotations, *which)
+                           for which in (("image_splits/split", "train"), ("image_splits/split", "val"),
+                                         ("captions/cap", "val")))
     both = None if train is None or val is None else sum(train) + sum(val)
-    counted = {"Fashion-IQ train triplets": total(sizes(annotations, "captions/cap", "train")), "Fashion-IQ val triplets": total(queries),
-               "FashionGen train pictures": fashiongen_pictures(fashiongen, "train"), "FashionGen validation pictures": fashiongen_pictures(fashiongen, "test")}
+    counted = {
+        "Fashion-IQ train triplets": total(sizes(annotations, "captions/cap", "train")),
+        "Fashion-IQ val triplets": total(queries),
+        "FashionGen train pictures": fashiongen_pictures(fashiongen, "train"),
+        "FashionGen validation pictures": fashiongen_pictures(fashiongen, "test"),
+    }
     rows = [count_row(name, value, claims.get(name)) for name, value in counted.items()]
-    rows += [count_row(f"Fashion-IQ-Cap captions, if of {who}", value, claims.get("Fashion-IQ-Cap captions")) for who, value in (("train", total(train)), ("train and val", both))]
+    rows += [
+        count_row(f"Fashion-IQ-Cap captions, if of {who}", value, claims.get("Fashion-IQ-Cap captions"))
+        for who, value in (("train", total(train)), ("train and val", both))
+    ]
     for category, n in zip(CATEGORIES, queries or [None] * 3):
-        rows.append(count_row(f"{category} queries that are dropped by batches of {BATCH}", None if n is None else n % BATCH))
+        rows.append(
+            count_row(
+                f"{category} queries that are dropped by batches of {BATCH}", None if n is None else n % BATCH
+            )
+        )
     return rows
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #d10ac7f8
-def mean_checks(reported: list,  # rows of `claims.read_reported` for UniFashion's Table 4
-               ) -> dict:  # (system, metric) -> (printed, mean of the printed columns)
+def mean_checks(
+    reported: list,  # rows of `claims.read_reported` for UniFashion's Table 4
+) -> dict:  # (system, metric) -> (printed, mean of the printed columns)
     "Averages of Table 4 beside the means of the columns that they average."
     cells = {(r["row"], r["metric"]): r["reported"] for r in reported}
-    columns = {f"average {k}": [f"{c} {k}" for c in CATEGORIES] for k in ("R@10", "R@50")} | {"average": ["average R@10", "average R@50"]}
-    return {(row, metric): (cells[row, metric], float(np.mean([cells[row, m] for m in columns[metric]]))) for row, metric in cells if metric in columns}
+    columns = {f"average {k}": [f"{c} {k}" for c in CATEGORIES]
+               for k in ("R@10", "R@50")} | {"average": ["average R@10", "average R@50"]}
+    return {(row, metric): (cells[row, metric], float(np.mean([cells[row, m] for m in columns[metric]])))
+            for row, metric in cells if metric in columns}
 
 def mean_rows(reported: list) -> list:  # rows of the audit's table
     "How many printed averages follow from their own columns, and the largest difference."
     gaps = {key: abs(printed - mean) for key, (printed, mean) in mean_checks(reported).items()}
     fits = sum(gap < 0.0101 for gap in gaps.values())
     (system, metric), gap = max(gaps.items(), key=lambda item: item[1])
-    rows = [audit_row("printed averages of Table 4 that follow from their columns, percent", "print", "share", (100 * fits / len(gaps),) * 3, len(gaps))]
-    return rows + [audit_row(f"largest difference, {system}, {metric}", "print", "points", (gap, gap, gap), 1)]
+    rows = [
+        audit_row(
+            "printed averages of Table 4 that follow from their columns, percent",
+            "print",
+            "share",
+            (100 * fits / len(gaps),) * 3,
+            len(gaps),
+        )
+    ]
+    return rows + [
+        audit_row(f"largest difference, {system}, {metric}", "print", "points", (gap, gap, gap), 1)
+    ]
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #1f969977
 CUTS = {"100 characters": lambda text: text[:100], "50 words": lambda text: " ".join(text.split()[:50])}
 
-def cut_rows(parts: list,  # of audit.Captioned
-             label: str,  # whose captions
-             draws: int = 1000,
-            ) -> list:  # rows of the audit's table, percent
+def cut_rows(
+    parts: list,        # of audit.Captioned
+    label: str,         # whose captions
+    draws: int = 1000,
+) -> list:  # rows of the audit's table, percent
     "Share of captions that each cut shortens, and share of characters that it takes."
     rows = []
     for c in parts:
@@ -99,21 +135,32 @@ def cut_rows(parts: list,  # of audit.Captioned
         for name, cut in CUTS.items():
             lost = np.array([1 - len(cut(text)) / max(len(text), 1) for text in texts])
             protocol, n = f"fashioniq_official, {c.category}", len(texts)
-            rows.append(audit_row(f"{label} cut at {name}", protocol, "captions cut", wilson(int((lost > 0).sum()), n), n))
-            rows.append(audit_row(f"{label} cut at {name}", protocol, "share of a caption's characters that is lost", mean_interval(lost, draws=draws), n))
+            rows.append(
+                audit_row(
+                    f"{label} cut at {name}", protocol, "captions cut", wilson(int((lost > 0).sum()), n), n
+                )
+            )
+            rows.append(
+                audit_row(f"{label} cut at {name}", protocol, "share of a caption's characters that is lost",
+                          mean_interval(lost, draws=draws), n))
     return rows
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #675e9106
-def cut_figure(parts: list,  # of audit.Captioned
-               title: str = "",
-              ) -> Picture:
+def cut_figure(
+    parts: list,      # of audit.Captioned
+    title: str = "",
+) -> Picture:
     "Lengths of the captions of each category, with the cut at 100 characters."
     figure, axes = canvas(width=7, height=2.8)
-    longest = np.percentile([len(" ".join(text.split())) for c in parts for text in c.captions], 99)  # beyond it, the tail of captions that repeat themselves
+    # beyond it, the tail of captions that repeat themselves
+    longest = np.percentile([len(" ".join(text.split())) for c in parts for text in c.captions], 99)
     for c, color in zip(parts, PALETTE.values()):
-        axes.hist([len(" ".join(text.split())) for text in c.captions], bins=np.linspace(0, longest, 32), density=True, histtype="step", color=color, linewidth=1.8, label=c.category)
+        axes.hist([len(" ".join(text.split())) for text in c.captions], bins=np.linspace(0, longest, 32),
+                  density=True, histtype="step", color=color, linewidth=1.8, label=c.category)
     axes.axvline(100, color=PALETTE["chance"], linewidth=1.5)
-    axes.annotate("cut at 100", (100, 0), (4, 4), textcoords="offset points", size=8, rotation=90, va="bottom")
-    axes.set(xlabel="characters of a caption", ylabel="share of captions", yticks=[], title=title, xlim=(0, longest))
+    axes.annotate("cut at 100", (100, 0), (4, 4), textcoords="offset points", size=8, rotation=90,
+                  va="bottom")
+    axes.set(xlabel="characters of a caption", ylabel="share of captions", yticks=[], title=title,
+             xlim=(0, longest))
     axes.legend()
     return figure

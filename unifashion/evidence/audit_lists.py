@@ -22,7 +22,8 @@ from ..data.stores import read_json
 from ..ground.text_control import mean_interval, wilson
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #5440e33a
-REGIONS = {"upper_body": (48392, 50191), "lower_body": (50192, 51991), "dresses": (51992, 53791)}  # first and last test id of Dress Code
+# first and last test id of Dress Code
+REGIONS = {"upper_body": (48392, 50191), "lower_body": (50192, 51991), "dresses": (51992, 53791)}
 KINDS = {"triplet": 3, "single": 1}  # phrases that a query is made of
 
 def garment_of(path: str) -> str:  # 'dresses/cleaned_inshop_imgs/053783_1_cleaned.jpg' -> '053783'
@@ -45,13 +46,16 @@ class Lists:
         "The garments that bear a text: by all three phrases, or by any one of them."
         found = {text: set() for text in self.lists}
         for garment, phrases in self.phrases.items():
-            for text in [", ".join(phrases)] if self.kind == "triplet" else phrases: found.setdefault(text, set()).add(garment)
+            for text in [", ".join(phrases)] if self.kind == "triplet" else phrases:
+                found.setdefault(text, set()).add(garment)
         return found
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #82715141
-def list_files(root: Path,  # folder with fashion_rag/ and mgd/
-               category: str, kind: str,
-              ) -> tuple:  # paths of lists and phrases
+def list_files(
+    root: Path,     # folder with fashion_rag/ and mgd/
+    category: str,
+    kind: str,
+) -> tuple:  # paths of lists and phrases
     "Where the two files lie; the lists may be compressed."
     plain = Path(root) / "fashion_rag" / f"test_{category}_{kind}.json"
     packed = plain.with_name(plain.name + ".gz")
@@ -61,13 +65,17 @@ def read_lists(root: Path, category: str, kind: str) -> Lists:
     "Read and join. Raises `DataError` naming file and text where lists and phrases do not fit."
     file, phrase_file = list_files(root, category, kind)
     value, captions, (first, last) = read_json(file), read_json(phrase_file), REGIONS[category]
-    if not isinstance(value, dict) or {"metrics", "pred_files"} - set(value): raise DataError("has no metrics and pred_files", file, None, "missing key")
+    if not isinstance(value, dict) or {"metrics", "pred_files"} - set(value):
+        raise DataError("has no metrics and pred_files", file, None, "missing key")
     phrases = {g: tuple(sorted(p)) for g, p in captions.items() if first <= int(g) <= last}
-    found = Lists(category, kind, phrases, {t: tuple(map(garment_of, files)) for t, files in value["pred_files"].items()}, value["metrics"])
+    found = Lists(category, kind, phrases,
+                  {t: tuple(map(garment_of, files))
+                   for t, files in value["pred_files"].items()}, value["metrics"])
     strange = [text for text in found.lists if not found.bearers[text]]
     if strange: raise DataError("no test garment bears this text", file, strange[0], "unknown text")
     for garment in phrases:
-        if found.text(garment) not in found.lists: raise DataError(f"garment {garment} has no list", file, found.text(garment), "missing list")
+        if found.text(garment) not in found.lists:
+            raise DataError(f"garment {garment} has no list", file, found.text(garment), "missing list")
     return found
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #9ab67e8a
@@ -87,15 +95,24 @@ def released_recall(found: Lists, k: int) -> np.ndarray:  # (n_text,) bool
 
 def released_precision(found: Lists, k: int) -> np.ndarray:  # (n_text,) in [0, 0.5]
     "For each text, half the share of the garments bearing it that are among the first `k`."
-    return np.array([len(found.bearers[text] & set(ranked[:k])) / len(found.bearers[text]) / 2 for text, ranked in found.lists.items()])
+    return np.array(
+        [
+            len(found.bearers[text] & set(ranked[:k])) / len(found.bearers[text]) / 2
+            for text, ranked in found.lists.items()
+        ]
+    )
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #ce5753de
 def relatives(found: Lists) -> dict:  # garment -> set of other garments with a phrase in common
     "Who shares a phrase with whom."
     bearing = {}
     for garment, phrases in found.phrases.items():
-        for phrase in phrases: bearing.setdefault(phrase, set()).add(garment)
-    return {garment: set().union(*(bearing[p] for p in phrases)) - {garment} for garment, phrases in found.phrases.items()}
+        for phrase in phrases:
+            bearing.setdefault(phrase, set()).add(garment)
+    return {
+        garment: set().union(*(bearing[p] for p in phrases)) - {garment}
+        for garment, phrases in found.phrases.items()
+    }
 
 def shared_hits(found: Lists, k: int) -> np.ndarray:  # (n_garment,) bool
     "Whether one of the first `k` other garments of each garment's list shares a phrase with it."
@@ -117,27 +134,55 @@ def released_rows(found: Lists, draws: int) -> list:
         for k in sorted(int(key.split("_")[1]) for key in found.metrics if key.startswith(name)):
             values, said = measure(found, k), 100 * found.metrics[f"{name}_{k}"]
             interval = mean_interval(values, draws=draws)
-            rows.append(audit_row(f"{name}_K, recomputed", protocol, f"@{k}", interval, len(values), reported=round(said, 4), paper="Fashion-RAG",
-                                  status="reproduced" if abs(interval.value - said) < 0.005 else "differs"))
+            rows.append(
+                audit_row(
+                    f"{name}_K, recomputed",
+                    protocol,
+                    f"@{k}",
+                    interval,
+                    len(values),
+                    reported=round(said, 4),
+                    paper="Fashion-RAG",
+                    status="reproduced" if abs(interval.value - said) < 0.005 else "differs",
+                )
+            )
     return rows
 
-def list_rows(files: list,  # of Lists
-              draws: int = 1000, ks=(1, 3, 5, 10),
-             ) -> list:  # rows of the audit's table, percent
+def list_rows(
+    files: list,        # of Lists
+    draws: int = 1000,
+    ks=(1, 3, 5, 10),
+) -> list:  # rows of the audit's table, percent
     "Own garments, released figures, and what remains without the own garment."
     rows = []
     for kind in dict.fromkeys(f.kind for f in files):
         part = [f for f in files if f.kind == kind]
         for name, group in [(f.category, [f]) for f in part] + [("all", part)] * (len(part) > 1):
             protocol, n = f"{name}, {kind}", sum(len(f.phrases) for f in group)
-            row = lambda label, metric, interval, n=n: audit_row(label, protocol, metric, interval, n, paper="Fashion-RAG")
+            row = lambda label, metric, interval, n=n: audit_row(
+                label, protocol, metric, interval, n, paper="Fashion-RAG"
+            )
             inside = np.sum([from_test(f) for f in group], axis=0)
-            rows.append(row("retrieved garments that are of the test split", "share", wilson(*map(int, inside)), int(inside[1])))
-            rows.append(row("garments that share a phrase with another", "share", wilson(sum(map(bool, (r for f in group for r in relatives(f).values()))), n)))
+            rows.append(
+                row("retrieved garments that are of the test split", "share", wilson(*map(int, inside)),
+                    int(inside[1])))
+            rows.append(
+                row("garments that share a phrase with another", "share",
+                    wilson(sum(map(bool, (r for f in group for r in relatives(f).values()))), n)))
             for k in ks:
-                rows.append(row("own garment among the first K", f"@{k}", wilson(int(sum(own_hits(f, k).sum() for f in group)), n)))
-                rows.append(row("another that shares a phrase, own left out", f"@{k}", wilson(int(sum(shared_hits(f, k).sum() for f in group)), n)))
-                rows.append(row("the same by chance", f"@{k}", mean_interval(np.concatenate([by_chance(f, k) for f in group]), draws=draws)))
+                rows.append(
+                    row(
+                        "own garment among the first K",
+                        f"@{k}",
+                        wilson(int(sum(own_hits(f, k).sum() for f in group)), n),
+                    )
+                )
+                rows.append(
+                    row("another that shares a phrase, own left out", f"@{k}",
+                        wilson(int(sum(shared_hits(f, k).sum() for f in group)), n)))
+                rows.append(
+                    row("the same by chance", f"@{k}",
+                        mean_interval(np.concatenate([by_chance(f, k) for f in group]), draws=draws)))
         rows += [r for f in part for r in released_rows(f, draws)]
     return rows
 
@@ -150,32 +195,51 @@ def read_all_lists(root: Path) -> list:  # of Lists; [] where a file is missing
 
 def absent_list_rows() -> list:
     "The place of the audit's lists in a table, where the files are absent."
-    labels, protocols = ("own garment among the first K", "another that shares a phrase, own left out"), [f"all, {kind}" for kind in KINDS]
+    labels, protocols = ("own garment among the first K",
+                         "another that shares a phrase, own left out"), [f"all, {kind}" for kind in KINDS]
     return absent_rows(labels, protocols, ("@1", "@3"), paper="Fashion-RAG")
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #7c4a8aa5
-def list_figure(rows: list,  # from `list_rows`
-                title: str = "",
-               ) -> Picture:
+def list_figure(
+    rows: list,       # from `list_rows`
+    title: str = "",
+) -> Picture:
     "Left: own garments among the first one and three. Right: over K, with the own garment and without."
     protocols = list(dict.fromkeys(r["protocol"] for r in rows))
     kinds = list(dict.fromkeys(p.split(", ")[1] for p in protocols))
     cell = {(r["row"], r["protocol"], r["metric"]): r for r in rows}
-    figure, axes = canvas(columns=1 + len(kinds), width=10, height=3.6, gridspec_kw={"width_ratios": [1.3] + [1] * len(kinds)})
+    figure, axes = canvas(columns=1 + len(kinds), width=10, height=3.6,
+                          gridspec_kw={"width_ratios": [1.3] + [1] * len(kinds)})
     for y, protocol in enumerate(protocols):
         for metric, color, shift in (("@1", "baseline", -0.15), ("@3", "gold", 0.15)):
             r = cell["own garment among the first K", protocol, metric]
             axes[0].plot([r["low"], r["high"]], [y + shift] * 2, color=PALETTE[color], linewidth=2.2)
-            axes[0].plot(r["value"], y + shift, "o", color=PALETTE[color], label=f"first {metric[1:]}" if y == 0 else None)
-    axes[0].set(yticks=range(len(protocols)), yticklabels=protocols, ylim=(len(protocols) - 0.4, -0.6), xlim=(0, 100), xlabel="percent of garments", title="Own garment in its own list")
-    axes[0].grid(axis="x", visible=True); axes[0].legend(loc="lower right")
-    lines = {"own garment among the first K": "baseline", "another that shares a phrase, own left out": "ours", "the same by chance": "chance"}
+            axes[0].plot(r["value"], y + shift, "o", color=PALETTE[color],
+                         label=f"first {metric[1:]}" if y == 0 else None)
+    axes[0].set(yticks=range(len(protocols)), yticklabels=protocols, ylim=(len(protocols) - 0.4, -0.6),
+                xlim=(0, 100), xlabel="percent of garments", title="Own garment in its own list")
+    axes[0].grid(axis="x", visible=True)
+    axes[0].legend(loc="lower right")
+    lines = {
+        "own garment among the first K": "baseline",
+        "another that shares a phrase, own left out": "ours",
+        "the same by chance": "chance",
+    }
     for axis, kind in zip(axes[1:], kinds):
         protocol = next(p for p in reversed(protocols) if p.endswith(kind))
         for name, color in lines.items():
             part = [r for r in rows if (r["row"], r["protocol"]) == (name, protocol)]
-            axis.errorbar([int(r["metric"][1:]) for r in part], [r["value"] for r in part], [[r["value"] - r["low"] for r in part], [r["high"] - r["value"] for r in part]], color=PALETTE[color], marker="o", markersize=4, label=name)
-        axis.set(title=protocol, xlabel="K", ylabel="percent of garments" if axis is axes[1] else "", ylim=(0, 100), xticks=sorted({int(r["metric"][1:]) for r in part}))
+            axis.errorbar([int(r["metric"][1:]) for r in part], [r["value"] for r in part],
+                          [[r["value"] - r["low"] for r in part], [r["high"] - r["value"] for r in part]],
+                          color=PALETTE[color], marker="o", markersize=4, label=name)
+        axis.set(
+            title=protocol,
+            xlabel="K",
+            ylabel="percent of garments" if axis is axes[1] else "",
+            ylim=(0, 100),
+            xticks=sorted({int(r["metric"][1:]) for r in part}),
+        )
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
-    if title: figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
     return figure

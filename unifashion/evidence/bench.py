@@ -26,8 +26,10 @@ def best_seconds(
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if torch.cuda.is_available(): torch.cuda.synchronize()
-            if turn: best[name] = min(best[name], time.perf_counter() - start)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
     return best
 
 
@@ -42,7 +44,12 @@ def captions_per_second(
 ) -> dict:  # batched, single: captions/s; ratio
     "Captions a second, in batches and by a plain `generate` a caption, in one run."
     one = replace(settings, write_batch=1)
-    best = best_seconds({"batched": lambda: write_all(captioner, images, styles, settings, device),
-                         "single": lambda: write_all(captioner, images[:few], styles[:few], one, device)}, rounds)
+    best = best_seconds(
+        {
+            "batched": lambda: write_all(captioner, images, styles, settings, device),
+            "single": lambda: write_all(captioner, images[:few], styles[:few], one, device),
+        },
+        rounds,
+    )
     speed = {"batched": len(styles) / best["batched"], "single": min(few, len(styles)) / best["single"]}
     return speed | {"ratio": speed["batched"] / speed["single"]}

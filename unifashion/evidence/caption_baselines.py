@@ -27,8 +27,10 @@ class System:
 
 
 OURS = "UniFashion captions (ours)"
-SYSTEMS = {OURS: System("queries"), "Without LoRA": System("queries", lora=False),
-           "Without the Q-Former": System("tokens", layers=1), "Language prior (no picture)": System("nothing")}
+SYSTEMS = {
+    OURS: System("queries"), "Without LoRA": System("queries", lora=False),
+    "Without the Q-Former": System("tokens", layers=1), "Language prior (no picture)": System("nothing")
+}
 COPY = "Retrieve and copy"
 
 
@@ -38,7 +40,9 @@ def shown_as(
     tokens: np.ndarray,   # (n, n_tok, width): `image_tokens`
 ) -> np.ndarray:
     "What a system is shown of every picture."
-    return {"queries": queries, "tokens": tokens, "nothing": np.empty((len(queries), 0, 1), np.float16)}[system.shown]
+    return {"queries": queries, "tokens": tokens, "nothing": np.empty((len(queries), 0, 1), np.float16)}[
+        system.shown
+    ]
 
 
 def build(
@@ -64,6 +68,7 @@ def copied_captions(
 ) -> dict:  # style -> (n,) captions
     "The most similar training caption of every picture. Raises `ValueError` where the styles' lists differ in length."
     sizes = {name: len(captions) for name, captions in train.items()}
-    if len(set(sizes.values())) != 1: raise ValueError(f"one caption a product in every style is needed; there are {sizes}")
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"one caption a product in every style is needed; there are {sizes}")
     best = similarity_matrix(qformer, tokens, train[style], tokenizer, max_words, device).argmax(1)
     return {name: [captions[i] for i in best] for name, captions in train.items()}

@@ -21,10 +21,15 @@ __all__ = ['COLORS', 'truth_of', 'marks', 'Example', 'tally', 'flow', 'draw_flow
            'place', 'caption_page', 'annotation_page', 'read_captions']
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #5e6d62fd
-def truth_of(thing: Garment | str,  # a drawn garment, or a reference text
-            ) -> dict:  # attribute -> set of right values
+def truth_of(
+    thing: Garment | str,  # a drawn garment, or a reference text
+) -> dict:  # attribute -> set of right values
     "What can be judged about a picture."
-    return mentions(thing) if isinstance(thing, str) else {name: {value} for name, value in asdict(thing).items() if name != "seed"}
+    return (
+        mentions(thing)
+        if isinstance(thing, str)
+        else {name: {value} for name, value in asdict(thing).items() if name != "seed"}
+    )
 
 
 def marks(text: str, truth: dict) -> list:  # of (start, stop, right), in the order of the text
@@ -35,9 +40,11 @@ def marks(text: str, truth: dict) -> list:  # of (start, stop, right), in the or
     for start, stop, facts in _found(words):
         if "color" in facts:
             after, color_end = color_end == start - 1 and words[start - 1] == "and", stop
-            if after: facts = {"second": facts["color"]}  # "navy and white": as `mentions` reads it
+            if after:
+                facts = {"second": facts["color"]}  # "navy and white": as `mentions` reads it
         known = [value in truth[name] for name, value in facts.items() if name in truth]
-        if known: out.append((places[start][0], places[stop - 1][1], all(known)))
+        if known:
+            out.append((places[start][0], places[stop - 1][1], all(known)))
     return out
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #697dbd94
@@ -52,26 +59,38 @@ class Example:
 
     def blocks(self) -> tuple:  # two columns of (heading, text)
         "The texts as the page shows them."
-        right = [("reference", self.reference)] + [("most similar training caption", self.copied)] * bool(self.copied)
+        right = [("reference", self.reference)
+                 ] + [("most similar training caption", self.copied)] * bool(self.copied)
         return list(self.written.items()), right
 
 
 def tally(text: str, truth: dict) -> str:
     "How many judged runs are right, and how many wrong."
     right = [good for *_, good in marks(text, truth)]
-    return f"{sum(right)} right" + f", {len(right) - sum(right)} wrong" * (not all(right)) if right else "nothing to judge"
+    return (
+        f"{sum(right)} right" + f", {len(right) - sum(right)} wrong" * (not all(right))
+        if right
+        else "nothing to judge"
+    )
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #454ac1b4
-def flow(text: str, truth: dict, width: float,  # px
-         size: float = 8,  # points
-        ) -> list:  # lines, each a list of (x, word, right or None, whether the mark goes on to the next word)
+def flow(
+    text: str,        # px
+    truth: dict,      # px
+    width: float,     # px
+    size: float = 8,  # points
+) -> list:  # lines, each a list of (x, word, right or None, whether the mark goes on to the next word)
     "Words at their places, lines broken at the width."
     spans, lines, x = marks(text, truth), [[]], 0.0
     blank = text_width("a a", size) - text_width("aa", size)
-    mark = lambda a, b: next(((i, right) for i, (start, stop, right) in enumerate(spans) if start < b and a < stop), (None, None))
+    mark = lambda a, b: next(
+        ((i, right) for i, (start, stop, right) in enumerate(spans) if start < b and a < stop), (None, None)
+    )
     words = [(m[0], *mark(m.start(), m.end())) for m in re.finditer(r"\S+", text)]
     for i, (word, which, right) in enumerate(words):
-        if x and x + text_width(word, size) > width: lines.append([]); x = 0.0
+        if x and x + text_width(word, size) > width:
+            lines.append([])
+            x = 0.0
         goes_on = which is not None and i + 1 < len(words) and words[i + 1][1] == which
         lines[-1].append((x, word, right, goes_on))
         x += text_width(word, size) + blank
@@ -80,8 +99,14 @@ def flow(text: str, truth: dict, width: float,  # px
 
 COLORS = {True: PALETTE["ours"], False: PALETTE["baseline"]}
 
-def draw_flow(axes, lines: list, left: float, top: float,  # px
-              line: float = 16, size: float = 8):
+def draw_flow(
+    axes,              # px
+    lines: list,       # px
+    left: float,       # px
+    top: float,        # px
+    line: float = 16,
+    size: float = 8,
+):
     "Draw laid-out words on axes whose unit is a pixel."
     for n, words in enumerate(lines):
         y = top + line * n
@@ -89,8 +114,14 @@ def draw_flow(axes, lines: list, left: float, top: float,  # px
             end = after[0] if goes_on and after else x + text_width(word.rstrip(".,;:!"), size) + 1
             if right is not None:
                 box = dict(facecolor=COLORS[right], alpha=0.17, linewidth=0)
-                axes.add_patch(FancyBboxPatch((left + x - 1, y - line + 3.5), end - x + 1, line - 2, boxstyle="square,pad=0", **box))
-                if not right: axes.plot([left + x - 1, left + end], [y + 1.5] * 2, color=COLORS[False], linewidth=1.2, solid_capstyle="butt")
+                axes.add_patch(
+                    FancyBboxPatch(
+                        (left + x - 1, y - line + 3.5), end - x + 1, line - 2, boxstyle="square,pad=0", **box
+                    )
+                )
+                if not right:
+                    axes.plot([left + x - 1, left + end], [y + 1.5] * 2, color=COLORS[False], linewidth=1.2,
+                              solid_capstyle="butt")
             axes.text(left + x, y - 1, word, size=size, color=INK, va="baseline", parse_math=False)
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #0c2489cc
@@ -103,7 +134,9 @@ def draw_column(axes, blocks: list, truth: dict, left: float, top: float, width:
     "Headed texts under each other, each heading with its tally where there is a truth."
     for heading, text in blocks:
         axes.text(left, top + 12, heading.upper(), size=6.5, color="#6d7379", weight="bold", parse_math=False)
-        if truth: axes.text(left + text_width(heading.upper(), 6.5) * 1.12 + 10, top + 12, tally(text, truth), size=6.5, color="#6d7379")
+        if truth:
+            axes.text(left + text_width(heading.upper(), 6.5) * 1.12 + 10, top + 12, tally(text, truth),
+                      size=6.5, color="#6d7379")
         lines = flow(text, truth, width)
         draw_flow(axes, lines, left, top + 30)
         top += 20 + 16 * len(lines) + 10
@@ -114,45 +147,54 @@ def new_page(height: int, title: str) -> tuple:  # figure, axes whose unit is a 
     style()
     figure = Picture(figsize=(9.1, height / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False)
-    axes.set(xlim=(0, 910), ylim=(height, 0), xticks=[], yticks=[]); axes.grid(False)
+    axes.set(xlim=(0, 910), ylim=(height, 0), xticks=[], yticks=[])
+    axes.grid(False)
     axes.text(12, 24, title, size=10, weight="bold", parse_math=False)
-    for x, right, text in ((690, True, "right"), (750, False, "wrong"), (815, None, "not judged")): draw_flow(axes, [[(0, text, right, False)]], x, 25)
+    for x, right, text in ((690, True, "right"), (750, False, "wrong"), (815, None, "not judged")):
+        draw_flow(axes, [[(0, text, right, False)]], x, 25)
     return figure, axes
 
 
 def place(axes, image: np.ndarray, top: float):
     "A picture at the left margin, its pixels as they are."
     (height, width), (bottom, _) = image.shape[:2], axes.get_ylim()
-    axes.imshow(image, extent=(12, 12 + width, top + 10 + height, top + 10), interpolation="nearest", aspect="auto", zorder=0)
+    axes.imshow(image, extent=(12, 12 + width, top + 10 + height, top + 10), interpolation="nearest",
+                aspect="auto", zorder=0)
     axes.set(xlim=(0, 910), ylim=(bottom, 0))
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #71e5f17e
-def caption_page(examples: list,  # of Example
-                 title: str = "",
-                 scale: float = 1.5,  # screen pixels per image pixel
-                ) -> Picture:
+def caption_page(
+    examples: list,      # of Example
+    title: str = "",
+    scale: float = 1.5,  # screen pixels per image pixel
+) -> Picture:
     "Pictures with marked captions (U Figs. 5 and 6): generated ones in the middle, reference and copy on the right. ValueError for none."
     if not examples: raise ValueError("caption_page: no examples to show")
     images = [resized(as_bytes(e.image), scale) for e in examples]
     start = 24 + max(image.shape[1] for image in images)
     width = (910 - start - 40) / 2
-    tall = [max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14 for e, image in zip(examples, images)]
+    tall = [
+        max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14
+        for e, image in zip(examples, images)
+    ]
     figure, axes = new_page(int(sum(tall)) + 40, title)
     top = 40.0
     for e, image, room in zip(examples, images, tall):
         axes.plot([12, 898], [top, top], color=FAINT, linewidth=0.7)
         place(axes, image, top)
-        for i, blocks in enumerate(e.blocks()): draw_column(axes, blocks, e.truth, start + i * (width + 28), top + 6, width)
+        for i, blocks in enumerate(e.blocks()):
+            draw_column(axes, blocks, e.truth, start + i * (width + 28), top + 6, width)
         top += room
     return figure
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #84d1cfca
-def annotation_page(image: np.ndarray,  # (height, width, 3) uint8
-                    truth: dict,        # from `truth_of`
-                    steps: dict,        # heading -> text, the caption last
-                    title: str = "",
-                    scale: float = 1.5,  # screen pixels per image pixel
-                   ) -> Picture:
+def annotation_page(
+    image: np.ndarray,   # (height, width, 3) uint8
+    truth: dict,         # from `truth_of`
+    steps: dict,         # heading -> text, the caption last
+    title: str = "",
+    scale: float = 1.5,  # screen pixels per image pixel
+) -> Picture:
     "How one caption came about (U Fig. 5); only the caption is judged."
     image = resized(as_bytes(image), scale)
     left = 24 + image.shape[1]
@@ -161,7 +203,8 @@ def annotation_page(image: np.ndarray,  # (height, width, 3) uint8
     tall = [column_height(blocks, known, width) for blocks, known in parts]
     figure, axes = new_page(int(max(image.shape[0] + 14, sum(tall))) + 50, title)
     place(axes, image, 40)
-    for (blocks, known), top in zip(parts, (46 + sum(tall[:i]) for i in range(len(tall)))): draw_column(axes, blocks, known, left, top, width)
+    for (blocks, known), top in zip(parts, (46 + sum(tall[:i]) for i in range(len(tall)))):
+        draw_column(axes, blocks, known, left, top, width)
     return figure
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #88dddb09
@@ -173,5 +216,6 @@ def read_captions(
     for name, by_style in saved["systems"].items():
         for style, texts in by_style.items():
             apart = set(texts) ^ set(saved["references"][style])
-            if apart: raise ValueError(f"{name}, {style}: {len(apart)} items without a caption or without a reference, {sorted(apart)[0]} for one")
+            if apart:
+                raise ValueError(f"{name}, {style}: {len(apart)} items without a caption or without a reference, {sorted(apart)[0]} for one")
     return saved

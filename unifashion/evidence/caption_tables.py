@@ -22,7 +22,9 @@ def results_of(
     style: str = "professional",  # of both captions and references: FashionGen's
 ) -> dict:  # system -> list of CaptionResult, one a seed
     "Every system's captions scored against the references (U Table 2)."
-    score = lambda s, name: score_captions(predictions=s["systems"][name][style], references={i: [t] for i, t in s["references"][style].items()})
+    score = lambda s, name: score_captions(predictions=s["systems"][name][style], references=
+                                           {i: [t]
+                                            for i, t in s["references"][style].items()})
     return {name: [score(s, name) for s in saved] for name in saved[0]["systems"]}
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #7a78f5d5
@@ -36,12 +38,17 @@ def caption_rows(
 ) -> list:  # the columns of table.csv
     "Table 2 in long form: the paper's rows, the full model that is not run yet, ours."
     fixed = dict(paper="UniFashion", table="2")
-    absent = lambda row, where, metric, claim: {**fixed, "row": row, "protocol": where, "metric": metric, "signature": "", "value": None, "low": None, "high": None,
-                                                "n": None, "seeds": None, "reported": claim, "status": "not run"}
+    absent = lambda row, where, metric, claim: {
+        **fixed, "row": row, "protocol": where, "metric": metric, "signature": "", "value": None, "low": None,
+        "high": None, "n": None, "seeds": None, "reported": claim, "status": "not run"
+    }
     rows = [absent(r["row"], r["protocol"], r["metric"], r["reported"]) for r in reported]
-    for name in planned: rows += score_rows(name, results[name], protocol, draws, **fixed) if name in results else [absent(name, protocol, m, None) for m in FORMULAS]
+    for name in planned:
+        rows += score_rows(name, results[name], protocol, draws, **
+                           fixed) if name in results else [absent(name, protocol, m, None) for m in FORMULAS]
     for row in rows:
-        if row["value"] is not None: row["status"] = row_status(row["value"], row["reported"], profile, row["low"], row["high"])
+        if row["value"] is not None:
+            row["status"] = row_status(row["value"], row["reported"], profile, row["low"], row["high"])
     return rows
 
 
@@ -54,12 +61,21 @@ def caption_table(
     lines = dict.fromkeys(row["signature"] for row in rows if row["signature"])
     why = dict.fromkeys(f"{row['metric']} not run: {row['why']}" for row in rows if row.get("why"))
     seeds = max((row["seeds"] or 0 for row in rows), default=0)
-    return head + beside_reported(rows, {m: m for m in FORMULAS}, here) + "\n" + "\n".join(f"`{line}`\n" for line in lines) + "\n".join(f"{w}\n" for w in why) + f"\n{seeds} training seed{'s' * (seeds != 1)}\n"
+    return (
+        head
+        + beside_reported(rows, {m: m for m in FORMULAS}, here)
+        + "\n"
+        + "\n".join(f"`{line}`\n" for line in lines)
+        + "\n".join(f"{w}\n" for w in why)
+        + f"\n{seeds} training seed{'s' * (seeds != 1)}\n"
+    )
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #af166fc7
 ATTRIBUTES = {  # column -> attribute, and which garments are asked
     "kind": ("kind", bool), "color": ("color", bool), "sleeve": ("sleeve", bool),
-    "pattern, of patterned": ("pattern", lambda v: bool(v) and v != "plain"), "pattern, of plain": ("pattern", lambda v: v == "plain")}
+    "pattern, of patterned": ("pattern", lambda v: bool(v) and v != "plain"),
+    "pattern, of plain": ("pattern", lambda v: v == "plain")
+}
 
 
 def attribute_shares(
@@ -68,13 +84,19 @@ def attribute_shares(
     columns=tuple(ATTRIBUTES),
 ) -> dict:  # column -> (percent right, percent wrong, garments)
     "What captions say about a garment's attributes, of the garments that a column asks. A caption that says two things of one attribute is wrong; what is neither is not said."
-    said, out = {i: mentions(normalise(text, None)) for i, text in captions.items()}, {}  # without full stops, as the captioner writes
+    # without full stops, as the captioner writes
+    said, out = {i: mentions(normalise(text, None)) for i, text in captions.items()}, {}
     for column in columns:
         a, asked = ATTRIBUTES[column]
         items = [i for i in captions if asked(truth[i].get(a))]
         right = [said[i].get(a) == {truth[i][a]} for i in items]
         stated = [a in said[i] for i in items]
-        if items: out[column] = 100 * float(np.mean(right)), 100 * float(np.mean(stated) - np.mean(right)), len(items)
+        if items:
+            out[column] = (
+                100 * float(np.mean(right)),
+                100 * float(np.mean(stated) - np.mean(right)),
+                len(items),
+            )
     return out
 
 
@@ -88,7 +110,13 @@ def attribute_table(
         texts = lambda s: s["references"][style] if name.startswith("(") else s["systems"][name][style]
         found = [attribute_shares(texts(s), s["truth"]) for s in saved]
         mean = lambda a, k: np.mean([f[a][k] for f in found])
-        lines.append({"System": name} | {f"{a} ({found[0][a][2]:,})": f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong" for a in found[0]})
+        lines.append(
+            {"System": name}
+            | {
+                f"{a} ({found[0][a][2]:,})": f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong"
+                for a in found[0]
+            }
+        )
     return table_markdown(lines)
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #042d5feb
@@ -112,7 +140,10 @@ def one_style_matrix(meant: dict, said: dict) -> np.ndarray:  # style -> item ->
 def text_shape(texts) -> dict:
     "Mean length in words, and the number of different words."
     words = [plain_words(text) for text in texts]
-    return {"words a caption": round(float(np.mean([len(w) for w in words])), 1), "different words": len(set().union(*words))}
+    return {
+        "words a caption": round(float(np.mean([len(w) for w in words])), 1),
+        "different words": len(set().union(*words)),
+    }
 
 
 def style_table(
@@ -124,8 +155,10 @@ def style_table(
     "The three by three of CIDEr, with length and vocabulary; in bold the best instruction for the references of a style."
     cell = lambda i, j: f"**{matrix[i, j]:.1f}**" if matrix[:, j].argmax() == i else f"{matrix[i, j]:.1f}"
     own = lambda s: text_shape(saved["systems"][system][s].values())
-    lines = [{"instruction": a, **{f"against {b}": cell(i, j) for j, b in enumerate(styles)}, **own(a)} for i, a in enumerate(styles)]
-    lines += [{"instruction": f"(references: {s})", **text_shape(saved["references"][s].values())} for s in styles]
+    lines = [{"instruction": a, **{f"against {b}": cell(i, j)
+                                   for j, b in enumerate(styles)}, **own(a)} for i, a in enumerate(styles)]
+    lines += [{"instruction": f"(references: {s})", **text_shape(saved["references"][s].values())}
+              for s in styles]
     return table_markdown(lines)
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #6b2f425f
@@ -138,8 +171,10 @@ def style_figure(
     figure, axes = canvas(width=4.6, height=2.9)
     axes.imshow(matrix, cmap="YlGnBu", vmin=0)
     for i, j in np.ndindex(matrix.shape):
-        axes.text(j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", size=10, color="white" if matrix[i, j] > 0.6 * matrix.max() else "#33383d")
-    axes.set(xticks=range(len(styles)), xticklabels=styles, yticks=range(len(styles)), yticklabels=styles, xlabel="references", ylabel="instruction", title=title)
+        axes.text(j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", size=10,
+                  color="white" if matrix[i, j] > 0.6 * matrix.max() else "#33383d")
+    axes.set(xticks=range(len(styles)), xticklabels=styles, yticks=range(len(styles)), yticklabels=styles,
+             xlabel="references", ylabel="instruction", title=title)
     axes.grid(False)
     return figure
 

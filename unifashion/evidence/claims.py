@@ -27,7 +27,8 @@ def _read(path: Path, needed: tuple) -> list:
     if not path.is_file():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.csv"))) or "none"
         raise FileNotFoundError(f"{path.name} is not in {path.parent.name}/; there are {there}")
-    with path.open(encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     for name in needed:
         if not rows or name not in rows[0]: raise ValueError(f"{path.name}: column {name!r} is missing")
     for line, row in enumerate(rows, 2):
@@ -35,25 +36,30 @@ def _read(path: Path, needed: tuple) -> list:
             raise ValueError(f"{path.name}, line {line}: not as many cells as columns")
     return rows
 
-def read_reported(name: str,  # 'unifashion_table1'
-                  folder: Path | None = None,  # default: data/reported of the repository
-                 ) -> list:  # dicts: paper, table, page, system, row, protocol, metric, reported (percent as printed)
+def read_reported(
+    name: str,                   # 'unifashion_table1'
+    folder: Path | None = None,  # default: data/reported of the repository
+) -> list:  # dicts: paper, table, page, system, row, protocol, metric, reported (percent as printed)
     "A table of a paper in long form, one dict a printed number; empty cells are left out."
     path = Path(folder or repo_root() / "data" / "reported") / f"{name}.csv"
     long = []
     for line, row in enumerate(_read(path, KEYS), 2):
         for metric in [key for key in row if key not in KEYS and row[key] != ""]:
-            try: number = float(row[metric])
+            try:
+                number = float(row[metric])
             except ValueError:
-                raise ValueError(f"{path.name}, line {line}: {metric} is {row[metric]!r}, not a number") from None
+                raise ValueError(
+                    f"{path.name}, line {line}: {metric} is {row[metric]!r}, not a number"
+                ) from None
             long.append({**{key: row[key] for key in KEYS}, "metric": metric, "reported": number})
     return long
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #98c73c49
 OURS, FULL = "UniFashion phase 1 (ours)", "UniFashion full"
 
-def reported_table1(folder: Path | None = None,  # default: data/reported
-                   ) -> list:  # as `read_reported`
+def reported_table1(
+    folder: Path | None = None,  # default: data/reported
+) -> list:  # as `read_reported`
     "Table 1 of UniFashion, and the Mean of phase 1 from its Table 5."
     table5 = read_reported("unifashion_table5", folder)
     base = [row for row in table5 if (row["row"], row["metric"]) == (OURS, "CMR")]
@@ -63,12 +69,14 @@ def reported_table1(folder: Path | None = None,  # default: data/reported
 # %% ../../nbs/8_evidence/12_claims.ipynb #520937b2
 TOLERANCE = 1.0  # points
 
-def row_status(value: float | None,  # ours, None when there is no run
-               reported: float | None,  # the paper's, None when it prints none
-               profile: str,  # 'paper' is the only scale at which values can agree
-               low: float | None = None, high: float | None = None,  # our interval
-               tolerance: float = TOLERANCE,  # points
-              ) -> str:  # 'not run', 'not comparable', 'reproduced' or 'differs'
+def row_status(
+    value: float | None,           # ours, None when there is no run
+    reported: float | None,        # the paper's, None when it prints none
+    profile: str,                  # 'paper' is the only scale at which values can agree
+    low: float | None = None,      # our interval
+    high: float | None = None,     # our interval
+    tolerance: float = TOLERANCE,  # points
+) -> str:  # 'not run', 'not comparable', 'reproduced' or 'differs'
     "The status of one row of a table."
     if value is None: return "not run"
     if profile != "paper" or reported is None: return "not comparable"
@@ -84,35 +92,45 @@ def _row(name, protocol, metric, result, interval, reported, profile, paper, tab
             "n": result[0].queries(metric) if result else None, "seeds": len(result) if result else None,
             "reported": reported, "status": row_status(v, reported, profile, low, high)}
 
-def table_rows(results: dict,  # {row: {protocol: [RetrievalResult, one a seed]}}, in the order of the table
-               reported: list,  # from `read_reported` or `reported_table1`
-               profile: str,  # name of the profile
-               planned: tuple = (FULL,),  # rows shown as 'not run' under every protocol, until they are
-               draws: int = 1000,  # bootstrap resamples
-               paper: str = "UniFashion", table: str = "1",
-              ) -> list:  # dicts: the columns of table.csv
+def table_rows(
+    results: dict,              # {row: {protocol: [RetrievalResult, one a seed]}}, in the order of the table
+    reported: list,             # from `read_reported` or `reported_table1`
+    profile: str,               # name of the profile
+    planned: tuple = (FULL,),   # rows shown as 'not run' under every protocol, until they are
+    draws: int = 1000,          # bootstrap resamples
+    paper: str = "UniFashion",
+    table: str = "1",
+) -> list:  # dicts: the columns of table.csv
     "Measurements beside reported numbers, in long form; reported systems first."
     printed = {(r["row"], r["protocol"], r["metric"]): r["reported"] for r in reported}
     protocols = list(dict.fromkeys([p for by in results.values() for p in by] + [p for _, p, _ in printed]))
-    names = list(dict.fromkeys([*(name for name, _, _ in printed if name not in results), *planned, *results]))
+    names = list(dict.fromkeys([*(name for name, _, _ in printed if name not in results), *planned,
+                                *results]))
     rows = []
     for protocol, name in ((p, n) for p in protocols for n in names):
         result = results.get(name, {}).get(protocol)
         known = {key[2]: value for key, value in printed.items() if key[:2] == (name, protocol)}
         if not (result or known or name in planned): continue
         found = intervals(result, draws) if result else {}
-        rows += [_row(name, protocol, m, result, found.get(m), known.get(m), profile, paper, table) for m in METRICS]
+        rows += [
+            _row(name, protocol, m, result, found.get(m), known.get(m), profile, paper, table)
+            for m in METRICS
+        ]
     return rows
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #ec02e983
-def table_page(rows: list,  # from `table_rows`
-               title: str,
-               here: str,  # whose numbers ours are: 'mini, drawn world'
-               metrics=METRICS,  # columns, in order
-              ) -> str:  # Markdown
+def table_page(
+    rows: list,       # from `table_rows`
+    title: str,
+    here: str,        # whose numbers ours are: 'mini, drawn world'
+    metrics=METRICS,  # columns, in order
+) -> str:  # Markdown
     "The table as a page: a section a protocol, ours beside reported, signatures beneath."
-    parts = [f"## {title}\n", "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. "
-             "Small scale and other data make values not comparable; what can be compared is their order.\n"]
+    parts = [
+        f"## {title}\n",
+        "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. "
+        "Small scale and other data make values not comparable; what can be compared is their order.\n",
+    ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         part = [row for row in rows if row["protocol"] == protocol]
         measured = [row for row in part if row["value"] is not None]
@@ -138,8 +156,9 @@ class Claim:
     worse: str       # the row that should lose
     statement: str   # in words
 
-def read_claims(path: Path | None = None,  # default: data/claims.csv of the repository
-               ) -> list:  # of Claim
+def read_claims(
+    path: Path | None = None,  # default: data/claims.csv of the repository
+) -> list:  # of Claim
     "All claims. ValueError names the line of a claim that cannot be tested as written."
     path = Path(path or repo_root() / "data" / "claims.csv")
     rows, seen = _read(path, tuple(Claim.__dataclass_fields__)), set()
@@ -147,14 +166,16 @@ def read_claims(path: Path | None = None,  # default: data/claims.csv of the rep
         for key, valid in (("kind", ("paper", "ours")), ("direction", ("higher", "lower"))):
             if row[key] not in valid:
                 raise ValueError(f"{path.name}, line {line}: {key} {row[key]!r} is not {' or '.join(valid)}")
-        if row["id"] in seen: raise ValueError(f"{path.name}, line {line}: the id {row['id']!r} is used twice")
+        if row["id"] in seen:
+            raise ValueError(f"{path.name}, line {line}: the id {row['id']!r} is used twice")
         seen.add(row["id"])
     return [Claim(**{**row, "profiles": tuple(row["profiles"].split())}) for row in rows]
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #feae4837
-def judge(interval: Interval,  # of better minus worse
-          direction: str = "higher",  # which values are better
-         ) -> str:  # 'holds', 'fails' or 'undecided'
+def judge(
+    interval: Interval,         # of better minus worse
+    direction: str = "higher",  # which values are better
+) -> str:  # 'holds', 'fails' or 'undecided'
     "The verdict of an interval."
     low, high = (interval.low, interval.high) if direction == "higher" else (-interval.high, -interval.low)
     return "holds" if low > 0 else "fails" if high < 0 else "undecided"
@@ -168,11 +189,12 @@ class Verdict:
     seeds: int                  # training seeds behind it
     reason: str = ""            # why it was not tested
 
-def test_claim(claim: Claim,
-               results: dict,  # {row: {protocol: [RetrievalResult, one a seed]}}
-               profile: str,  # the scale of the results
-               draws: int = 1000,  # bootstrap resamples
-              ) -> Verdict:
+def test_claim(
+    claim: Claim,
+    results: dict,      # {row: {protocol: [RetrievalResult, one a seed]}}
+    profile: str,       # the scale of the results
+    draws: int = 1000,  # bootstrap resamples
+) -> Verdict:
     "Test a claim about two rows that were asked the same questions."
     missing = [row for row in (claim.better, claim.worse) if not results.get(row, {}).get(claim.protocol)]
     if profile not in claim.profiles: return Verdict(claim, "undecided", None, 0, f"not tested at {profile}")
@@ -186,15 +208,17 @@ test_claim.__test__ = False  # not a test of pytest's
 # %% ../../nbs/8_evidence/12_claims.ipynb #ac09565e
 VERDICT_COLORS = {"holds": PALETTE["ours"], "fails": PALETTE["baseline"], "undecided": PALETTE["chance"]}
 
-def claims_figure(verdicts: list,  # of Verdict; those without an interval keep their line
-                  title: str = "",
-                 ) -> Picture:
+def claims_figure(
+    verdicts: list,   # of Verdict; those without an interval keep their line
+    title: str = "",
+) -> Picture:
     "Every claim's difference with its interval; zero is the line to clear."
     figure, axes = canvas(width=9, height=0.8 + 0.3 * len(verdicts))
     axes.axvline(0, color="#8d9196", linewidth=1)
     for y, v in enumerate(verdicts):
         sign, color = 1 if v.claim.direction == "higher" else -1, VERDICT_COLORS[v.verdict]
-        if v.interval is None: axes.text(0, y, f" {v.reason}", size=8, va="center", color="#8d9196")
+        if v.interval is None:
+            axes.text(0, y, f" {v.reason}", size=8, va="center", color="#8d9196")
         else:
             axes.plot(sign * np.array(v.interval[1:]), [y, y], color=color, linewidth=2.2)
             axes.plot(sign * v.interval.value, y, "o", color=color)
@@ -205,38 +229,49 @@ def claims_figure(verdicts: list,  # of Verdict; those without an interval keep 
     return figure
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #6839cf98
-def claims_table(verdicts: list,  # of Verdict
-                ) -> str:  # Markdown
+def claims_table(
+    verdicts: list,  # of Verdict
+) -> str:  # Markdown
     "The verdicts as a table, with the interval of each difference."
     show = lambda i: "" if i is None else f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
     return table_markdown([{
-        "claim": v.claim.statement, "source": f"{v.claim.source}, {v.claim.kind}", "protocol": v.claim.protocol,
-        "metric": v.claim.metric, "difference, points": show(v.interval), "seeds": v.seeds or None,
-        "verdict": v.verdict + (f" ({v.reason})" if v.reason else "")} for v in verdicts])
+        "claim": v.claim.statement, "source": f"{v.claim.source}, {v.claim.kind}",
+        "protocol": v.claim.protocol, "metric": v.claim.metric, "difference, points": show(v.interval),
+        "seeds": v.seeds or None, "verdict": v.verdict + (f" ({v.reason})" if v.reason else "")
+    } for v in verdicts])
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #b3622ab1
-def published_rows(report: str,  # its name
-                   profile: str,
-                   folder: Path | None = None,  # default: outputs/published
-                  ) -> list:  # dicts as in table.csv, numbers as floats, absent values None; empty if nothing was published
+def published_rows(
+    report: str,                 # its name
+    profile: str,
+    folder: Path | None = None,  # default: outputs/published
+) -> list:  # dicts as in table.csv, numbers as floats, absent values None; empty if nothing was published
     "A published table in long form."
     path = Path(folder or repo_root() / "outputs" / "published") / profile / report / "table.csv"
     if not path.is_file(): return []
     number = lambda key, text: float(text) if key in ("value", "low", "high", "n", "reported") else text
-    return [{key: number(key, text) if text != "" else None for key, text in row.items()} for row in _read(path, ("row", "metric"))]
+    return [{key: number(key, text) if text != "" else None
+             for key, text in row.items()} for row in _read(path, ("row", "metric"))]
 
-def at_a_glance(report: str,  # its name
-                metric: str,  # one of its metrics
-                profiles: dict,  # profile -> heading
-                folder: Path | None = None,  # default: outputs/published
-               ) -> str:  # Markdown
+def at_a_glance(
+    report: str,                 # its name
+    metric: str,                 # one of its metrics
+    profiles: dict,              # profile -> heading
+    folder: Path | None = None,  # default: outputs/published
+) -> str:  # Markdown
     "One metric of a published table: a row a system that was run here, a column a profile and protocol, the paper's number beside them."
     lines = {}
     for profile, heading in profiles.items():
         for row in published_rows(report, profile, folder):
             if row["metric"] != metric or row["value"] is None and row["row"] not in (OURS, FULL): continue
             line = lines.setdefault(row["row"], {"System": row["row"]})
-            if row["value"] is not None: line[f"{heading}, {row['protocol']}"] = f"{row['value']:.1f} <sub>{row['low']:.1f} – {row['high']:.1f}</sub>"
-            if row["reported"] is not None: line["as reported"] = f"*{row['reported']:.2f}*"
-    keys = dict.fromkeys(key for line in lines.values() for key in line if key not in ("System", "as reported"))
-    return table_markdown(sorted(lines.values(), key=lambda line: line["System"] == FULL), ["System", "as reported", *keys])
+            if row["value"] is not None:
+                line[f"{heading}, {row['protocol']}"] = (
+                    f"{row['value']:.1f} <sub>{row['low']:.1f} – {row['high']:.1f}</sub>"
+                )
+            if row["reported"] is not None:
+                line["as reported"] = f"*{row['reported']:.2f}*"
+    keys = dict.fromkeys(key for line in lines.values() for key in line
+                         if key not in ("System", "as reported"))
+    return table_markdown(sorted(lines.values(), key=lambda line: line["System"] == FULL),
+                          ["System", "as reported", *keys])

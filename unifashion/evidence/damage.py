@@ -30,7 +30,8 @@ class Damage:
     group: str             # under which the figure counts it
     change: object         # (bytes, random stream) -> bytes
     kinds: frozenset = frozenset()  # allowed kinds of `DataError`; empty: harmless
-    plain: object = None   # (bytes, random stream) -> bytes: what a harmless one must equal; None: the file as it was
+    # (bytes, random stream) -> bytes: what a harmless one must equal; None: the file as it was
+    plain: object = None
 
 
 def damage(name: str, group: str, change, *kinds, plain=None) -> Damage:
@@ -40,7 +41,8 @@ def damage(name: str, group: str, change, *kinds, plain=None) -> Damage:
 # %% ../../nbs/8_evidence/08_damage.ipynb #aa57a94f
 def as_png(image: Image.Image, **options) -> bytes:
     "A picture as PNG bytes, whatever the name of its file says."
-    buffer = io.BytesIO(); image.save(buffer, "PNG", **options)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
@@ -49,12 +51,23 @@ def opened(data: bytes) -> Image.Image: return Image.open(io.BytesIO(data)).conv
 
 def huge_png(side: int) -> bytes:
     "A PNG whose header promises side x side pixels and whose data ends after a few rows."
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(bytes(2**16))) + chunk(b"IEND", b"")
+    chunk = (
+        lambda name, data: struct.pack(">I", len(data))
+        + name
+        + data
+        + struct.pack(">I", zlib.crc32(name + data))
+    )
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(bytes(2**16)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiff(image: Image.Image) -> bytes:
-    buffer = io.BytesIO(); image.save(buffer, "TIFF")
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
     return buffer.getvalue()
 
 
@@ -71,7 +84,13 @@ def deep(data: bytes, rng) -> bytes:
 def turned(data: bytes, rng) -> bytes:
     "The pixels lie otherwise, and a tag says how to turn them: what phones write."
     image, exif = opened(data), Image.Exif()
-    ways = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # how the tag's turn is undone
+    # how the tag's turn is undone
+    ways = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
     exif[0x0112] = tag = list(ways)[int(rng.integers(len(ways)))]
     return as_png(image.transpose(ways[tag]), exif=exif)
 
@@ -82,18 +101,37 @@ def grey(data: bytes) -> Image.Image: return opened(data).convert("L")
 def in_rgb(form): return lambda data, rng: as_png(form(data).convert("RGB"))
 
 UNREADABLE = ("unreadable picture", "unreadable map")
-BYTES = (damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"), damage("truncated", "broken picture", cut, *UNREADABLE),
-         damage("an error page", "broken picture", lambda d, r: b"<html><body>404 Not Found</body></html>", *UNREADABLE),
-         damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))), *UNREADABLE, "wrong size"),
-         damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE), damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE))
+BYTES = (
+    damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"),
+    damage("truncated", "broken picture", cut, *UNREADABLE),
+    damage(
+        "an error page",
+        "broken picture",
+        lambda d, r: b"<html><body>404 Not Found</body></html>",
+        *UNREADABLE,
+    ),
+    damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))), *UNREADABLE, "wrong size"),
+    damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE),
+    damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE),
+)
 PICTURES = BYTES + (
-    damage("16 bits a channel", "channels", deep, *UNREADABLE), damage("floats", "channels", lambda d, r: tiff(Image.fromarray(np.asarray(grey(d), np.float32))), *UNREADABLE),
-    damage("grey", "channels", lambda d, r: as_png(grey(d)), plain=in_rgb(grey)), damage("grey and alpha", "channels", lambda d, r: as_png(grey(d).convert("LA")), plain=in_rgb(grey)),
-    damage("transparency", "channels", lambda d, r: as_png(opened(d).convert("RGBA")), plain=in_rgb(opened)), damage("indexed colours", "channels", lambda d, r: as_png(indexed(d)), plain=in_rgb(indexed)),
-    damage("printing colours", "channels", lambda d, r: tiff(printed(d)), plain=in_rgb(printed)), damage("EXIF rotation", "EXIF rotation", turned, plain=in_rgb(opened)))
+    damage("16 bits a channel", "channels", deep, *UNREADABLE),
+    damage(
+        "floats", "channels", lambda d, r: tiff(Image.fromarray(np.asarray(grey(d), np.float32))), *UNREADABLE
+    ),
+    damage("grey", "channels", lambda d, r: as_png(grey(d)), plain=in_rgb(grey)),
+    damage("grey and alpha", "channels", lambda d, r: as_png(grey(d).convert("LA")), plain=in_rgb(grey)),
+    damage("transparency", "channels", lambda d, r: as_png(opened(d).convert("RGBA")), plain=in_rgb(opened)),
+    damage("indexed colours", "channels", lambda d, r: as_png(indexed(d)), plain=in_rgb(indexed)),
+    damage("printing colours", "channels", lambda d, r: tiff(printed(d)), plain=in_rgb(printed)),
+    damage("EXIF rotation", "EXIF rotation", turned, plain=in_rgb(opened)),
+)
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #d04efadf
-def flat(value) -> object: return lambda data, rng: as_png(Image.new("RGB" if isinstance(value, tuple) else "L", opened(data).size, value))
+def flat(value) -> object:
+    return lambda data, rng: as_png(
+        Image.new("RGB" if isinstance(value, tuple) else "L", opened(data).size, value)
+    )
 
 
 def stretched(data: bytes, rng) -> bytes:
@@ -103,13 +141,43 @@ def stretched(data: bytes, rng) -> bytes:
 
 
 WRONG = ("wrong values", "unreadable map")
-MAPS = BYTES + (damage("another aspect", "masks and maps", stretched, "wrong size"), damage("16 bits a channel", "masks and maps", deep, *WRONG))
-MASKS = MAPS + (damage("values up to 60", "masks and maps", flat(60), *WRONG), damage("values up to 5", "masks and maps", flat(5), *WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
-LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
+MAPS = BYTES + (damage("another aspect", "masks and maps", stretched,
+                       "wrong size"), damage("16 bits a channel", "masks and maps", deep, *WRONG))
+MASKS = MAPS + (
+    damage("values up to 60", "masks and maps", flat(60), *WRONG),
+    damage("values up to 5", "masks and maps", flat(5), *WRONG),
+    damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG),
+)
+LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *
+                        WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #43105c0b
-ANY_TEXT = ("broken JSON", "not UTF-8", "short line", "empty split", "wrong field count", "wrong column", "missing picture", "truncated file", "wrong key", "wrong score", "no text",
-            "path leaves the folder", "wrong id", "wrong shape", "garment without phrases", "missing file", "unknown id", "no id", "no product", "broken keypoints", "wrong captions", "unknown split", "duplicate id", "no key")
+ANY_TEXT = (
+    "broken JSON",
+    "not UTF-8",
+    "short line",
+    "empty split",
+    "wrong field count",
+    "wrong column",
+    "missing picture",
+    "truncated file",
+    "wrong key",
+    "wrong score",
+    "no text",
+    "path leaves the folder",
+    "wrong id",
+    "wrong shape",
+    "garment without phrases",
+    "missing file",
+    "unknown id",
+    "no id",
+    "no product",
+    "broken keypoints",
+    "wrong captions",
+    "unknown split",
+    "duplicate id",
+    "no key",
+)
 
 
 def bad_byte(data: bytes, rng) -> bytes:
@@ -119,18 +187,38 @@ def bad_byte(data: bytes, rng) -> bytes:
     return data[:k] + b"\xe9" + data[k + 1:]
 
 
-TEXT = (damage("byte order mark", "encoding", lambda d, r: b"\xef\xbb\xbf" + d), damage("Windows line ends", "encoding", lambda d, r: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
-        damage("a latin-1 letter", "encoding", bad_byte, "not UTF-8", "broken JSON"), damage("UTF-16", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16"), *ANY_TEXT),
-        damage("zero bytes", "truncated text", lambda d, r: b"", *ANY_TEXT), damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
-        damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT))
-JSON_TEXT = TEXT + (damage("a comma too many", "broken JSON and CSV", lambda d, r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:], "broken JSON"),
-                    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT), damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT, "unknown split"),
-                    damage("brackets without end", "broken JSON and CSV", lambda d, r: b"[" * 200_000, "broken JSON"), damage("a number of 10,000 digits", "broken JSON and CSV", lambda d, r: b"[" + b"7" * 10_000 + b"]", *ANY_TEXT))
+TEXT = (
+    damage("byte order mark", "encoding", lambda d, r: b"\xef\xbb\xbf" + d),
+    damage("Windows line ends", "encoding", lambda d, r: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
+    damage("a latin-1 letter", "encoding", bad_byte, "not UTF-8", "broken JSON"),
+    damage("UTF-16", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16"), *ANY_TEXT),
+    damage("zero bytes", "truncated text", lambda d, r: b"", *ANY_TEXT),
+    damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
+    damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT),
+)
+JSON_TEXT = TEXT + (
+    damage(
+        "a comma too many",
+        "broken JSON and CSV",
+        lambda d, r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:],
+        "broken JSON",
+    ),
+    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT),
+    damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT, "unknown split"),
+    damage("brackets without end", "broken JSON and CSV", lambda d, r: b"[" * 200_000, "broken JSON"),
+    damage(
+        "a number of 10,000 digits",
+        "broken JSON and CSV",
+        lambda d, r: b"[" + b"7" * 10_000 + b"]",
+        *ANY_TEXT,
+    ),
+)
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #3492a7db
 def lines_ending_in_text(mark: bytes) -> tuple:
     "`TEXT` for lines whose last field, after `mark`, is free text."
-    return TEXT[:-1] + (damage("cut", "truncated text", lambda d, r: cut(d, r).rpartition(mark)[0], *ANY_TEXT),)
+    return TEXT[:-1] + (damage("cut", "truncated text", lambda d, r: cut(d, r).rpartition(mark)[0], *
+                               ANY_TEXT), )
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #d3b0daf6
 @dataclass(frozen=True)
@@ -140,9 +228,11 @@ class Lists:
     write: object   # list -> bytes
 
 
-LINES = Lists(lambda d: d.decode("utf-8-sig").splitlines(), lambda rows: "".join(f"{row}\n" for row in rows).encode())
+LINES = Lists(lambda d: d.decode("utf-8-sig").splitlines(),
+              lambda rows: "".join(f"{row}\n" for row in rows).encode())
 JSONS = Lists(json.loads, lambda rows: json.dumps(rows).encode())
-JSON_LINES = Lists(lambda d: [json.loads(row) for row in d.splitlines() if row.strip()], lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode())
+JSON_LINES = Lists(lambda d: [json.loads(row) for row in d.splitlines() if row.strip()],
+                   lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def on_record(lists: Lists, change, first: int = 0) -> object:
@@ -161,7 +251,9 @@ def twice(row, rng): return [row, row]
 
 def records(lists: Lists, group: str, changes: dict, kinds: dict, first: int = 0) -> tuple:
     "A damage for each named change of one record."
-    return tuple(damage(name, group, on_record(lists, change, first), *kinds[name]) for name, change in changes.items())
+    return tuple(
+        damage(name, group, on_record(lists, change, first), *kinds[name]) for name, change in changes.items()
+    )
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #13639f41
 LONG = {"10,000 words": 10_000, "100,000 words": 100_000}
@@ -169,20 +261,31 @@ LONG = {"10,000 words": 10_000, "100,000 words": 100_000}
 
 def long_texts(lists: Lists, put, first: int = 0) -> tuple:
     "Damages that put a long text into a record: `put(record, text)` gives the record."
-    return tuple(damage(f"a caption of {name}", "10,000 words", on_record(lists, lambda row, rng, n=n: [put(row, "very " * n + "red")], first), "overlong text", "wrong field count")
-                 for name, n in LONG.items())
+    return tuple(
+        damage(
+            f"a caption of {name}",
+            "10,000 words",
+            on_record(lists, lambda row, rng, n=n: [put(row, "very " * n + "red")], first),
+            "overlong text",
+            "wrong field count",
+        )
+        for name, n in LONG.items()
+    )
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #b9f5f01d
 def members(path: Path) -> list:  # (TarInfo, bytes)
     "The content of a tar."
-    with tarfile.open(path) as tar: return [(m, tar.extractfile(m).read() if m.isfile() else b"") for m in tar]
+    with tarfile.open(path) as tar:
+        return [(m, tar.extractfile(m).read() if m.isfile() else b"") for m in tar]
 
 
 def write_tar(path: Path, content: list):
     "A tar of these members, in place of the old one."
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for member, data in content: member.size = len(data); tar.addfile(member, io.BytesIO(data))
+        for member, data in content:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     put(path, buffer.getvalue())
 
 
@@ -194,41 +297,78 @@ def put(path: Path, data: bytes):
 
 def rewrite(path: Path, change, rng):
     "Change the content of a file: of one member, if it is a tar of pictures; of what is zipped, if it is."
-    if path.suffix == ".gz": put(path, gzip.compress(change(gzip.decompress(path.read_bytes()), rng), 1))
+    if path.suffix == ".gz":
+        put(path, gzip.compress(change(gzip.decompress(path.read_bytes()), rng), 1))
     elif path.suffix == ".tar":
         content = members(path)
         k = int(rng.integers(len(content)))
         write_tar(path, [(m, change(data, rng) if i == k else data) for i, (m, data) in enumerate(content)])
-    else: put(path, change(path.read_bytes(), rng))
+    else:
+        put(path, change(path.read_bytes(), rng))
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #64ed9751
 def gone(path: Path, rng): path.unlink()
 
 
-def folder_instead(path: Path, rng): path.unlink(); path.mkdir()
+def folder_instead(path: Path, rng):
+    path.unlink()
+    path.mkdir()
 
 
-def link_to(path: Path, target): path.unlink(); path.symlink_to(target)
+def link_to(path: Path, target):
+    path.unlink()
+    path.symlink_to(target)
 
 
 def link_inside(path: Path, rng):
     "The file moved next to itself, a link in its place."
     moved = path.with_name(f".moved-{path.name}")
-    path.rename(moved); path.symlink_to(moved.name)
+    path.rename(moved)
+    path.symlink_to(moved.name)
 
 
 def link_outside(path: Path, rng):
     "The file lies outside of the data set, a link in its place."
     home = Path(str(path).split("/case/")[0])
     moved = home / f"outside-{path.name}"
-    shutil.copy(path, moved); link_to(path, moved)
+    shutil.copy(path, moved)
+    link_to(path, moved)
 
 
-LOST = ("unusable path", "missing picture", "missing map", "missing file", "missing keypoints", "path leaves the folder", "unreadable map", "damaged HDF5", "no product", "empty split")
-PLACE = (damage("missing", "missing file", gone, *LOST, "garment without phrases"), damage("a folder instead", "missing file", folder_instead, *LOST, "truncated file", "broken JSON", "garment without phrases", "wrong column"),
-         damage("a link within the folder", "links and paths", link_inside), damage("a link that leads out", "links and paths", link_outside, *LOST),
-         damage("a link to nothing", "links and paths", lambda p, r: link_to(p, "nowhere"), *LOST, "garment without phrases"), damage("a link to itself", "links and paths", lambda p, r: link_to(p, p.name), *LOST, "truncated file", "garment without phrases"))
-TEXT_PLACE = tuple(d for d in PLACE if d.name != "a link that leads out")  # annotation files may be kept elsewhere
+LOST = ("unusable path", "missing picture", "missing map", "missing file", "missing keypoints",
+        "path leaves the folder", "unreadable map", "damaged HDF5", "no product", "empty split")
+PLACE = (
+    damage("missing", "missing file", gone, *LOST, "garment without phrases"),
+    damage(
+        "a folder instead",
+        "missing file",
+        folder_instead,
+        *LOST,
+        "truncated file",
+        "broken JSON",
+        "garment without phrases",
+        "wrong column",
+    ),
+    damage("a link within the folder", "links and paths", link_inside),
+    damage("a link that leads out", "links and paths", link_outside, *LOST),
+    damage(
+        "a link to nothing",
+        "links and paths",
+        lambda p, r: link_to(p, "nowhere"),
+        *LOST,
+        "garment without phrases",
+    ),
+    damage(
+        "a link to itself",
+        "links and paths",
+        lambda p, r: link_to(p, p.name),
+        *LOST,
+        "truncated file",
+        "garment without phrases",
+    ),
+)
+# annotation files may be kept elsewhere
+TEXT_PLACE = tuple(d for d in PLACE if d.name != "a link that leads out")
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #68377c4c
 def tar_damage(change) -> object:
@@ -238,57 +378,74 @@ def tar_damage(change) -> object:
 
 def renamed(content, rng):
     "One member under a name that leads out of the archive."
-    k = int(rng.integers(len(content))); content[k][0].name = f"../{content[k][0].name}"
+    k = int(rng.integers(len(content)))
+    content[k][0].name = f"../{content[k][0].name}"
     return content
 
 
 def linked(content, rng):
     "One member is a link to a file of the system."
-    k = int(rng.integers(len(content))); member = tarfile.TarInfo(content[k][0].name)
+    k = int(rng.integers(len(content)))
+    member = tarfile.TarInfo(content[k][0].name)
     member.type, member.linkname = tarfile.SYMTYPE, "/etc/hostname"
     return content[:k] + [(member, b"")] + content[k + 1:]
 
 
 def flipped(path: Path, rng):
     "A byte of the first header changed."
-    data = bytearray(path.read_bytes()); data[int(rng.integers(100, 148))] ^= 64
+    data = bytearray(path.read_bytes())
+    data[int(rng.integers(100, 148))] ^= 64
     put(path, bytes(data))
 
 
 def cut_tar(path: Path, rng):
     "Cut among the members: a tar ends in kilobytes of padding, which nobody misses."
-    with tarfile.open(path) as tar: last = tar.getmembers()[-1]
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
     put(path, cut(path.read_bytes()[:last.offset_data + last.size], rng))
 
 
-IN_TAR = ("missing picture", "missing map", "damaged tar", "truncated tar", "empty split", "missing file", "no product")
-TARS = (damage("cut", "archives", cut_tar, *IN_TAR), damage("zero bytes", "archives", lambda p, r: put(p, b""), *IN_TAR),
-        damage("a changed header", "archives", flipped, *IN_TAR), damage("a member twice", "archives", tar_damage(lambda c, r: c + c[:1]), "duplicate id"),
-        damage("a member that leads out", "links and paths", tar_damage(renamed), *IN_TAR), damage("a link as member", "links and paths", tar_damage(linked), "link in tar", *IN_TAR),
-        damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found\n" * 100), *IN_TAR)) + TEXT_PLACE
+IN_TAR = ("missing picture", "missing map", "damaged tar", "truncated tar", "empty split", "missing file",
+          "no product")
+TARS = (
+    damage("cut", "archives", cut_tar, *IN_TAR),
+    damage("zero bytes", "archives", lambda p, r: put(p, b""), *IN_TAR),
+    damage("a changed header", "archives", flipped, *IN_TAR),
+    damage("a member twice", "archives", tar_damage(lambda c, r: c + c[:1]), "duplicate id"),
+    damage("a member that leads out", "links and paths", tar_damage(renamed), *IN_TAR),
+    damage("a link as member", "links and paths", tar_damage(linked), "link in tar", *IN_TAR),
+    damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found\n" * 100), *IN_TAR),
+) + TEXT_PLACE
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #98fab540
 def h5_damage(change) -> object:
     "From a change of an open HDF5 file."
     def changed(path, rng):
         put(path, path.read_bytes())  # no longer shared
-        with h5py.File(path, "r+") as file: change(file, rng)
+        with h5py.File(path, "r+") as file:
+            change(file, rng)
     return changed
 
 
 def h5_key(key: str, make) -> object:
     "Replace one key: `make(array, random stream)` gives the new content, None removes it, a dict makes a group."
     def change(file, rng):
-        value = make(file[key][:], rng); del file[key]
-        if isinstance(value, dict): file.create_group(key)
-        elif value is not None: file[key] = value
+        value = make(file[key][:], rng)
+        del file[key]
+        if isinstance(value, dict):
+            file.create_group(key)
+        elif value is not None:
+            file[key] = value
     return h5_damage(change)
 
 
 def one_cell(value) -> object:
     "One row of a column replaced."
     def make(array, rng):
-        rows = array.astype("S" + str(max(array.dtype.itemsize if array.dtype.kind == "S" else 12, len(value) + 1))); rows[int(rng.integers(len(rows)))] = value
+        rows = array.astype("S" +
+                            str(max(array.dtype.itemsize if array.dtype.kind == "S" else 12,
+                                    len(value) + 1)))
+        rows[int(rng.integers(len(rows)))] = value
         return rows
     return make
 
@@ -296,5 +453,8 @@ def one_cell(value) -> object:
 def damaged_chunk(path: Path, rng):
     "A compressed picture overwritten within the file."
     put(path, path.read_bytes())
-    with h5py.File(path, "r") as file: chunk = file["input_image"].id.get_chunk_info(int(rng.integers(len(file["input_image"]))))
-    with open(path, "r+b") as raw: raw.seek(chunk.byte_offset + 2); raw.write(b"\xff" * min(32, chunk.size - 2))
+    with h5py.File(path, "r") as file:
+        chunk = file["input_image"].id.get_chunk_info(int(rng.integers(len(file["input_image"]))))
+    with open(path, "r+b") as raw:
+        raw.seek(chunk.byte_offset + 2)
+        raw.write(b"\xff" * min(32, chunk.size - 2))

@@ -32,7 +32,8 @@ def home_of(
     workers: int = 2,  # processes that draw
 ) -> Path | None:  # None: not at hand
     "The folder of a data set for this profile."
-    if world.dataset == "drawn": return drawn_dataset(name, world, formats, workers) if name in DRAWN else None
+    if world.dataset == "drawn":
+        return drawn_dataset(name, world, formats, workers) if name in DRAWN else None
     places = [data_dir() / DATASETS[name].folder, data_dir() / "annotations" / DATASETS[name].folder]
     return next((place for place in places if place.is_dir()), None)
 
@@ -42,7 +43,8 @@ class Counted:
     "What the readers kept of a data set."
     rows: Counter = field(default_factory=Counter)      # split on disk -> rows
     captions: Counter = field(default_factory=Counter)  # split -> captions of Fashion-IQ-Cap
-    composed: Counter = field(default_factory=Counter)  # split -> composed queries, where the data set has other rows too
+    # split -> composed queries, where the data set has other rows too
+    composed: Counter = field(default_factory=Counter)
     phrases: int = 0                                    # garments with MGD's phrases
     pictures: Counter = field(default_factory=Counter)  # split -> pictures of galleries
 
@@ -54,15 +56,22 @@ def count_dataset(
     "Read every split, open no picture. An empty or absent split counts nothing."
     found, described = Counted(), set()
     for split in splits_of(dataset_record(name), root):
-        try: opened = split.open("skip")
-        except DataError: continue
+        try:
+            opened = split.open("skip")
+        except DataError:
+            continue
         part = split.label.split(",")[0]
-        if split.disk: found.rows[split.disk] += opened.report.kept
-        elif "captions" in split.label: found.captions[part] += opened.report.kept
-        elif "composed" in split.label: found.composed[part] += opened.report.kept
-        if name == "fashioniq" and split.disk: found.pictures[part] += sum(opened.galleries.values())
+        if split.disk:
+            found.rows[split.disk] += opened.report.kept
+        elif "captions" in split.label:
+            found.captions[part] += opened.report.kept
+        elif "composed" in split.label:
+            found.composed[part] += opened.report.kept
+        if name == "fashioniq" and split.disk:
+            found.pictures[part] += sum(opened.galleries.values())
         for pair in getattr(opened.samples, "pairs", ()):
-            if pair.captions: described.add((pair.category, pair.garment))
+            if pair.captions:
+                described.add((pair.category, pair.garment))
     found.phrases = len(described)
     return found
 
@@ -79,19 +88,34 @@ def count_all(
     homes = {name: home_of(name, world, formats, workers) for name in DATASETS if name != "folder"}
     found = {name: count_dataset(name, home) for name, home in homes.items() if home}
     phrases = sum(found[name].phrases for name in ("vitonhd", "dresscode") if name in found)
-    files = [data_dir() / "annotations" / "mgd" / name for name in PHRASES] if world.dataset != "drawn" and not phrases else []
-    if files and all(f.exists() for f in files): phrases = sum(len(read_chunks(f)) for f in files)
+    files = [data_dir() / "annotations" / "mgd" / name
+             for name in PHRASES] if world.dataset != "drawn" and not phrases else []
+    if files and all(f.exists() for f in files):
+        phrases = sum(len(read_chunks(f)) for f in files)
     return found | ({"mgd": Counted(phrases=phrases)} if phrases else {})
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #64afe117
-STANDS_FOR = {"CMR": {"FashionGen": "fashiongen", "Fashion200K": "fashion200k"}, "CIR": {"Fashion-IQ": "fashioniq"}, "FIC": {"FashionGen": "fashiongen", "Fashion-IQ-Cap": "fashioniq"}, "FIG": {"VITON-HD": "vitonhd", "MGD": "mgd"}}
-UNITS = {"FashionGen": "train pictures", "Fashion200K": "train pictures", "Fashion-IQ": "train triplets", "Fashion-IQ-Cap": "captions, train and val", "VITON-HD": "train pairs", "MGD": "garments with phrases"}
+STANDS_FOR = {
+    "CMR": {"FashionGen": "fashiongen", "Fashion200K": "fashion200k"},
+    "CIR": {"Fashion-IQ": "fashioniq"},
+    "FIC": {"FashionGen": "fashiongen", "Fashion-IQ-Cap": "fashioniq"},
+    "FIG": {"VITON-HD": "vitonhd", "MGD": "mgd"},
+}
+UNITS = {
+    "FashionGen": "train pictures",
+    "Fashion200K": "train pictures",
+    "Fashion-IQ": "train triplets",
+    "Fashion-IQ-Cap": "captions, train and val",
+    "VITON-HD": "train pairs",
+    "MGD": "garments with phrases",
+}
 
 
 def size_of(row: str, counted: Counted | None) -> int | None:
     "The count that answers a row of the table; None where nothing is at hand."
     if counted is None: return None
-    value = {"Fashion-IQ-Cap": sum(counted.captions.values()), "MGD": counted.phrases}.get(row, counted.rows["train"])
+    value = {"Fashion-IQ-Cap": sum(counted.captions.values()),
+             "MGD": counted.phrases}.get(row, counted.rows["train"])
     return value or None
 
 
@@ -105,40 +129,129 @@ def data_rows(
     for task, names in STANDS_FOR.items():
         for name, key in names.items():
             value, claim = size_of(name, found.get(key)), cells[task, name, "size"]
-            files = "drawn" if drawn else "val alone" if name == "Fashion-IQ-Cap" and value and not found[key].captions["train"] else "all"
-            status = "not run" if value is None else "not comparable" if files != "all" else "reproduced" if matches_claim(value, claim) else "differs"
+            files = (
+                "drawn"
+                if drawn
+                else (
+                    "val alone"
+                    if name == "Fashion-IQ-Cap" and value and not found[key].captions["train"]
+                    else "all"
+                )
+            )
+            status = (
+                "not run"
+                if value is None
+                else (
+                    "not comparable"
+                    if files != "all"
+                    else "reproduced" if matches_claim(value, claim) else "differs"
+                )
+            )
             stages = {f"stage {k}": int(cells[task, name, f"stage {k}"]) for k in (1, 2)}
-            rows.append(dict(paper="UniFashion", table="6", row=name, protocol=task, metric="size", signature=UNITS[name], value=value, n=value, reported=claim, status=status, files=files, **stages))
+            rows.append(
+                dict(
+                    paper="UniFashion",
+                    table="6",
+                    row=name,
+                    protocol=task,
+                    metric="size",
+                    signature=UNITS[name],
+                    value=value,
+                    n=value,
+                    reported=claim,
+                    status=status,
+                    files=files,
+                    **stages,
+                )
+            )
     return rows
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #ea061d10
-OTHERS = {"fashiongen": ("FashionGen", "pictures"), "fashion200k": ("Fashion200K", "pictures"), "fashioniq": ("Fashion-IQ", "triplets"), "vitonhd": ("VITON-HD", "pairs"), "dresscode": ("Dress Code", "pairs"),
-          "kagl": ("KAGL", "products"), "ccp": ("Clothing Co-Parsing", "photographs")}
+OTHERS = {
+    "fashiongen": ("FashionGen", "pictures"),
+    "fashion200k": ("Fashion200K", "pictures"),
+    "fashioniq": ("Fashion-IQ", "triplets"),
+    "vitonhd": ("VITON-HD", "pairs"),
+    "dresscode": ("Dress Code", "pairs"),
+    "kagl": ("KAGL", "products"),
+    "ccp": ("Clothing Co-Parsing", "photographs"),
+}
 
 
 def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of table.csv
     "Every split of every data set at hand, beside the official count; FashionGen's validation split beside the paper's too."
     rows, claims = [], {r["row"]: r["reported"] for r in reported}
     def line(name, split, unit, value, official, claim=None):
-        status = "not run" if not value else "not comparable" if drawn or not (claim or official) else "reproduced" if matches_claim(value, claim or official) else "differs"
-        rows.append(dict(paper="UniFashion", table="splits", row=f"{name}, {split}", protocol="drawn" if drawn else "files", metric="size", signature=unit, value=value or None, n=value or None, reported=claim, official=official, status=status))
+        status = (
+            "not run"
+            if not value
+            else (
+                "not comparable"
+                if drawn or not (claim or official)
+                else "reproduced" if matches_claim(value, claim or official) else "differs"
+            )
+        )
+        rows.append(
+            dict(
+                paper="UniFashion",
+                table="splits",
+                row=f"{name}, {split}",
+                protocol="drawn" if drawn else "files",
+                metric="size",
+                signature=unit,
+                value=value or None,
+                n=value or None,
+                reported=claim,
+                official=official,
+                status=status,
+            )
+        )
     for key, (name, unit) in OTHERS.items():
         record, have = DATASETS[key], found.get(key, Counted())
-        for split, official in record.counts.items(): line(name, split, unit, have.rows[split], official, claims.get("FashionGen validation pictures") if (key, split) == ("fashiongen", "test") else None)
-        for split, n in have.captions.items(): line("Fashion-IQ-Cap", split, "captions", n, sum(v for g, v in record.galleries.items() if g.endswith(f"/{split}")))
-        for split, n in have.pictures.items(): line("Fashion-IQ galleries", split, "pictures", n, sum(v for g, v in record.galleries.items() if g.endswith(f"/{split}")))
-        for split, n in have.composed.items(): line(f"{name}, composed", split, "queries", n, None)
+        for split, official in record.counts.items():
+            line(
+                name,
+                split,
+                unit,
+                have.rows[split],
+                official,
+                (
+                    claims.get("FashionGen validation pictures")
+                    if (key, split) == ("fashiongen", "test")
+                    else None
+                ),
+            )
+        for split, n in have.captions.items():
+            line("Fashion-IQ-Cap", split, "captions", n,
+                 sum(v for g, v in record.galleries.items() if g.endswith(f"/{split}")))
+        for split, n in have.pictures.items():
+            line("Fashion-IQ galleries", split, "pictures", n,
+                 sum(v for g, v in record.galleries.items() if g.endswith(f"/{split}")))
+        for split, n in have.composed.items():
+            line(f"{name}, composed", split, "queries", n, None)
     return rows
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #e090c2df
-STAND_INS = {"KAGL": ("FashionGen", (1, 2)), "KAGL, composed": ("Fashion-IQ", (2,)), "Clothing Co-Parsing": ("VITON-HD", (2,))}  # of profile `open`: for which of the paper's, in which stages
+# of profile `open`: for which of the paper's, in which stages
+STAND_INS = {
+    "KAGL": ("FashionGen", (1, 2)),
+    "KAGL, composed": ("Fashion-IQ", (2,)),
+    "Clothing Co-Parsing": ("VITON-HD", (2,)),
+}
 
 
 def stand_in_rows(found: dict, world: World) -> list:  # as `data_rows`, for `mixtures`
     "What profile `open` draws from in place of data sets whose pictures cannot be had."
     if world.dataset != "kagl": return []
-    sizes = {"KAGL": found["kagl"].rows["train"] if "kagl" in found else 0, "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0, "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0}
-    return [dict(row=name, value=n, reported=None, **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)}) for name, n in sizes.items()]
+    sizes = {
+        "KAGL": found["kagl"].rows["train"] if "kagl" in found else 0,
+        "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0,
+        "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0,
+    }
+    return [
+        dict(row=name, value=n, reported=None, **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)})
+        for name, n in sizes.items()
+    ]
 
 
 def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours') -> name -> share
@@ -154,40 +267,89 @@ def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours')
 def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
     shares, names = mixtures(rows, ours), list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
-    lines = [{"data set": name} | {f"stage {stage}, {side}": 100 * share[name] if name in share else None for (stage, side), share in shares.items()} for name in names]
+    lines = [
+        {"data set": name}
+        | {
+            f"stage {stage}, {side}": 100 * share[name] if name in share else None
+            for (stage, side), share in shares.items()
+        }
+        for name in names
+    ]
     return table_markdown(lines, digits=1)
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #e32188e6
 def data_table(rows: list, others: list) -> str:  # Markdown
     "The paper's table with our counts, and the splits below it."
     ticks = lambda r, k: "yes" if r[f"stage {k}"] else ""
-    state = lambda r: {"not comparable": f"{r['files']} at hand" if r["files"] != "drawn" else "drawn", "reproduced": "agrees", "differs": "differs", "not run": "not at hand"}[r["status"]]
+    state = lambda r: {
+        "not comparable": f"{r['files']} at hand" if r["files"] != "drawn" else "drawn",
+        "reproduced": "agrees",
+        "differs": "differs",
+        "not run": "not at hand",
+    }[r["status"]]
     number = lambda v: "" if v is None else f"{v:,.0f}"
-    first = [{"task": r["protocol"], "data set": r["row"], "what": r["signature"], "ours": number(r["value"]), "paper": f"*{number(r['reported'])}*", "": state(r), "stage 1": ticks(r, 1), "stage 2": ticks(r, 2)} for r in rows]
+    first = [
+        {
+            "task": r["protocol"],
+            "data set": r["row"],
+            "what": r["signature"],
+            "ours": number(r["value"]),
+            "paper": f"*{number(r['reported'])}*",
+            "": state(r),
+            "stage 1": ticks(r, 1),
+            "stage 2": ticks(r, 2),
+        }
+        for r in rows
+    ]
     there = [r for r in others if r["value"]]
-    second = [{"split": r["row"], "what": r["signature"], "ours": number(r["value"]), "official": number(r["official"]), "paper": f"*{number(r['reported'])}*" if r["reported"] else ""} for r in there]
-    return table_markdown(first, right=("ours", "paper")) + "\n\nSplits\n\n" + table_markdown(second, right=("ours", "official", "paper"))
+    second = [
+        {
+            "split": r["row"],
+            "what": r["signature"],
+            "ours": number(r["value"]),
+            "official": number(r["official"]),
+            "paper": f"*{number(r['reported'])}*" if r["reported"] else "",
+        }
+        for r in there
+    ]
+    return (
+        table_markdown(first, right=("ours", "paper"))
+        + "\n\nSplits\n\n"
+        + table_markdown(second, right=("ours", "official", "paper"))
+    )
 
 
 def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
     "Sizes on a logarithmic scale (hollow: the paper's), and the mixture of each stage."
     figure, (left, right) = canvas(1, 2, width=9, height=3.1, gridspec_kw={"width_ratios": [1.15, 1]})
     for y, r in enumerate(rows):
-        if r["value"]: left.plot([1, r["value"]], [y, y], color=PALETTE["ours"], alpha=.3, linewidth=6, solid_capstyle="butt"); left.plot(r["value"], y, "o", color=PALETTE["ours"])
-        else: left.text(11, y, "not at hand", va="center", size=8, color=PALETTE["chance"])
+        if r["value"]:
+            left.plot([1, r["value"]], [y, y], color=PALETTE["ours"], alpha=.3, linewidth=6,
+                      solid_capstyle="butt")
+            left.plot(r["value"], y, "o", color=PALETTE["ours"])
+        else:
+            left.text(11, y, "not at hand", va="center", size=8, color=PALETTE["chance"])
         left.plot(r["reported"], y, "D", markerfacecolor="none", color=PALETTE["reported"])
-    left.set(yticks=range(len(rows)), yticklabels=[f"{r['row']} ({r['protocol']})" for r in rows], xscale="log", xlim=(10, 6e5), ylim=(len(rows) - .5, -.5), xlabel="rows (hollow: the paper's)", title=title)
-    left.grid(axis="y", visible=False); left.grid(axis="x", visible=True)
+    left.set(yticks=range(len(rows)), yticklabels=[f"{r['row']} ({r['protocol']})" for r in rows],
+             xscale="log", xlim=(10, 6e5), ylim=(len(rows) - .5, -.5), xlabel="rows (hollow: the paper's)",
+             title=title)
+    left.grid(axis="y", visible=False)
+    left.grid(axis="x", visible=True)
     names, shares = list(dict.fromkeys(r["row"] for r in rows)), mixtures(rows, ours)
     color = lambda name: list(PALETTE.values())[names.index(STAND_INS.get(name, (name,))[0])]
     for y, ((stage, side), share) in enumerate(shares.items()):
         start = 0
         for name in share:
             right.barh(y, share[name], left=start, color=color(name), height=.62)
-            if share[name] > .09: right.text(start + share[name] / 2, y, name if share[name] > .22 else f"{share[name]:.0%}", ha="center", va="center", size=7, color="white")
+            if share[name] > .09:
+                right.text(start + share[name] / 2, y, name if share[name] > .22 else f"{share[name]:.0%}",
+                           ha="center", va="center", size=7, color="white")
             start += share[name]
-        if not share: right.text(.02, y, "not at hand", va="center", size=8, color=PALETTE["chance"])
-    right.set(yticks=range(4), yticklabels=[f"stage {stage}, {side}" for stage, side in shares], xlim=(0, 1), xticks=[0, .5, 1], xticklabels=["0", "50 %", "100 %"], ylim=(3.6, -.6), title="What a stage draws from")
+        if not share:
+            right.text(.02, y, "not at hand", va="center", size=8, color=PALETTE["chance"])
+    right.set(yticks=range(4), yticklabels=[f"stage {stage}, {side}" for stage, side in shares], xlim=(0, 1),
+              xticks=[0, .5, 1], xticklabels=["0", "50 %",
+                                              "100 %"], ylim=(3.6, -.6), title="What a stage draws from")
     right.grid(visible=False)
     _name_colors(right, names)
     return figure
@@ -196,4 +358,5 @@ def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
 def _name_colors(axes, names: list):
     "The colours' names under the bars."
     from matplotlib.patches import Patch
-    axes.figure.legend([Patch(color=c) for c in list(PALETTE.values())[:len(names)]], names, loc="outside lower right", ncols=6, fontsize=7, frameon=False, labelcolor=INK)
+    axes.figure.legend([Patch(color=c) for c in list(PALETTE.values())[:len(names)]], names,
+                       loc="outside lower right", ncols=6, fontsize=7, frameon=False, labelcolor=INK)

@@ -44,7 +44,9 @@ def lemma(word: str) -> str:
 @cache
 def said_anywhere() -> frozenset:
     "Words that say nothing about clothes, and their lemmas."
-    return frozenset(STOPWORDS) | {lemma(word) for word in STOPWORDS if word.isalpha()} | FRAME | set("abcdefghijklmnopqrstuvwxyz")
+    return frozenset(STOPWORDS) | {lemma(word)
+                                   for word in STOPWORDS
+                                   if word.isalpha()} | FRAME | set("abcdefghijklmnopqrstuvwxyz")
 
 
 def lemmas(text: str) -> list:  # as they come, repeated where the text repeats itself
@@ -81,57 +83,86 @@ def count_words(texts: Iterable) -> WordCount:
     return WordCount(len(texts), dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))))
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #d672a0b3
-def public_sentences(root: Path,  # folder with captions/ and image_splits/ of Fashion-IQ
-                    ) -> dict:  # category -> sentences of its training queries; {} where files are missing
+def public_sentences(
+    root: Path,  # folder with captions/ and image_splits/ of Fashion-IQ
+) -> dict:  # category -> sentences of its training queries; {} where files are missing
     "Modification texts of the real data set."
     there = all((Path(root) / "captions" / f"cap.{c}.train.json").exists() for c in CATEGORIES)
     read = lambda c: read_fashioniq(root, c, "train", on_error="skip", pictures=False).queries
     return {c: [text for query in read(c) for text in query.captions] for c in CATEGORIES} if there else {}
 
 
-def drawn_sentences(n: int,  # pictures in a category's gallery
-                    seed: int,  # of the world
-                   ) -> dict:  # category -> sentences of its training queries
+def drawn_sentences(
+    n: int,     # pictures in a category's gallery
+    seed: int,  # of the world
+) -> dict:  # category -> sentences of its training queries
     "Modification texts of the drawn world."
-    return {c: [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions] for c in CATEGORIES}
+    return {
+        c: [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions]
+        for c in CATEGORIES
+    }
 
 
-def modification_sentences(n: int,  # pictures of a drawn gallery; 0: the profile reads real files
-                           seed: int) -> dict:
+def modification_sentences(
+    n: int,     # pictures of a drawn gallery; 0: the profile reads real files
+    seed: int,
+) -> dict:
     "Sentences of a profile: drawn, or those in `annotations/fashion_iq` of the folder that UNIFASHION_DATA names."
-    return drawn_sentences(n, seed) if n else public_sentences(Path(os.environ.get("UNIFASHION_DATA") or "no-real-data") / "annotations" / "fashion_iq")
+    return (
+        drawn_sentences(n, seed)
+        if n
+        else public_sentences(
+            Path(os.environ.get("UNIFASHION_DATA") or "no-real-data") / "annotations" / "fashion_iq"
+        )
+    )
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #5af2ca22
 def in_prompt() -> frozenset: return frozenset(map(lemma, PROMPT_WORDS))
 
 
-def cloud(count: WordCount, width: int, height: int,  # px
-          words: int = 90, largest: int = 84,  # how many at most, and the size of the commonest in px
-         ) -> np.ndarray:  # (height, width, 3) uint8
+def cloud(
+    count: WordCount,   # px
+    width: int,         # px
+    height: int,        # px
+    words: int = 90,    # how many at most, and the size of the commonest in px
+    largest: int = 84,  # how many at most, and the size of the commonest in px
+) -> np.ndarray:  # (height, width, 3) uint8
     "The commonest words, placed around the middle; the same words give the same picture."
     offered, places = in_prompt(), count.places
     grey = lambda word: INK if places[word] <= 12 else "#6d7379" if places[word] <= 45 else "#9aa0a5"
     color = lambda word, **_: PALETTE["ours"] if word in offered else grey(word)
     y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
     outside = np.where(np.abs(x) ** 2.6 + np.abs(y) ** 2.6 > 1, 255, 0).astype(np.uint8)  # a rounded box
-    maker = WordCloud(font_path=findfont(FontProperties(family="DejaVu Sans")), background_color=PAPER, mask=outside, color_func=color, max_words=words, max_font_size=largest,
+    maker = WordCloud(font_path=findfont(FontProperties(family="DejaVu Sans")), background_color=PAPER,
+                      mask=outside, color_func=color, max_words=words, max_font_size=largest,
                       min_font_size=11, prefer_horizontal=1, relative_scaling=0.55, margin=3, random_state=7)
     return maker.generate_from_frequencies(dict(list(count.counts.items())[:words])).to_array()
 
 
-def word_clouds(counts: dict,  # category -> WordCount; the first is drawn large
-                title: str) -> Picture:
+def word_clouds(
+    counts: dict,  # category -> WordCount; the first is drawn large
+    title: str,
+) -> Picture:
     "Fig. 4: a large cloud and small ones beside it."
     style()
     first, *others = counts
     tall, gap = 440, 16
     low = (tall - gap * (len(others) - 1)) // max(len(others), 1)
     figure = Picture(figsize=(9.2, (tall + 84) / 100), dpi=100)
-    boxes = {first: (12, 50, 560, tall)} | {name: (596, 50 + i * (low + gap), 312, low) for i, name in enumerate(others)}
+    boxes = {first: (12, 50, 560, tall)
+             } | {name: (596, 50 + i * (low + gap), 312, low)
+                  for i, name in enumerate(others)}
     for name, (left, top, width, height) in boxes.items():
-        axes = figure.add_axes((left / 920, 1 - (top + height) / (tall + 84), width / 920, height / (tall + 84)))
-        axes.imshow(cloud(counts[name], width, height - 18, 90 if name == first else 36, 84 if name == first else 46), extent=(0, width, height, 18), interpolation="nearest")
-        axes.set(xlim=(0, width), ylim=(height, 0)); axes.axis("off")
+        axes = figure.add_axes(
+            (left / 920, 1 - (top + height) / (tall + 84), width / 920, height / (tall + 84))
+        )
+        axes.imshow(
+            cloud(counts[name], width, height - 18, 90 if name == first else 36, 84 if name == first else 46),
+            extent=(0, width, height, 18),
+            interpolation="nearest",
+        )
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
         axes.text(0, 6, f"{name}, {counts[name].sentences:,} sentences", size=8, color="#6d7379", va="center")
     figure.text(12 / 920, 1 - 20 / (tall + 84), title, size=10, weight="bold", va="center")
     for x, color, text in ((640, PALETTE["ours"], "in the prompt's list"), (780, INK, "not in it")):
@@ -141,14 +172,24 @@ def word_clouds(counts: dict,  # category -> WordCount; the first is drawn large
 # %% ../../nbs/8_evidence/07_key_words.ipynb #825b0b20
 def prompt_rows(count: WordCount) -> list:  # dicts: word, lemma, rank, share (percent), sentences
     "The prompt's words, by rank; words that nobody said come last."
-    rows = [{"word": w, "lemma": lemma(w), "rank": count.rank(w), "share": count.share(w), "sentences": count.counts.get(lemma(w), 0)} for w in dict.fromkeys(PROMPT_WORDS)]
+    rows = [
+        {
+            "word": w,
+            "lemma": lemma(w),
+            "rank": count.rank(w),
+            "share": count.share(w),
+            "sentences": count.counts.get(lemma(w), 0),
+        }
+        for w in dict.fromkeys(PROMPT_WORDS)
+    ]
     return sorted(rows, key=lambda r: (r["rank"] is None, r["rank"] or 0))
 
 
 def pooled(counts: dict) -> WordCount:  # of all categories
     "All categories counted together."
     total = sum((Counter(c.counts) for c in counts.values()), Counter())
-    return WordCount(sum(c.sentences for c in counts.values()), dict(sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))))
+    return WordCount(sum(c.sentences for c in counts.values()),
+                     dict(sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))))
 
 
 def rank_figure(count: WordCount, title: str) -> Picture:
@@ -156,17 +197,26 @@ def rank_figure(count: WordCount, title: str) -> Picture:
     rows, offered = prompt_rows(count), in_prompt()
     top, last = count.top(len(rows)), len(count.counts)
     figure, (left, right) = canvas(columns=2, width=9, height=0.9 + 0.19 * len(rows))
-    left.barh(range(len(top)), [count.share(w) for w in top], height=0.62, color=[PALETTE["ours"] if w in offered else PALETTE["chance"] for w in top])
+    left.barh(range(len(top)), [count.share(w) for w in top], height=0.62,
+              color=[PALETTE["ours"] if w in offered else PALETTE["chance"] for w in top])
     left.set(yticks=range(len(top)), yticklabels=top, xlabel="% of sentences", title="The commonest words")
     for y, row in enumerate(rows):
         at = row["rank"] or 2 * last
         right.plot([1, at], [y, y], color=FAINT, linewidth=1)
-        right.plot(at, y, "o", markersize=5, color=PALETTE["ours"], markerfacecolor=PALETTE["ours"] if row["rank"] else PAPER)
-        right.annotate(f"{row['rank']:,}" if row["rank"] else "never said", (at, y), (6, 0), textcoords="offset points", size=7, va="center", color="#6d7379")
-    right.set(yticks=range(len(rows)), yticklabels=[r["word"] for r in rows], xscale="log", xlim=(0.9, 8 * last), xlabel="rank, 1 is the commonest", title="The prompt's words")
-    right.set_xticks(ticks := [t for t in (1, 10, 100, 1000, 10_000) if t < 4 * last], [f"{t:,}" for t in ticks])
+        right.plot(at, y, "o", markersize=5, color=PALETTE["ours"],
+                   markerfacecolor=PALETTE["ours"] if row["rank"] else PAPER)
+        right.annotate(f"{row['rank']:,}" if row["rank"] else "never said", (at, y), (6, 0),
+                       textcoords="offset points", size=7, va="center", color="#6d7379")
+    right.set(yticks=range(len(rows)), yticklabels=[r["word"] for r in rows], xscale="log",
+              xlim=(0.9, 8 * last), xlabel="rank, 1 is the commonest", title="The prompt's words")
+    right.set_xticks(ticks := [t for t in (1, 10, 100, 1000, 10_000) if t < 4 * last],
+                     [f"{t:,}" for t in ticks])
     right.minorticks_off()
-    for axes in (left, right): axes.set(ylim=(len(rows) - 0.3, -0.7)); axes.grid(axis="y", visible=False); axes.grid(axis="x", visible=True); axes.tick_params(axis="y", labelsize=7)
+    for axes in (left, right):
+        axes.set(ylim=(len(rows) - 0.3, -0.7))
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+        axes.tick_params(axis="y", labelsize=7)
     figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
     return figure
 
@@ -175,36 +225,70 @@ def list_summary(count: WordCount) -> str:
     "How much of the prompt's list stands on top of the count, and what of it is hardly said."
     rows = prompt_rows(count)
     high = sum(r["rank"] is not None and r["rank"] <= len(rows) for r in rows)
-    never, rare = ([r["word"] for r in rows if said(r)] for said in (lambda r: not r["sentences"], lambda r: 0 < r["share"] < 0.1))
+    never, rare = ([r["word"] for r in rows if said(r)]
+                   for said in (lambda r: not r["sentences"], lambda r: 0 < r["share"] < 0.1))
     ranks = [r["rank"] or len(count.counts) for r in rows]
     told = lambda words: ", ".join(words) or "none"
     return (f"Of the prompt's {len(rows)} words, {high} are among the {len(rows)} commonest of {count.sentences:,} sentences; half of them rank below {int(np.median(ranks))}. "
             f"In fewer than one sentence of a thousand: {told(rare)}. In none: {told(never)}.")
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #5ee1955d
-def word_rows(counts: dict,  # category -> WordCount
-              protocol: str,  # whose sentences: 'fashioniq, train'
-              n: int = 40,  # commonest words a category; the prompt's words come in any case
-             ) -> list:  # rows for `runs.table_csv`
+def word_rows(
+    counts: dict,   # category -> WordCount
+    protocol: str,  # whose sentences: 'fashioniq, train'
+    n: int = 40,    # commonest words a category; the prompt's words come in any case
+) -> list:  # rows for `runs.table_csv`
     "Shares of the commonest words and of the prompt's words, with Wilson's interval, a category and all together."
     rows = []
     for name, count in (counts | {"all": pooled(counts)}).items():
         for word in dict.fromkeys([*count.top(n), *map(lemma, PROMPT_WORDS)]):
             share = [round(v, 4) for v in wilson(count.counts.get(word, 0), count.sentences)]
-            rows.append({"paper": "UniFashion", "table": "figure4", "row": word, "protocol": f"{protocol}, {name}", "metric": "sentences with the word", "signature": f"simplemma {simplemma.__version__}|en|percent",
-                         "value": share[0], "low": share[1], "high": share[2], "n": count.sentences, "reported": None, "status": "not comparable", "rank": count.rank(word), "in_prompt": word in in_prompt()})
+            rows.append(
+                {
+                    "paper": "UniFashion",
+                    "table": "figure4",
+                    "row": word,
+                    "protocol": f"{protocol}, {name}",
+                    "metric": "sentences with the word",
+                    "signature": f"simplemma {simplemma.__version__}|en|percent",
+                    "value": share[0],
+                    "low": share[1],
+                    "high": share[2],
+                    "n": count.sentences,
+                    "reported": None,
+                    "status": "not comparable",
+                    "rank": count.rank(word),
+                    "in_prompt": word in in_prompt(),
+                }
+            )
     return rows
 
 
 def absent_rows(protocol: str) -> list:
     "The place of the prompt's words in a table, where no sentences are there."
-    return [{"paper": "UniFashion", "table": "figure4", "row": word, "protocol": f"{protocol}, all", "metric": "sentences with the word", "status": "not run"} for word in sorted(in_prompt())]
+    return [
+        {
+            "paper": "UniFashion",
+            "table": "figure4",
+            "row": word,
+            "protocol": f"{protocol}, all",
+            "metric": "sentences with the word",
+            "status": "not run",
+        }
+        for word in sorted(in_prompt())
+    ]
 
 
 def word_table(counts: dict, n: int = 25) -> str:  # Markdown
     "The commonest words of each category, those of the prompt's list in bold, and the prompt's list by rank."
     mark = lambda count, word: f"{f'**{word}**' if word in in_prompt() else word} {count.share(word):.1f}"
     listed = counts | {"all": pooled(counts)}
-    tops = [{"rank": i + 1} | {name: mark(count, count.top(n)[i]) for name, count in listed.items() if i < len(count.counts)} for i in range(n)]
-    offered = [{"word": r["word"], "rank": r["rank"], "sentences": r["sentences"], "% of sentences": r["share"]} for r in prompt_rows(listed["all"])]
+    tops = [
+        {"rank": i + 1}
+        | {name: mark(count, count.top(n)[i]) for name, count in listed.items() if i < len(count.counts)}
+        for i in range(n)
+    ]
+    offered = [{
+        "word": r["word"], "rank": r["rank"], "sentences": r["sentences"], "% of sentences": r["share"]
+    } for r in prompt_rows(listed["all"])]
     return f"{table_markdown(tops)}\n\nThe prompt's words, all categories together:\n\n{table_markdown(offered, right=('rank',))}"

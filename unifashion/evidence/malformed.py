@@ -27,10 +27,22 @@ __all__ = ['REMARKS', 'OF_FILES', 'GOOD', 'signature', 'Reading', 'reading', 'Ca
 # %% ../../nbs/8_evidence/11_malformed.ipynb #0b409ced
 def signature(sample) -> str:
     "Digest of a sample: its plain fields and the content of all its places. Raises `DataError`."
-    plain = {f.name: value for f in fields(sample) if f.name != "view" and not isinstance(value := getattr(sample, f.name), ImageRef)}
-    marks, arrays = [repr(sorted(plain.items()))], {role: place.read() for role, place in places_of(sample).items()}
+    plain = {
+        f.name: value
+        for f in fields(sample)
+        if f.name != "view" and not isinstance(value := getattr(sample, f.name), ImageRef)
+    }
+    marks, arrays = [repr(sorted(plain.items()))
+                     ], {role: place.read()
+                         for role, place in places_of(sample).items()}
     check_sizes(sample, arrays)
-    for role, values in sorted(arrays.items()): marks += [role, str(values.shape), str(values.dtype), hashlib.blake2b(np.ascontiguousarray(values)).hexdigest()]
+    for role, values in sorted(arrays.items()):
+        marks += [
+            role,
+            str(values.shape),
+            str(values.dtype),
+            hashlib.blake2b(np.ascontiguousarray(values)).hexdigest(),
+        ]
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
@@ -49,14 +61,17 @@ def reading(name: str, root: Path, on_error: str, labels=None) -> Reading:
         for split in tiny_splits(name, root):
             if labels is not None and split.label not in labels: continue
             opened = split.open(on_error)
-            found.counts.update(opened.report.counts); found.counts.update({k: n for k, n in opened.report.notes.items() if n})
+            found.counts.update(opened.report.counts)
+            found.counts.update({k: n for k, n in opened.report.notes.items() if n})
             found.rows |= {(split.label, k): v for k, v in opened.texts.items()}
             for sample in opened.samples:
-                try: found.rows[split.label, sample.id] = signature(sample)
+                try:
+                    found.rows[split.label, sample.id] = signature(sample)
                 except DataError as error:
                     if on_error == "raise": raise
                     found.counts[error.kind] += 1
-    except Exception as error: found.error = error
+    except Exception as error:
+        found.error = error
     return found
 
 # %% ../../nbs/8_evidence/11_malformed.ipynb #fcf24395
@@ -69,7 +84,8 @@ class Case:
     number: int  # fixes file, record and byte
 
     @property
-    def name(self) -> str: return f"{self.dataset}: {self.target.pattern}: {self.damage.group}: {self.damage.name} #{self.number}"
+    def name(self) -> str:
+        return f"{self.dataset}: {self.target.pattern}: {self.damage.group}: {self.damage.name} #{self.number}"
 
 
 def damaged(case: Case, base: Path, home: Path, plain: bool = False) -> Path:
@@ -80,13 +96,17 @@ def damaged(case: Case, base: Path, home: Path, plain: bool = False) -> Path:
     rng = stream(0, "malformed", case.name)
     files = sorted(root.glob(case.target.pattern))
     path, change = files[int(rng.integers(len(files)))], case.damage.plain if plain else case.damage.change
-    if case.damage in case.target.of_place: change(path, rng)
-    else: rewrite(path, change, rng)
+    if case.damage in case.target.of_place:
+        change(path, rng)
+    else:
+        rewrite(path, change, rng)
     return root
 
 
-REMARKS = {"garment without phrases", "distinct text read as latin-1"}  # of readers that keep the row and say what is odd
-OF_FILES = {"missing file", "truncated file", "truncated tar", "damaged tar"}  # counts of files: how many rows went with one, nobody knows
+# of readers that keep the row and say what is odd
+REMARKS = {"garment without phrases", "distinct text read as latin-1"}
+# counts of files: how many rows went with one, nobody knows
+OF_FILES = {"missing file", "truncated file", "truncated tar", "damaged tar"}
 
 
 def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
@@ -95,10 +115,21 @@ def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
         if not isinstance(after.error, DataError): return "crash"
         return "named error" if after.error.kind in case.damage.kinds else "undeclared"
     new = after.counts - before.counts
-    changed = sum(before.rows.get(key) != mark for key, mark in after.rows.items()) > sum(new[kind] for kind in REMARKS)
-    lost = len(before.rows.keys() - after.rows.keys()) > sum(new.values()) and not set(new) & OF_FILES and case.damage.group != "truncated text"
+    changed = sum(before.rows.get(key) != mark for key, mark in after.rows.items()) > sum(
+        new[kind] for kind in REMARKS
+    )
+    lost = (
+        len(before.rows.keys() - after.rows.keys()) > sum(new.values())
+        and not set(new) & OF_FILES
+        and case.damage.group != "truncated text"
+    )
     if changed and not new or lost: return "silent"
-    if case.damage.kinds: return "counted" if new and set(new) & case.damage.kinds and not changed else "undeclared" if new else "silent"
+    if case.damage.kinds:
+        return (
+            "counted"
+            if new and set(new) & case.damage.kinds and not changed
+            else "undeclared" if new else "silent"
+        )
     return "unchanged" if after.rows == before.rows and not new else "silent"
 
 # %% ../../nbs/8_evidence/11_malformed.ipynb #0948ccb2
@@ -107,13 +138,16 @@ GOOD = ("named error", "counted", "unchanged")
 
 def run_case(case: Case, base: Path, before: Reading, labels: tuple, home: Path) -> dict:
     "Damage, read twice, judge. `before` is the undamaged reading."
-    if case.damage.plain: before = reading(case.dataset, damaged(case, base, home, True), "raise", labels)
+    if case.damage.plain:
+        before = reading(case.dataset, damaged(case, base, home, True), "raise", labels)
     root, found = damaged(case, base, home), {}
     for mode in ("raise", "skip"):
         after = reading(case.dataset, root, mode, labels)
         said = repr(after.error) if after.error else str(dict(after.counts))
-        found[mode], found[f"{mode}s"] = outcome(case, before, after, mode), said.replace(f"{home}/", "")  # where it was done is nobody's business
-    return dict(dataset=case.dataset, file=case.target.pattern, damage=case.damage.name, group=case.damage.group, number=case.number, **found)
+        # where it was done is nobody's business
+        found[mode], found[f"{mode}s"] = outcome(case, before, after, mode), said.replace(f"{home}/", "")
+    return dict(dataset=case.dataset, file=case.target.pattern, damage=case.damage.name,
+                group=case.damage.group, number=case.number, **found)
 
 
 def run_cases(cases: list, folder: Path, known=None) -> list:  # of dicts, as `run_case`
@@ -122,7 +156,11 @@ def run_cases(cases: list, folder: Path, known=None) -> list:  # of dicts, as `r
     for case in cases:
         if case.dataset not in known:
             base = TINY[case.dataset](Path(folder) / case.dataset / "whole")
-            good = [s.label for s in tiny_splits(case.dataset, base) if reading(case.dataset, base, "raise", (s.label,)).error is None]
+            good = [
+                s.label
+                for s in tiny_splits(case.dataset, base)
+                if reading(case.dataset, base, "raise", (s.label,)).error is None
+            ]
             known[case.dataset] = base, reading(case.dataset, base, "raise", good), tuple(good)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,9 +173,16 @@ def all_cases(
     seed: int = 0,      # of the numbers
 ) -> list:
     "Cases over all data sets: each combination once, then again with other numbers until there are enough."
-    first = [Case(name, target, d, seed) for name, targets in TARGETS.items() for target in targets for d in target.of_content + target.of_place]
+    first = [
+        Case(name, target, d, seed)
+        for name, targets in TARGETS.items()
+        for target in targets
+        for d in target.of_content + target.of_place
+    ]
     order, more = stream(seed, "more cases").permutation(len(first)), []
-    while len(first) + len(more) < about: k = len(more); more.append(replace(first[order[k % len(first)]], number=seed + 1 + k // len(first)))
+    while len(first) + len(more) < about:
+        k = len(more)
+        more.append(replace(first[order[k % len(first)]], number=seed + 1 + k // len(first)))
     return first + more
 
 
@@ -153,9 +198,22 @@ def outcome_rows(results: list, by: str = "dataset") -> list:
     for name in [*dict.fromkeys(r[by] for r in results), "all"]:
         own = [r for r in results if name in (r[by], "all")]
         counts = lambda mode, *kinds: sum(r[mode] in kinds for r in own)
-        bad = {kind: sum(kind in (r["raise"], r["skip"]) for r in own) for kind in ("undeclared", "silent", "crash")}
-        lines.append({by: name, "tried": len(own), "stopping: named error": counts("raise", "named error"), "stopping: noted in the report": counts("raise", "counted"), "skipping: counted": counts("skip", "counted"),
-                      "skipping: named error": counts("skip", "named error"), "harmless: unchanged": counts("raise", "unchanged"), **bad})
+        bad = {
+            kind: sum(kind in (r["raise"], r["skip"]) for r in own)
+            for kind in ("undeclared", "silent", "crash")
+        }
+        lines.append(
+            {
+                by: name,
+                "tried": len(own),
+                "stopping: named error": counts("raise", "named error"),
+                "stopping: noted in the report": counts("raise", "counted"),
+                "skipping: counted": counts("skip", "counted"),
+                "skipping: named error": counts("skip", "named error"),
+                "harmless: unchanged": counts("raise", "unchanged"),
+                **bad,
+            }
+        )
     return lines
 
 
@@ -165,7 +223,20 @@ def malformed_rows(results: list) -> list:  # rows of table.csv
     for name in dict.fromkeys(r["dataset"] for r in results):
         for group in dict.fromkeys(r["group"] for r in results if r["dataset"] == name):
             line = outcome_rows([r for r in results if (r["dataset"], r["group"]) == (name, group)])[-1]
-            rows += [dict(paper="UniFashion", table="malformed input", row=name, protocol=group, metric=key, value=n, n=line["tried"], status="not comparable") for key, n in line.items() if isinstance(n, int)]
+            rows += [
+                dict(
+                    paper="UniFashion",
+                    table="malformed input",
+                    row=name,
+                    protocol=group,
+                    metric=key,
+                    value=n,
+                    n=line["tried"],
+                    status="not comparable",
+                )
+                for key, n in line.items()
+                if isinstance(n, int)
+            ]
     return rows
 
 
@@ -178,9 +249,18 @@ def outcome_figure(results: list, title: str = "") -> Picture:
             own = [r for r in results if r["dataset"] == reader and r["group"] == group]
             bad = sum(r["raise"] not in GOOD or r["skip"] not in GOOD for r in own)
             if not own: continue
-            axes.add_patch(_square(x, y, PALETTE["baseline"] if bad else PALETTE["leaf"], .35 + .55 * min(len(own), 40) / 40))
-            axes.text(x, y, f"{len(own)}" if not bad else f"{bad} of {len(own)}", ha="center", va="center", size=8)
-    axes.set(xticks=range(len(readers)), xticklabels=readers, yticks=range(len(groups)), yticklabels=groups, xlim=(-.5, len(readers) - .5), ylim=(len(groups) - .5, -.5), title=title)
+            axes.add_patch(
+                _square(
+                    x,
+                    y,
+                    PALETTE["baseline"] if bad else PALETTE["leaf"],
+                    0.35 + 0.55 * min(len(own), 40) / 40,
+                )
+            )
+            axes.text(x, y, f"{len(own)}" if not bad else f"{bad} of {len(own)}", ha="center", va="center",
+                      size=8)
+    axes.set(xticks=range(len(readers)), xticklabels=readers, yticks=range(len(groups)), yticklabels=groups,
+             xlim=(-.5, len(readers) - .5), ylim=(len(groups) - .5, -.5), title=title)
     axes.grid(visible=False)
     return figure
 

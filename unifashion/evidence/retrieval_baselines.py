@@ -29,7 +29,8 @@ def query_wins(
     for start in range(0, min(n, len(data)), 64):
         rows = range(start, min(start + 64, n, len(data)))
         image = torch.from_numpy(np.stack([np.array(data.images[data.rows[i][0]]) for i in rows]))
-        text = qformer.text(data.words[rows.start:rows.stop].long(), data.mask[rows.start:rows.stop])  # (b, embed)
+        # (b, embed)
+        text = qformer.text(data.words[rows.start:rows.stop].long(), data.mask[rows.start:rows.stop])
         best = torch.einsum("iqd,id->iq", qformer.image(image), text).argmax(1)
         wins += torch.bincount(best, minlength=qformer.n_query)
     return wins.numpy()
@@ -56,5 +57,8 @@ def train_dual_encoder(
     log: bool = True,
 ) -> History:
     "Phase 1 with one query and without ITM. Raises `ValueError` for more queries, and what `pretrain` raises."
-    if qformer.n_query != 1: raise ValueError(f"a dual encoder has one query, this Q-Former {qformer.n_query}: see as_dual_encoder")
+    if qformer.n_query != 1:
+        raise ValueError(
+            f"a dual encoder has one query, this Q-Former {qformer.n_query}: see as_dual_encoder"
+        )
     return pretrain(qformer, data, replace(settings, itm_rows=0), folder, seed, device, log)

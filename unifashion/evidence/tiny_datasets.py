@@ -35,7 +35,9 @@ HEIGHT, WIDTH = 64, 48  # px
 
 def jpeg(k: int) -> bytes:
     "A drawn garment as a JPEG file."
-    buffer = io.BytesIO(); Image.fromarray(draw(sample_garment(stream(0, "tiny", k)), height=HEIGHT, width=WIDTH)).save(buffer, "JPEG", quality=92)
+    buffer = io.BytesIO()
+    Image.fromarray(draw(sample_garment(stream(0, "tiny", k)), height=HEIGHT,
+                         width=WIDTH)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
@@ -44,17 +46,22 @@ def tar_of(path: Path, files: dict):
     write_tar(path, [(tarfile.TarInfo(name), data) for name, data in files.items()])
 
 
-def zipped(path: Path, rows: list): path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), 1))
+def zipped(path: Path, rows: list):
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), 1))
 
 # %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #057cc8c2
 def tiny_fashiongen(folder: Path) -> Path:
     products = draw_products(World("drawn", products=64, test_per_type=1, height=HEIGHT, width=WIDTH))
-    for split in ("train", "test"): write_fashiongen(folder, [p for p in products if p.split == split][:6], split, HEIGHT, WIDTH, workers=1)
+    for split in ("train", "test"):
+        write_fashiongen(folder, [p for p in products if p.split == split][:6], split, HEIGHT, WIDTH,
+                         workers=1)
     return folder
 
 
 def tiny_fashion200k(folder: Path) -> Path:
-    return write_fashion200k(folder, [item for c in FOLDERS for item in draw_listings(c, {"train": 2, "test": 2}, 0)], HEIGHT, WIDTH, workers=1)
+    return write_fashion200k(folder,
+                             [item for c in FOLDERS for item in draw_listings(c, {"train": 2, "test": 2}, 0)],
+                             HEIGHT, WIDTH, workers=1)
 
 
 def tiny_fashioniq(folder: Path) -> Path:
@@ -76,7 +83,8 @@ def shop_ids() -> tuple:
 
 def shop_line(name: str, k: int) -> dict:
     "A product as the pack writes it."
-    return dict(id=name, title=f"Acme Men drawn shirt {k}", brand="Acme", gender="Men", master="Apparel", sub="Topwear", type="Shirts", colour=["Blue", "White"],
+    return dict(id=name, title=f"Acme Men drawn shirt {k}", brand="Acme", gender="Men", master="Apparel",
+                sub="Topwear", type="Shirts", colour=["Blue", "White"],
                 visual=f"Blue shirt number {k}, has short sleeves", description="", has_224=False)
 
 
@@ -89,22 +97,40 @@ def tiny_kagl(folder: Path) -> Path:
     zipped(folder / "products.jsonl.gz", [shop_line(name, k) for k, name in enumerate(names)])
     (folder / "split.json").write_text(json.dumps(splits))
     for split, own in splits.items():
-        zipped(folder / f"triplets_{split}.jsonl.gz", [dict(candidate=own[k], target=own[k - 1], captions=["is darker", "has long sleeves"], type="Shirts", changes={"sleeve": ["short", "long"]}) for k in range(len(own))])
+        zipped(
+            folder / f"triplets_{split}.jsonl.gz",
+            [
+                dict(
+                    candidate=own[k],
+                    target=own[k - 1],
+                    captions=["is darker", "has long sleeves"],
+                    type="Shirts",
+                    changes={"sleeve": ["short", "long"]},
+                )
+                for k in range(len(own))
+            ],
+        )
     return folder
 
 
 def tiny_kaggle(full: bool, folder: Path) -> Path:
     "Kaggle's folder: a table, or a JSON file a product."
     (folder / "images").mkdir(parents=True)
-    for k, name in enumerate(shop_ids()): (folder / f"images/{name}.jpg").write_bytes(jpeg(k))
+    for k, name in enumerate(shop_ids()):
+        (folder / f"images/{name}.jpg").write_bytes(jpeg(k))
     if full:
         (folder / "styles").mkdir()
         for k, name in enumerate(shop_ids()):
-            data = dict(id=int(name), productDisplayName=f"Acme drawn shirt {k}", brandName="Acme", gender="Men", baseColour="Blue", masterCategory={"typeName": "Apparel"}, subCategory={"typeName": "Topwear"},
-                        articleType={"typeName": "Shirts"}, productDescriptors={"description": {"value": f"Blue shirt number {k}, has a collar"}})
+            data = dict(id=int(name), productDisplayName=f"Acme drawn shirt {k}", brandName="Acme",
+                        gender="Men", baseColour="Blue", masterCategory={"typeName": "Apparel"},
+                        subCategory={"typeName": "Topwear"}, articleType={"typeName": "Shirts"},
+                        productDescriptors={"description": {"value": f"Blue shirt number {k}, has a collar"}})
             (folder / f"styles/{name}.json").write_text(json.dumps({"data": data}))
     else:
-        lines = [f"{name},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,Acme drawn shirt {k}" for k, name in enumerate(shop_ids())]
+        lines = [
+            f"{name},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,Acme drawn shirt {k}"
+            for k, name in enumerate(shop_ids())
+        ]
         (folder / "styles.csv").write_text("\n".join([",".join(STYLES), *lines]) + "\n")
     return folder
 
@@ -112,9 +138,14 @@ def tiny_kaggle(full: bool, folder: Path) -> Path:
 def tiny_folder(folder: Path) -> Path:
     "A folder of one's own, eight pictures of four products."
     (folder / "images").mkdir(parents=True)
-    for k in range(8): (folder / f"images/{k}.jpg").write_bytes(jpeg(k))
-    lines = [f'{k}.jpg,{k},p{k // 2},"Shirt {k // 2}, blue",TOPS,{("train", "train", "val", "test")[k // 2]}' for k in range(8)]
-    (folder / "catalogue.csv").write_text("\n".join(["image,id,product,text,subcategory,split", *lines]) + "\n")
+    for k in range(8):
+        (folder / f"images/{k}.jpg").write_bytes(jpeg(k))
+    lines = [
+        f'{k}.jpg,{k},p{k // 2},"Shirt {k // 2}, blue",TOPS,{("train", "train", "val", "test")[k // 2]}'
+        for k in range(8)
+    ]
+    (folder / "catalogue.csv").write_text("\n".join(["image,id,product,text,subcategory,split", *lines]) +
+                                          "\n")
     return folder
 
 # %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #00a2f99e
@@ -125,11 +156,28 @@ def tiny_ccp(folder: Path) -> Path:
     for k, name in enumerate(names):
         scene, buffer, other = sample_scene(stream(0, "street", k)), io.BytesIO(), io.BytesIO()
         drawn = render(scene, HEIGHT, WIDTH, ("person", "parse_lip"))
-        Image.fromarray(drawn["person"]).save(buffer, "JPEG", quality=92); Image.fromarray(drawn["parse_lip"]).save(other, "PNG")
+        Image.fromarray(drawn["person"]).save(buffer, "JPEG", quality=92)
+        Image.fromarray(drawn["parse_lip"]).save(other, "PNG")
         photos[f"{name}.jpg"], labels[f"{name}.png"] = buffer.getvalue(), other.getvalue()
-        rows.append(dict(image=name, width=WIDTH, height=HEIGHT, garments=[{"class": "blouse", "label": 5, "group": "upper_body", "share": .2, "bbox": [.2, .2, .8, .6]}]))
+        rows.append(
+            dict(
+                image=name,
+                width=WIDTH,
+                height=HEIGHT,
+                garments=[
+                    {
+                        "class": "blouse",
+                        "label": 5,
+                        "group": "upper_body",
+                        "share": 0.2,
+                        "bbox": [0.2, 0.2, 0.8, 0.6],
+                    }
+                ],
+            )
+        )
         poses[name] = dict(keypoints=keypoints(scene).round(4).tolist())
-    tar_of(folder / "images.tar", photos); tar_of(folder / "labels.tar", labels)
+    tar_of(folder / "images.tar", photos)
+    tar_of(folder / "labels.tar", labels)
     zipped(folder / "garments.jsonl.gz", rows)
     (folder / "poses.json.gz").write_bytes(gzip.compress(json.dumps({"poses": poses}).encode(), 1))
     (folder / "labels.json").write_text(json.dumps(["null", *map(str, range(1, 59))]))
@@ -137,8 +185,18 @@ def tiny_ccp(folder: Path) -> Path:
     return folder
 
 # %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #3b535d8a
-TINY = {"fashiongen": tiny_fashiongen, "fashion200k": tiny_fashion200k, "fashioniq": tiny_fashioniq, "vitonhd": partial(tiny_people, "viton_hd"), "dresscode": partial(tiny_people, "dress_code"),
-        "kagl": tiny_kagl, "kaggle full": partial(tiny_kaggle, True), "kaggle small": partial(tiny_kaggle, False), "ccp": tiny_ccp, "folder": tiny_folder}
+TINY = {
+    "fashiongen": tiny_fashiongen,
+    "fashion200k": tiny_fashion200k,
+    "fashioniq": tiny_fashioniq,
+    "vitonhd": partial(tiny_people, "viton_hd"),
+    "dresscode": partial(tiny_people, "dress_code"),
+    "kagl": tiny_kagl,
+    "kaggle full": partial(tiny_kaggle, True),
+    "kaggle small": partial(tiny_kaggle, False),
+    "ccp": tiny_ccp,
+    "folder": tiny_folder,
+}
 
 
 def tiny_splits(

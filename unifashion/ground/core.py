@@ -16,7 +16,8 @@ import numpy as np
 from platformdirs import user_cache_path
 
 # %% ../../nbs/0_ground/01_core.ipynb #f3fe1ced
-warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, where Jupyter has no widgets; its text bar serves
+# tqdm, where Jupyter has no widgets; its text bar serves
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 # %% ../../nbs/0_ground/01_core.ipynb #8873b533
 @dataclass(frozen=True)
@@ -151,31 +152,106 @@ class Profile:
     formats: Formats = Formats()
 
 # %% ../../nbs/0_ground/01_core.ipynb #37204360
-PROFILES = {p.name: p for p in (
-    Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
-            Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
-                        qformer_layers=2, qformer_steps=8, qformer_batch=16),
+PROFILES = {
+    p.name: p
+    for p in (
+        Profile(
+            "smoke",
+            World("drawn", products=200, test_per_type=4, height=64, width=48),
+            Foundations(
+                products=96,
+                vocabulary=768,
+                width=32,
+                layers=2,
+                heads=2,
+                text_layers=1,
+                encoder_steps=12,
+                encoder_batch=32,
+                qformer_layers=2,
+                qformer_steps=8,
+                qformer_batch=16,
+            ),
             Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5, rerank=4),
             Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, bootstrap=200),
             llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
-            language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3, write_batch=16, core_products=12, products=24),
-            formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
-    Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
+            language=Language(
+                steps=6,
+                batch=8,
+                rank=4,
+                alpha=8,
+                checkpoint_every=3,
+                write_batch=16,
+                core_products=12,
+                products=24,
+            ),
+            formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
+        ),
+        Profile(
+            "mini",
+            World("drawn", products=5000, test_per_type=112, height=128, width=96),
             Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=800, qformer_lr=1e-3),
-            Pretrain(lr=1e-3), Evaluation(), llm=LanguageModel(steps=2500), language=Language(full_steps=400),
-            formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
-    Profile("open", World("kagl", height=128, width=96),
+            Pretrain(lr=1e-3),
+            Evaluation(),
+            llm=LanguageModel(steps=2500),
+            language=Language(full_steps=400),
+            formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
+        ),
+        Profile(
+            "open",
+            World("kagl", height=128, width=96),
             Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
             Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
             Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
             llm=LanguageModel("smollm2"),
-            language=Language(steps=80, gpu_steps=1500, batch=16, lr=2e-4, max_words=72, repetition=1.1, core_products=500, write_batch=32)),
-    Profile("paper", World("fashiongen", height=224, width=224),
-            Foundations("Salesforce/blip2-itm-vit-g", "Salesforce/blip2-itm-vit-g", patch=14, width=768, heads=12, qformer_layers=12),
-            Pretrain(steps=20350, batch=128, lr=2e-5, warmup=3000, itm_rows=128, max_words=64, dropout=0.1, checkpoint_every=500),
-            Evaluation(core_queries=1000, core_repeats=5), Machine(threads=8, workers=8), LanguageModel("llava-hf/llava-1.5-7b-hf"),
-            Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05, max_words=128, checkpoint_every=500, core_products=0)),
-)}
+            language=Language(
+                steps=80,
+                gpu_steps=1500,
+                batch=16,
+                lr=2e-4,
+                max_words=72,
+                repetition=1.1,
+                core_products=500,
+                write_batch=32,
+            ),
+        ),
+        Profile(
+            "paper",
+            World("fashiongen", height=224, width=224),
+            Foundations(
+                "Salesforce/blip2-itm-vit-g",
+                "Salesforce/blip2-itm-vit-g",
+                patch=14,
+                width=768,
+                heads=12,
+                qformer_layers=12,
+            ),
+            Pretrain(
+                steps=20350,
+                batch=128,
+                lr=2e-5,
+                warmup=3000,
+                itm_rows=128,
+                max_words=64,
+                dropout=0.1,
+                checkpoint_every=500,
+            ),
+            Evaluation(core_queries=1000, core_repeats=5),
+            Machine(threads=8, workers=8),
+            LanguageModel("llava-hf/llava-1.5-7b-hf"),
+            Language(
+                steps=12211,
+                batch=32,
+                lr=2e-5,
+                rank=128,
+                alpha=256,
+                dropout=0.05,
+                max_words=128,
+                checkpoint_every=500,
+                core_products=0,
+            ),
+        ),
+    )
+}
 
 # %% ../../nbs/0_ground/01_core.ipynb #df674bb7
 def profile_rows(
@@ -190,19 +266,26 @@ def profile_rows(
 # %% ../../nbs/0_ground/01_core.ipynb #1bb26e55
 class Sections:
     "The named sections of a profile; any other raises `AttributeError`."
-    def __init__(self,
+    def __init__(
+        self,
         profile: Profile,  # the whole profile
         names: tuple,      # sections that may be read
     ):
         unknown = [n for n in names if n not in {f.name for f in fields(Profile)}]
         if unknown:
             raise ValueError(f"unknown profile section {unknown[0]!r}; there are {', '.join(f.name for f in fields(Profile)[1:])}")
-        self.name, self.names, self._values = profile.name, tuple(names), {n: getattr(profile, n) for n in names}
+        self.name, self.names, self._values = (
+            profile.name,
+            tuple(names),
+            {n: getattr(profile, n) for n in names},
+        )
 
     def __getattr__(self, key):
         values = self.__dict__.get("_values", {})
         if key in values: return values[key]
-        raise AttributeError(f"profile section {key!r} is not among those this report names: {', '.join(values) or 'none'}")
+        raise AttributeError(
+            f"profile section {key!r} is not among those this report names: {', '.join(values) or 'none'}"
+        )
 
     def __repr__(self): return f"Sections({self.name}: {', '.join(self.names)})"
 
@@ -226,7 +309,9 @@ def repo_root() -> Path:  # folder that holds settings.ini
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
             if (folder / "settings.ini").exists() and (folder / "nbs").is_dir(): return folder
-    raise FileNotFoundError("no repository found: run this inside a clone of it (a folder with settings.ini and nbs/)")
+    raise FileNotFoundError(
+        "no repository found: run this inside a clone of it (a folder with settings.ini and nbs/)"
+    )
 
 
 def cache_dir() -> Path:  # exists when returned
@@ -240,7 +325,9 @@ def data_dir() -> Path:  # folder laid out as data/README.md says
     "Where real data lies: `UNIFASHION_DATA`. Raises `FileNotFoundError` that says what to set."
     folder = os.environ.get("UNIFASHION_DATA")
     if not folder:
-        raise FileNotFoundError("real data is needed: set UNIFASHION_DATA to a folder laid out as data/README.md says")
+        raise FileNotFoundError(
+            "real data is needed: set UNIFASHION_DATA to a folder laid out as data/README.md says"
+        )
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"UNIFASHION_DATA names {folder}, which is not a folder")
     return Path(folder)
@@ -248,7 +335,8 @@ def data_dir() -> Path:  # folder laid out as data/README.md says
 # %% ../../nbs/0_ground/01_core.ipynb #74161aa8
 def plain(value):
     "Dataclasses, tuples, paths and numpy numbers as plain JSON values; raises `TypeError` for anything else."
-    if is_dataclass(value): return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
+    if is_dataclass(value):
+        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, dict): return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [plain(v) for v in value]
     if isinstance(value, Path): return value.as_posix()
@@ -280,8 +368,10 @@ def seed_everything(
 ):
     "Seed the global generators of Python, numpy and, where it is loaded already, torch."
     import sys
-    random.seed(seed); np.random.seed(seed)
-    if "torch" in sys.modules: sys.modules["torch"].manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 # %% ../../nbs/0_ground/01_core.ipynb #be1c87c6
 def set_threads(
@@ -314,5 +404,6 @@ def fp32_probe(
     a @ a
     start, n = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        a @ a; n += 1
+        a @ a
+        n += 1
     return 2 * size**3 * n / (time.perf_counter() - start) / 1e9

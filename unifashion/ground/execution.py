@@ -24,7 +24,8 @@ def end_with_parent(
     "End this process, and those it forks, when its parent has ended."
     parent = int(parent or os.environ.get(WATCHED) or 0)
     if not parent or os.name != "posix": return
-    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     watch(parent)
     os.register_at_fork(after_in_child=lambda: watch(os.getppid()))
 
@@ -35,7 +36,8 @@ def watch(
 ):
     "Look for the parent now and then, from a thread; end at once if it has gone."
     def look():
-        while os.getppid() == parent: time.sleep(every)
+        while os.getppid() == parent:
+            time.sleep(every)
         os._exit(1)
     threading.Thread(target=look, daemon=True, name="parent watch").start()
 
@@ -71,14 +73,16 @@ def failure(
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     stopped = [cell for cell in code if cell["metadata"].get("papermill", {}).get("status") == "failed"]
     answered = lambda cell: "shell.execute_reply" in cell["metadata"].get("execution", {})
-    stopped = stopped or [cell for cell in code if not answered(cell)]  # a kernel that dies fails no cell, it falls silent
+    # a kernel that dies fails no cell, it falls silent
+    stopped = stopped or [cell for cell in code if not answered(cell)]
     place = "before its first cell"
     if stopped:
         lines = "".join(stopped[0]["source"]).split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
         place = f"in cell {numbers.get(stopped[0].get('id'), '0, the parameters')} ({lines[0] if lines else ''})"
     said = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
-    if type(error).__name__ == "DeadKernelError": said += " (out of memory, perhaps)"
+    if type(error).__name__ == "DeadKernelError":
+        said += " (out of memory, perhaps)"
     return f"{node.name} failed {place}\n  {said.strip()}\n  notebook: {kept}"
 
 # %% ../../nbs/0_ground/11_execution.ipynb #2871a15f
@@ -98,7 +102,8 @@ def run_notebook(
     import papermill
     watch = f"__import__('unifashion.ground.execution', fromlist=['']).end_with_parent({os.getpid()})"
     unknown = set(node.parameters) - set(node.header.parameters)  # papermill itself would only warn
-    if unknown: raise ValueError(f"{node.name} takes {', '.join(node.header.parameters)}, not {', '.join(unknown)}")
+    if unknown:
+        raise ValueError(f"{node.name} takes {', '.join(node.header.parameters)}, not {', '.join(unknown)}")
     os.environ["PYTHONHASHSEED"] = "0"
     notebook = os.path.relpath(node.header.notebook, repo_root())
     options = dict(kernel_name="python3", cwd=str(repo_root()), progress_bar=False)
@@ -120,9 +125,11 @@ def execute(
     running, kept = node.folder / "running.ipynb", node.folder / "failed.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)
-    try: run_notebook(node, running)
+    try:
+        run_notebook(node, running)
     except Exception as error:
-        if running.exists(): os.replace(running, kept)
+        if running.exists():
+            os.replace(running, kept)
         raise ReportFailed(failure(node, kept, error)) from error
     record = node.folder / "run.json"
     made = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"key": None}

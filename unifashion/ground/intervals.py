@@ -22,9 +22,10 @@ def tally(result: RetrievalResult) -> tuple:  # two arrays (n_products, 6): hits
             np.stack([np.bincount(ids[d], minlength=n) for d in side], 1))
 
 # %% ../../nbs/0_ground/05_intervals.ipynb #8f14e5c9
-def stretch_seeds(recalls: np.ndarray,  # (draws, seeds, m)
-                  seed: int,  # of the resampling
-                 ) -> np.ndarray:  # (draws, m)
+def stretch_seeds(
+    recalls: np.ndarray,  # (draws, seeds, m)
+    seed: int,            # of the resampling
+) -> np.ndarray:  # (draws, m)
     "Average over training seeds that are themselves resampled, with the variance that few seeds hide put back."
     draws, s = recalls.shape[:2]
     if s == 1: return recalls[:, 0]
@@ -33,10 +34,11 @@ def stretch_seeds(recalls: np.ndarray,  # (draws, seeds, m)
     return centre + np.sqrt(s / (s - 1)) * (redrawn - centre)
 
 # %% ../../nbs/0_ground/05_intervals.ipynb #3546cf9c
-def replicates(results: list,  # of one system: a result a training seed, all under one signature
-               draws: int = 1000,  # resampled test sets
-               seed: int = 0,  # of the resampling; equal seeds resample alike, whatever the system
-              ) -> np.ndarray:  # (draws, 7) the METRICS, percent
+def replicates(
+    results: list,      # of one system: a result a training seed, all under one signature
+    draws: int = 1000,  # resampled test sets
+    seed: int = 0,      # of the resampling; equal seeds resample alike, whatever the system
+) -> np.ndarray:  # (draws, 7) the METRICS, percent
     "What the metrics would have been on other test sets of this size, and for other training seeds."
     tallies = [tally(result) for result in results]
     asked = np.flatnonzero(sum(queries.sum(1) for _, queries in tallies))
@@ -54,10 +56,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-def percentiles(values: np.ndarray,  # (m,)
-                draws: np.ndarray,  # (draws, m) replicates
-                level: float = 0.95,
-               ) -> list:  # of Interval
+def percentiles(
+    values: np.ndarray,   # (m,)
+    draws: np.ndarray,    # (draws, m) replicates
+    level: float = 0.95,
+) -> list:  # of Interval
     "Percentile intervals of replicates."
     low, high = np.nanpercentile(draws, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return [Interval(*(float(v) for v in ends)) for ends in zip(values, low, high)]
@@ -70,17 +73,23 @@ def means(results: list) -> np.ndarray:  # (7,) percent
     if len(kinds) > 1: raise ValueError("results under different signatures:\n" + "\n".join(kinds))
     return np.mean([[result.recalls()[name] for name in METRICS] for result in results], axis=0)
 
-def intervals(results: list,  # of one system: a result a training seed
-              draws: int = 1000, level: float = 0.95, seed: int = 0,  # see `replicates`
-             ) -> dict:  # metric -> Interval, percent
+def intervals(
+    results: list,        # of one system: a result a training seed
+    draws: int = 1000,    # see `replicates`
+    level: float = 0.95,  # see `replicates`
+    seed: int = 0,        # see `replicates`
+) -> dict:  # metric -> Interval, percent
     "Each metric with its bootstrap interval over products and training seeds."
     return dict(zip(METRICS, percentiles(means(results), replicates(results, draws, seed), level)))
 
 # %% ../../nbs/0_ground/05_intervals.ipynb #09996c67
-def paired_intervals(ours: list,  # results of one system
-                     theirs: list,  # of another, asked the same; seed by seed where both have several
-                     draws: int = 1000, level: float = 0.95, seed: int = 0,  # see `replicates`
-                    ) -> dict:  # metric -> Interval, percentage points
+def paired_intervals(
+    ours: list,           # results of one system
+    theirs: list,         # of another, asked the same; seed by seed where both have several
+    draws: int = 1000,    # see `replicates`
+    level: float = 0.95,  # see `replicates`
+    seed: int = 0,        # see `replicates`
+) -> dict:  # metric -> Interval, percentage points
     "Ours minus theirs, with the paired bootstrap's interval. ValueError if they were not asked the same."
     a, b = means(ours), means(theirs)
     first, second = (results[0].signature.split("|rerank")[0] for results in (ours, theirs))

@@ -29,59 +29,73 @@ class Header:
     modules: tuple    # chapters that it imports itself
 
 
-def cell_code(cell,   # a notebook's code cell, as JSON
-              where,  # name for messages
-             ):  # syntax tree
+def cell_code(
+    cell,   # a notebook's code cell, as JSON
+    where,  # name for messages
+):  # syntax tree
     "Parse a cell; lines of IPython magic are left out. Raises `SyntaxError` naming the place."
     lines = "".join(cell["source"]).split("\n")
     source = "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
-    try: return ast.parse(source)
-    except SyntaxError as error: raise SyntaxError(f"{where}: {error.msg} (line {error.lineno} of the cell)") from None
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise SyntaxError(f"{where}: {error.msg} (line {error.lineno} of the cell)") from None
 
 
-def declared(tree,  # syntax tree of a parameters cell
-            ) -> dict:  # name -> default
+def declared(
+    tree,  # syntax tree of a parameters cell
+) -> dict:  # name -> default
     "Parameters and their defaults, from lines such as `seed: int = 0`."
     lines = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
     targets = [node.target if isinstance(node, ast.AnnAssign) else node.targets[0] for node in lines]
     return {target.id: ast.literal_eval(node.value) for target, node in zip(targets, lines)}
 
 # %% ../../nbs/0_ground/09_keys.ipynb #d04894ff
-def header_call(trees,  # syntax trees of a report's code cells
-                where,  # name for messages
-               ) -> dict:  # report, sections, after, data
+def header_call(
+    trees,  # syntax trees of a report's code cells
+    where,  # name for messages
+) -> dict:  # report, sections, after, data
     "The literals of a report's call of `begin`. Raises `ValueError` unless there is one call, with literals."
     nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     calls = [node for node in nodes if ast.unparse(node.func) == "begin"]
     if len(calls) != 1: raise ValueError(f"{where}: a report calls begin() once; here are {len(calls)} calls")
     try:
         words = {k.arg: k.value for k in calls[0].keywords}
-        given = {k: tuple(ast.literal_eval(words[k])) if k in words else () for k in ("sections", "after", "data")}
+        given = {
+            k: tuple(ast.literal_eval(words[k])) if k in words else () for k in ("sections", "after", "data")
+        }
         return {"report": ast.literal_eval(calls[0].args[0])} | given
     except (ValueError, IndexError):
-        raise ValueError(f"{where}: begin() takes the report's name, sections, after and data as literals") from None
+        raise ValueError(
+            f"{where}: begin() takes the report's name, sections, after and data as literals"
+        ) from None
 
 # %% ../../nbs/0_ground/09_keys.ipynb #9e0904c8
-def read_header(notebook,      # path of a report
-                package=None,  # folder of the package
-               ) -> Header:
+def read_header(
+    notebook,      # path of a report
+    package=None,  # folder of the package
+) -> Header:
     "A report's header, read without running it. Raises `ValueError` or `SyntaxError` that names the report."
     notebook, package = Path(notebook), Path(package or repo_root() / "unifashion")
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     trees = [cell_code(cell, f"{notebook.name}, code cell {i}") for i, cell in enumerate(cells, 1)]
     tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in cells]
     if sum(tagged) != 1:
-        raise ValueError(f"{notebook.name}: a report has one cell tagged 'parameters'; here are {sum(tagged)}")
+        raise ValueError(
+            f"{notebook.name}: a report has one cell tagged 'parameters'; here are {sum(tagged)}"
+        )
     code = [tree for tree, is_tagged in zip(trees, tagged) if not is_tagged]
     call = header_call(code, notebook.name)
-    if call["report"] != notebook.stem: raise ValueError(f"{notebook.name}: begin() names it {call['report']!r}")
+    if call["report"] != notebook.stem:
+        raise ValueError(f"{notebook.name}: begin() names it {call['report']!r}")
     modules = tuple(sorted(set().union(*(imported(tree, package) for tree in code))))
     return Header(notebook=notebook, parameters=declared(trees[tagged.index(True)]), modules=modules,
                   code=digest([canonical(tree) for tree in code]), **call)
 
 # %% ../../nbs/0_ground/09_keys.ipynb #06f774fd
-def report_files(folder=None,  # of reports; default: nbs/reports
-                ) -> dict:  # name -> path
+def report_files(
+    folder=None,  # of reports; default: nbs/reports
+) -> dict:  # name -> path
     "The report notebooks. Raises `FileNotFoundError` if there are none."
     folder = Path(folder or repo_root() / "nbs" / "reports")
     files = {f.stem: f for f in sorted(folder.glob("[a-z]*.ipynb"))}
@@ -89,8 +103,9 @@ def report_files(folder=None,  # of reports; default: nbs/reports
     return files
 
 # %% ../../nbs/0_ground/09_keys.ipynb #8e84e4d5
-def fingerprint(path,  # a file or a folder
-               ) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
+def fingerprint(
+    path,  # a file or a folder
+) -> dict:  # relative name -> size and digest of both ends (of more than 200 files: sizes alone)
     "What a file or a folder holds, cheaply. Raises `FileNotFoundError` if it is missing."
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f"{path} is missing")
@@ -99,9 +114,10 @@ def fingerprint(path,  # a file or a folder
     return {p.relative_to(path.parent).as_posix(): known(p) for p in files}
 
 
-def ends(path,           # a file
-         size=64 << 10,  # bytes taken at each end
-        ) -> str:
+def ends(
+    path,           # a file
+    size=64 << 10,  # bytes taken at each end
+) -> str:
     "Digest of the first and the last bytes of a file."
     with open(path, "rb") as file:
         head = file.read(size)
@@ -109,38 +125,48 @@ def ends(path,           # a file
         return hashlib.sha256(head + file.read(size)).hexdigest()[:16]
 
 
-SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm")}  # parts that a section stands for
+# parts that a section stands for
+SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm")}
 
 
-def data_of(header,   # of a report
-            profile,  # whole profile
-            train=False,  # the report makes the foundations, and so does not depend on them
-           ) -> dict:  # name -> fingerprint
+def data_of(
+    header,       # of a report
+    profile,      # whole profile
+    train=False,  # the report makes the foundations, and so does not depend on them
+) -> dict:  # name -> fingerprint
     "The files that a report's outputs depend on."
     real, world = [name for name in header.data if name.startswith(REAL)], profile.world
     paths = {name: repo_root() / name for name in header.data if name not in real}
     if profile.foundations.shipped and not train:
-        parts = [f"data/foundations/{part}" for section in header.sections for part in SHIPPED.get(section, ())]
+        parts = [
+            f"data/foundations/{part}" for section in header.sections for part in SHIPPED.get(section, ())
+        ]
         paths |= {name: repo_root() / name for name in parts if (repo_root() / name).exists()}
-    if "world" in header.sections and world.dataset != "drawn": paths[world.dataset] = data_dir() / world.dataset
+    if "world" in header.sections and world.dataset != "drawn":
+        paths[world.dataset] = data_dir() / world.dataset
     found = {name: fingerprint(path) for name, path in paths.items()}
     return found | {name: real_data(name) for name in real if world.dataset != "drawn"}
 
 
-def trains_parts(profile,  # whole profile
-                ) -> bool:
+def trains_parts(
+    profile,  # whole profile
+) -> bool:
     "Whether a run trains its own foundations. Elsewhere they are files (in `data_of`) or packages, and no report reads what `train_foundations` leaves."
     return profile.foundations.image_encoder == "drawn" and not profile.foundations.shipped
 
 
-REAL = "$UNIFASHION_DATA/"  # opens the names of real files that a report reads where they are, in profiles of real data
+# opens the names of real files that a report reads where they are, in profiles of real data
+REAL = "$UNIFASHION_DATA/"
 
 
-def real_data(name,  # '$UNIFASHION_DATA/annotations'
-             ) -> dict:  # as `fingerprint`; empty where it is not there
+def real_data(
+    name,  # '$UNIFASHION_DATA/annotations'
+) -> dict:  # as `fingerprint`; empty where it is not there
     "What is there of real data that a report can do without."
-    try: return fingerprint(data_dir() / name.removeprefix(REAL))
-    except FileNotFoundError: return {}
+    try:
+        return fingerprint(data_dir() / name.removeprefix(REAL))
+    except FileNotFoundError:
+        return {}
 
 # %% ../../nbs/0_ground/09_keys.ipynb #c6addf46
 @dataclass(frozen=True, eq=False)
@@ -188,7 +214,8 @@ class Node:
     def key(self, *without):
         "Digest of `parts`, as they were when it was first asked for."
         kept = self.__dict__.setdefault("_keys", {})
-        if without not in kept: kept[without] = digest(self.parts(*without))
+        if without not in kept:
+            kept[without] = digest(self.parts(*without))
         return kept[without]
 
 # %% ../../nbs/0_ground/09_keys.ipynb #f7ad0c1b
@@ -197,7 +224,9 @@ def command(
 ) -> str:
     "The command line that makes a node."
     words = ["unifashion reproduce", node.header.report, "--profile", node.profile]
-    words += ["--full"] * bool(node.parameters.get("full")) + [f"--seeds {node.seed}"] * (node.seed is not None)
+    words += ["--full"] * bool(node.parameters.get("full")) + [f"--seeds {node.seed}"] * (
+        node.seed is not None
+    )
     return " ".join(words)
 
 # %% ../../nbs/0_ground/09_keys.ipynb #fa37c574
@@ -211,10 +240,14 @@ def given_values(
     values = {}
     for name, _, text in (word.partition("=") for word in words):
         if name not in header.parameters:
-            raise ValueError(f"{header.report} has no parameter {name!r}; it takes {', '.join(header.parameters)}")
+            raise ValueError(
+                f"{header.report} has no parameter {name!r}; it takes {', '.join(header.parameters)}"
+            )
         kind = type(header.parameters[name])
-        try: values[name] = TRUTH[text.lower()] if kind is bool else kind(text)
-        except (ValueError, KeyError): raise ValueError(f"{name} is of type {kind.__name__}; here: {text!r}") from None
+        try:
+            values[name] = TRUTH[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"{name} is of type {kind.__name__}; here: {text!r}") from None
     return values
 
 # %% ../../nbs/0_ground/09_keys.ipynb #680dcd92
@@ -225,8 +258,10 @@ def seed_list(
     "Seeds as a list of integers; raises `ValueError` for anything else."
     if seeds is None or seeds == "": return [0, 1, 2] if full else [0]
     words = [seeds] if isinstance(seeds, int) else seeds.split() if isinstance(seeds, str) else seeds
-    try: return list(dict.fromkeys(int(word) for word in words))
-    except ValueError: raise ValueError(f"seeds are integers, as in \"0 1 2\"; here: {seeds!r}") from None
+    try:
+        return list(dict.fromkeys(int(word) for word in words))
+    except ValueError:
+        raise ValueError(f'seeds are integers, as in "0 1 2"; here: {seeds!r}') from None
 
 # %% ../../nbs/0_ground/09_keys.ipynb #ef0e6913
 def plan(
@@ -249,7 +284,8 @@ def plan(
         if report not in files:
             where = f", which {path[-1]} follows" if path else ""
             raise ValueError(f"unknown report {report!r}{where}; there are {', '.join(files)}")
-        if report in path: raise ValueError(f"reports follow each other in a circle: {' -> '.join((*path, report))}")
+        if report in path:
+            raise ValueError(f"reports follow each other in a circle: {' -> '.join((*path, report))}")
         has_seed = "seed" in header(report).parameters
         name = (report, seed if has_seed else None)
         if name not in nodes:
@@ -257,14 +293,19 @@ def plan(
             after = [add(up, s, (*path, report)) for up in header(report).after for s in wanted]
             if has_seed and any("seeds" in up.parameters for up in after):
                 raise ValueError(f"{report} has one seed and follows a report of all seeds")
-            values = {k: (given | {"seed": seed}).get(k, default) for k, default in header(report).parameters.items()}
+            values = {
+                k: (given | {"seed": seed}).get(k, default)
+                for k, default in header(report).parameters.items()
+            }
             folder = Path(package or repo_root() / "unifashion")
             nodes[name] = Node(header(report), values, tuple(dict.fromkeys(after)), folder)
         return nodes[name]
 
-    if words and len(only) != 1: raise ValueError(f"parameters ({' '.join(words)}) are set for one report; name it")
+    if words and len(only) != 1:
+        raise ValueError(f"parameters ({' '.join(words)}) are set for one report; name it")
     for report in only or [name for name in files if not name.startswith("tune_")]:
-        for seed in seeds: add(report, seed).parameters.update(given_values(header(report), words))
+        for seed in seeds:
+            add(report, seed).parameters.update(given_values(header(report), words))
     return list(nodes.values())
 
 # %% ../../nbs/0_ground/09_keys.ipynb #93effc66
@@ -274,9 +315,11 @@ def draw_plan(
 ):  # picture
     "Boxes in columns by depth, arrows from each report to what reads it."
     from unifashion.ground.show import PALETTE, canvas  # matplotlib, which keys do not need
-    colors = {"train": PALETTE["ours"], "figure": PALETTE["gold"]}  # by the first word of the name; tables and others:
+    # by the first word of the name; tables and others:
+    colors = {"train": PALETTE["ours"], "figure": PALETTE["gold"]}
     depth, boxes = {}, {}
-    for node in nodes: depth[node] = 1 + max((depth[up] for up in node.after), default=-1)
+    for node in nodes:
+        depth[node] = 1 + max((depth[up] for up in node.after), default=-1)
     columns = [[node for node in nodes if depth[node] == d] for d in range(1 + max(depth.values()))]
     rows = max(map(len, columns))
     figure, axes = canvas(width=width * len(columns), height=0.3 + 0.55 * rows)
@@ -285,9 +328,11 @@ def draw_plan(
         x, y = depth[node] * width, -0.55 * (column.index(node) + (rows - len(column)) / 2)
         color = colors.get(node.header.report.split("_")[0], PALETTE["baseline"])
         box = dict(boxstyle="round", facecolor="white", edgecolor=color)
-        boxes[node] = axes.text(x, y, node.name.replace(" ", "\n"), size=7, ha="center", va="center", bbox=box)
+        boxes[node] = axes.text(x, y, node.name.replace(" ", "\n"), size=7, ha="center", va="center",
+                                bbox=box)
         for up in node.after:
-            ends = dict(patchA=boxes[up].get_bbox_patch(), patchB=boxes[node].get_bbox_patch(), shrinkA=0, shrinkB=0)
+            ends = dict(patchA=boxes[up].get_bbox_patch(), patchB=boxes[node].get_bbox_patch(), shrinkA=0,
+                        shrinkB=0)
             arrow = dict(arrowstyle="->", color=color, **ends)
             axes.annotate("", xy=(x, y), xytext=boxes[up].get_position(), arrowprops=arrow)
     axes.set(xlim=(-width / 2, width * (len(columns) - 0.5)), ylim=(-0.55 * rows + 0.2, 0.35))

@@ -30,10 +30,14 @@ class RetrievalSet:
             object.__setattr__(self, name, tuple(str(v) for v in getattr(self, name)))
         lengths = [len(self.text_products), len(self.subcategories), len(self.texts)]
         if len(set(lengths)) > 1:
-            raise ValueError("products, sub-categories and texts differ in number: {}, {}, {}".format(*lengths))
-        if len(set(self.text_products)) < len(self.texts): raise ValueError("a product has two texts; keep one")
+            raise ValueError(
+                "products, sub-categories and texts differ in number: {}, {}, {}".format(*lengths)
+            )
+        if len(set(self.text_products)) < len(self.texts):
+            raise ValueError("a product has two texts; keep one")
         missing = sorted(set(self.image_products) ^ set(self.text_products))
-        if missing: raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
+        if missing:
+            raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
 
     @cached_property
     def owner(self) -> np.ndarray:  # (n_image,)
@@ -50,18 +54,22 @@ class RetrievalSet:
         return np.unique(self.texts, return_inverse=True)[1]
 
     @cached_property
-    def fingerprint(self) -> str: return digest(asdict(self), 8)
+    def fingerprint(self) -> str:
+        return digest(asdict(self), 8)
 
 # %% ../../nbs/0_ground/04_recall.ipynb #688bcf69
-def retrieval_set(products,  # (n_image,) product id of each row of the catalogue
-                  texts,  # (n_image,) its text
-                  subcategories,  # (n_image,) its sub-category
-                 ) -> RetrievalSet:
+def retrieval_set(
+    products,       # (n_image,) product id of each row of the catalogue
+    texts,          # (n_image,) its text
+    subcategories,  # (n_image,) its sub-category
+) -> RetrievalSet:
     "Fold a catalogue's rows, one a picture, into pictures and texts, in the order in which products first appear."
     seen = {}
     for row, (product, text, sub) in enumerate(zip(products, texts, subcategories, strict=True)):
         if seen.setdefault(str(product), (str(text), str(sub))) != (str(text), str(sub)):
-            raise ValueError(f"row {row}: product {product!r} has another text or sub-category than in its first row")
+            raise ValueError(
+                f"row {row}: product {product!r} has another text or sub-category than in its first row"
+            )
     return RetrievalSet(tuple(products), tuple(seen), *zip(*((sub, text) for text, sub in seen.values())))
 
 # %% ../../nbs/0_ground/04_recall.ipynb #c9f87776
@@ -69,9 +77,12 @@ def retrieval_set(products,  # (n_image,) product id of each row of the catalogu
 class RetrievalProtocol:
     "How a recall is measured (U 4.3)."
     family: str             # 'fashiongen' or 'kagl': whose rules these are
-    negatives: int = 0      # wrong candidates a gallery, of the query's sub-category; 0: the whole split is the gallery
-    match: str = "product"  # right is: 'product' the query's product, 'text' also what carries the query's text
-    small: str = "error"    # sub-category with too few products: 'error', 'skip' its queries, 'fill' up from others
+    # wrong candidates a gallery, of the query's sub-category; 0: the whole split is the gallery
+    negatives: int = 0
+    # right is: 'product' the query's product, 'text' also what carries the query's text
+    match: str = "product"
+    # sub-category with too few products: 'error', 'skip' its queries, 'fill' up from others
+    small: str = "error"
     queries: int = 0        # random queries a repeat and direction, at most; 0: all
     repeats: int = 1        # independent draws of queries and galleries
 
@@ -88,30 +99,43 @@ class RetrievalProtocol:
     def name(self) -> str: return f"{self.family}_{self.negatives or 'full'}"
 
 # %% ../../nbs/0_ground/04_recall.ipynb #1540ef2c
+# five sub-categories are large enough
 PROTOCOLS = {p.name: p for p in (
     RetrievalProtocol("fashiongen", negatives=100, queries=1000, repeats=5),  # FAME-ViL's reading of U 4.3
     RetrievalProtocol("fashiongen"),                                          # the full set; any view counts
-    RetrievalProtocol("kagl", negatives=100, match="text", small="skip"),     # five sub-categories are large enough
+    RetrievalProtocol("kagl", negatives=100, match="text", small="skip"),
     RetrievalProtocol("kagl", match="text"))}
 
-def find_protocol(name: str,  # a preset
-                  **changes,  # settings that differ from the preset: negatives, queries, repeats, small
-                 ) -> RetrievalProtocol:
+def find_protocol(
+    name: str,  # a preset
+    **changes,  # settings that differ from the preset: negatives, queries, repeats, small
+) -> RetrievalProtocol:
     "A preset, changed where asked (full-set presets draw nothing and ignore that). ValueError lists the presets."
     if name not in PROTOCOLS: raise ValueError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
     preset, drawing = PROTOCOLS[name], ("negatives", "queries", "repeats", "small")
     return replace(preset, **{k: v for k, v in changes.items() if preset.negatives or k not in drawing})
 
 # %% ../../nbs/0_ground/04_recall.ipynb #8d27ced8
-def profile_protocols(dataset: str,  # of the profile's world
-                      evaluation: Evaluation,
-                      full: bool,  # the whole evaluation, or the core's
-                     ) -> list:  # of RetrievalProtocol
+def profile_protocols(
+    dataset: str,            # of the profile's world
+    evaluation: Evaluation,
+    full: bool,              # the whole evaluation, or the core's
+) -> list:  # of RetrievalProtocol
     "The protocols under which a profile's retrieval is measured: the drawn world follows FashionGen's."
     family = "kagl" if dataset == "kagl" else "fashiongen"
-    queries, repeats = (evaluation.queries, evaluation.repeats) if full else (evaluation.core_queries, evaluation.core_repeats)
-    small = {"small": "fill"} if dataset == "fashiongen" else {}  # its sub-categories have a long tail; FAME-ViL fills up
-    return [find_protocol(f"{family}_{size}", negatives=evaluation.negatives, queries=queries, repeats=repeats, **small) for size in ("100", "full")]
+    queries, repeats = (
+        (evaluation.queries, evaluation.repeats)
+        if full
+        else (evaluation.core_queries, evaluation.core_repeats)
+    )
+    # its sub-categories have a long tail; FAME-ViL fills up
+    small = {"small": "fill"} if dataset == "fashiongen" else {}
+    return [
+        find_protocol(
+            f"{family}_{size}", negatives=evaluation.negatives, queries=queries, repeats=repeats, **small
+        )
+        for size in ("100", "full")
+    ]
 
 # %% ../../nbs/0_ground/04_recall.ipynb #ef2fb037
 @dataclass(frozen=True)
@@ -127,7 +151,8 @@ class Ranks:
         missed = np.ones(len(self.above))
         for i in range(k):  # place above + i + 1 of the ranking
             inside = i < k - self.above
-            missed *= np.where(inside, np.maximum(self.tied - i, 0) / np.maximum(self.tied + self.level - i, 1), 1)
+            missed *= np.where(inside,
+                               np.maximum(self.tied - i, 0) / np.maximum(self.tied + self.level - i, 1), 1)
         return 1 - missed
 
     def rank(self) -> np.ndarray:  # (n,) from 1
@@ -135,10 +160,11 @@ class Ranks:
         return self.above + (self.tied + self.level + 1) / (self.level + 1)
 
 # %% ../../nbs/0_ground/04_recall.ipynb #8498779a
-def count_ranks(scores: np.ndarray,  # (n, m) scores of a gallery's candidates
-                right: np.ndarray,  # (n, m) bool: which are right
-                product: np.ndarray,  # (n,) column number of the query's product
-               ) -> Ranks:
+def count_ranks(
+    scores: np.ndarray,   # (n, m) scores of a gallery's candidates
+    right: np.ndarray,    # (n, m) bool: which are right
+    product: np.ndarray,  # (n,) column number of the query's product
+) -> Ranks:
     "Count who stands above and beside the best right candidate."
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)  # (n, 1)
     beside = scores == best
@@ -146,30 +172,35 @@ def count_ranks(scores: np.ndarray,  # (n, m) scores of a gallery's candidates
     return Ranks(above, tied, level, np.asarray(product))
 
 # %% ../../nbs/0_ground/04_recall.ipynb #d9cc8120
-def full_ranks(similarity: np.ndarray,  # (n_image, n_text)
-               items: RetrievalSet,
-               match: str,  # 'product' or 'text'
-               direction: str,  # 'i2t' or 't2i'
-               rows: int = 512,  # queries a slice
-              ) -> Ranks:
+def full_ranks(
+    similarity: np.ndarray,  # (n_image, n_text)
+    items: RetrievalSet,
+    match: str,              # 'product' or 'text'
+    direction: str,          # 'i2t' or 't2i'
+    rows: int = 512,         # queries a slice
+) -> Ranks:
     "Rank every query against everything."
     key = items.text_code if match == "text" else np.arange(len(items.texts))
     keys, owners, scores = [key[items.owner], key], [items.owner, np.arange(len(items.texts))], similarity
-    if direction == "t2i": keys, owners, scores = keys[::-1], owners[::-1], similarity.T
+    if direction == "t2i":
+        keys, owners, scores = keys[::-1], owners[::-1], similarity.T
     slices = [slice(i, i + rows) for i in range(0, len(keys[0]), rows)]
     parts = [count_ranks(scores[s], keys[0][s, None] == keys[1][None], owners[0][s]) for s in slices]
-    return Ranks(*(np.concatenate([getattr(part, name) for part in parts]) for name in Ranks.__dataclass_fields__))
+    return Ranks(*(np.concatenate([getattr(part, name) for part in parts])
+                   for name in Ranks.__dataclass_fields__))
 
 # %% ../../nbs/0_ground/04_recall.ipynb #c4de42f8
-def pick(rng: np.random.Generator,
-         allowed: np.ndarray,  # (n, m) bool: the candidates of each query
-         count: int,  # how many to draw
-         spare: np.ndarray | None = None,  # (n, m) bool: further candidates, used only where `allowed` has too few
-        ) -> np.ndarray:  # (n, count) columns; -1 where there are not enough
+def pick(
+    rng: np.random.Generator,
+    allowed: np.ndarray,              # (n, m) bool: the candidates of each query
+    count: int,                       # how many to draw
+    spare: np.ndarray | None = None,  # (n, m) bool: further candidates, used only where `allowed` has too few
+) -> np.ndarray:  # (n, count) columns; -1 where there are not enough
     "Draw `count` distinct allowed columns for every row."
     keys = rng.random(allowed.shape, dtype=np.float32)
     keys = np.where(allowed, keys, np.where(False if spare is None else spare, keys + 2, np.inf))
-    if keys.shape[1] < count: keys = np.pad(keys, ((0, 0), (0, count - keys.shape[1])), constant_values=np.inf)
+    if keys.shape[1] < count:
+        keys = np.pad(keys, ((0, 0), (0, count - keys.shape[1])), constant_values=np.inf)
     chosen = np.argpartition(keys, count - 1, axis=1)[:, :count]
     return np.where(np.isfinite(np.take_along_axis(keys, chosen, 1)), chosen, -1)
 
@@ -199,8 +230,10 @@ def _eligible(items: RetrievalSet, protocol: RetrievalProtocol) -> np.ndarray:  
     if protocol.small == "error" and short.any():
         first = int(np.flatnonzero(short[code])[0])
         have = (code == code[first]).sum()
-        raise ValueError(f"{protocol.name}: sub-category {items.subcategories[first]!r} has {have} "
-                         f"products of {protocol.negatives + 1}; lower `negatives`, or set small='skip' or 'fill'")
+        raise ValueError(
+            f"{protocol.name}: sub-category {items.subcategories[first]!r} has {have} "
+            f"products of {protocol.negatives + 1}; lower `negatives`, or set small='skip' or 'fill'"
+        )
     return ~short[code] if protocol.small == "skip" else np.ones(len(code), bool)
 
 # %% ../../nbs/0_ground/04_recall.ipynb #851849d4
@@ -228,21 +261,26 @@ def _draw_repeat(rng, items: RetrievalSet, protocol: RetrievalProtocol, directio
     return queries, candidates
 
 # %% ../../nbs/0_ground/04_recall.ipynb #aa601fd6
-def draw_galleries(items: RetrievalSet,
-                   protocol: RetrievalProtocol,  # one with negatives
-                   direction: str,  # 'i2t' or 't2i'
-                   seed: int = 0,  # of the draw; not the seed of a training
-                  ) -> Galleries:
+def draw_galleries(
+    items: RetrievalSet,
+    protocol: RetrievalProtocol,  # one with negatives
+    direction: str,               # 'i2t' or 't2i'
+    seed: int = 0,                # of the draw; not the seed of a training
+) -> Galleries:
     "Draw every repeat's queries and galleries. ValueError names a sub-category with too few products."
     rngs = [stream(seed, "galleries", protocol.name, direction, repeat) for repeat in range(protocol.repeats)]
-    query, candidates = (np.concatenate(p) for p in zip(*(_draw_repeat(r, items, protocol, direction) for r in rngs)))
+    query, candidates = (np.concatenate(p)
+                         for p in zip(*(_draw_repeat(r, items, protocol, direction) for r in rngs)))
     whole = (candidates >= 0).all(1)
     product = _sides(items, direction)[0][query]
     if protocol.small != "skip" and not whole.all():
         bad = product[np.flatnonzero(~whole)[0]]
-        raise ValueError(f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
-                         f" fewer than {protocol.negatives} negatives; lower `negatives` or set small='skip'")
-    if not whole.any(): raise ValueError(f"{protocol.name}: no sub-category has {protocol.negatives + 1} products")
+        raise ValueError(
+            f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
+            f" fewer than {protocol.negatives} negatives; lower `negatives` or set small='skip'"
+        )
+    if not whole.any():
+        raise ValueError(f"{protocol.name}: no sub-category has {protocol.negatives + 1} products")
     return Galleries(direction, query[whole], candidates[whole], product[whole])
 
 # %% ../../nbs/0_ground/04_recall.ipynb #aa55e29f
@@ -276,10 +314,18 @@ class RetrievalResult:
 
     def queries(self, metric: str) -> int:
         "How many queries stand behind a metric."
-        return sum(len(r.product) for d, r in self.ranks.items() if metric == "Mean" or metric.startswith(d.upper()))
+        return sum(
+            len(r.product) for d, r in self.ranks.items() if metric == "Mean" or metric.startswith(d.upper())
+        )
 
 # %% ../../nbs/0_ground/04_recall.ipynb #eb0a9530
-def signature(protocol: RetrievalProtocol, items: RetrievalSet, seed: int, ranks: dict, rerank: int = 0) -> str:
+def signature(
+    protocol: RetrievalProtocol,
+    items: RetrievalSet,
+    seed: int,
+    ranks: dict,
+    rerank: int = 0,
+) -> str:
     "Everything that a recall depends on besides the scores, in one line."
     p, n = protocol, "+".join(str(len(r.product)) for r in ranks.values())
     parts = [f"recall|v:{VERSION}|{p.name}|negatives:{p.negatives or 'all'}|match:{p.match}|small:{p.small}",
@@ -299,13 +345,14 @@ def _check(similarity, items: RetrievalSet) -> np.ndarray:
     return similarity
 
 # %% ../../nbs/0_ground/04_recall.ipynb #eff4d7e2
-def evaluate_retrieval(similarity,  # (n_image, n_text), higher is more alike; any float type
-                       items: RetrievalSet,  # what its rows and columns are
-                       protocol: RetrievalProtocol,
-                       seed: int = 0,  # of the draw of queries and galleries
-                       itm=None,  # (n_image, n_text) second scores that re-order the best; NaN where not needed
-                       top: int = 16,  # candidates that `itm` re-orders
-                      ) -> RetrievalResult:
+def evaluate_retrieval(
+    similarity,                   # (n_image, n_text), higher is more alike; any float type
+    items: RetrievalSet,          # what its rows and columns are
+    protocol: RetrievalProtocol,
+    seed: int = 0,                # of the draw of queries and galleries
+    itm=None,  # (n_image, n_text) second scores that re-order the best; NaN where not needed
+    top: int = 16,                # candidates that `itm` re-orders
+) -> RetrievalResult:
     "Measure one system (U 4.3). ValueError for a matrix that does not fit or is not finite, or a gallery too small."
     similarity, itm, ranks = _check(similarity, items), None if itm is None else np.asarray(itm), {}
     order = lambda first, second: first if itm is None else rerank(first, second(itm), top)
@@ -313,7 +360,8 @@ def evaluate_retrieval(similarity,  # (n_image, n_text), higher is more alike; a
         if protocol.negatives:
             g = draw_galleries(items, protocol, d, seed)
             scores = order(g.gather(similarity), g.gather)
-            ranks[d] = count_ranks(scores, np.arange(scores.shape[1])[None] == np.zeros((len(scores), 1)), g.product)
+            ranks[d] = count_ranks(scores,
+                                   np.arange(scores.shape[1])[None] == np.zeros((len(scores), 1)), g.product)
         else:
             turn = np.transpose if d == "t2i" else np.asarray
             ranks[d] = full_ranks(turn(order(turn(similarity), turn)), items, protocol.match, d)
@@ -321,15 +369,18 @@ def evaluate_retrieval(similarity,  # (n_image, n_text), higher is more alike; a
     return RetrievalResult(protocol, line, ranks, len(items.texts))
 
 # %% ../../nbs/0_ground/04_recall.ipynb #8bbf05d5
-def rerank(scores: np.ndarray,  # (n, m) first scores
-           second: np.ndarray,  # (n, m) second scores, NaN where not computed
-           top: int,  # how many of each row are re-ordered
-          ) -> np.ndarray:  # (n, m) float64, to be ranked as scores are
+def rerank(
+    scores: np.ndarray,  # (n, m) first scores
+    second: np.ndarray,  # (n, m) second scores, NaN where not computed
+    top: int,            # how many of each row are re-ordered
+) -> np.ndarray:  # (n, m) float64, to be ranked as scores are
     "The first `top` of every row in the order of the second scores, the others after them as before."
     best = in_top(scores, top)
     missing = int(np.isnan(second[best]).sum())
-    if missing: raise ValueError(f"re-ranking the top {top} needs second scores for {missing} pairs that have none")
-    codes = lambda values: np.unique(values, return_inverse=True)[1].reshape(scores.shape)  # integers in the same order
+    if missing:
+        raise ValueError(f"re-ranking the top {top} needs second scores for {missing} pairs that have none")
+    # integers in the same order
+    codes = lambda values: np.unique(values, return_inverse=True)[1].reshape(scores.shape)
     return np.where(best, codes(np.where(best, second, 0)) + scores.size, codes(scores)).astype(np.float64)
 
 def in_top(scores: np.ndarray, top: int) -> np.ndarray:  # (n, m) bool
@@ -338,12 +389,13 @@ def in_top(scores: np.ndarray, top: int) -> np.ndarray:  # (n, m) bool
     return scores >= -np.partition(-scores, top - 1, axis=1)[:, top - 1:top]
 
 # %% ../../nbs/0_ground/04_recall.ipynb #c1b71c9b
-def shortlist(similarity,  # (n_image, n_text)
-              items: RetrievalSet,
-              protocol: RetrievalProtocol,
-              seed: int = 0,  # of the draw
-              top: int = 16,
-             ) -> np.ndarray:  # (pairs, 2) image row and text column, each pair once
+def shortlist(
+    similarity,                   # (n_image, n_text)
+    items: RetrievalSet,
+    protocol: RetrievalProtocol,
+    seed: int = 0,                # of the draw
+    top: int = 16,
+) -> np.ndarray:  # (pairs, 2) image row and text column, each pair once
     "The pairs whose second score `evaluate_retrieval(..., itm=...)` will ask for."
     similarity, needed = _check(similarity, items), np.zeros(np.shape(similarity), bool)
     if not protocol.negatives: return np.argwhere(in_top(similarity, top) | in_top(similarity.T, top).T)

@@ -56,14 +56,18 @@ def git_state(
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
     watched = "nbs", "unifashion", "data", "Snakefile", "environment.yml"
-    try: return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *watched))
-    except FileNotFoundError: return None, False  # a machine without git
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *watched))
+    except FileNotFoundError:
+        return None, False  # a machine without git
 
 
 def peak_memory() -> float:  # MiB
     "The most memory that this process, or the largest of its children, has held."
-    try: import resource
-    except ImportError: return 0.0  # Windows
+    try:
+        import resource
+    except ImportError:
+        return 0.0  # Windows
     unit = 1 if sys.platform == "darwin" else 1 << 10  # bytes
     held = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return round(max(held) * unit / (1 << 20), 1)
@@ -75,15 +79,19 @@ def versions() -> dict:
     settings.read(repo_root() / "settings.ini", encoding="utf-8")
     for word in settings["DEFAULT"]["requirements"].split():
         name = re.split(r"[<>=!~\[]", word)[0]
-        try: found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError: pass
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
     return found
 
 
 def processor() -> str:
     "The processor, as the system calls it."
-    try: return re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError): return platform.processor() or platform.machine()
+    try:
+        return re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
 
 # %% ../../nbs/0_ground/10_runs.ipynb #95612203
 HELD = {}  # path -> open file: a second request by the same process passes
@@ -95,19 +103,26 @@ def hold(
     wait=True,   # False: return at once
 ) -> bool:  # whether this process holds the lock
     "Take a lock for the life of this process. Does nothing where the system has no `fcntl` (Windows)."
-    try: import fcntl
-    except ImportError: return True
+    try:
+        import fcntl
+    except ImportError:
+        return True
     path = Path(path).resolve()
     if path in HELD: return True
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+")
-    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         if not wait: return bool(file.close())
         file.seek(0)
-        print(f"{what or path.name}: waiting for process {file.read().strip() or '?'}, which has it now", flush=True)
+        print(f"{what or path.name}: waiting for process {file.read().strip() or '?'}, which has it now",
+              flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
-    file.seek(0); file.truncate(); file.write(str(os.getpid())); file.flush()
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
     HELD[path] = file
     return True
 
@@ -117,19 +132,23 @@ def let_go(
 ):
     "Release a lock of this process, if it holds it."
     file = HELD.pop(Path(path).resolve(), None)
-    if file: file.close()
+    if file:
+        file.close()
 
 # %% ../../nbs/0_ground/10_runs.ipynb #91afc054
 class Run:
     "A report in progress: its settings, its folder, its inputs and its record."
-    def __init__(self,
+    def __init__(
+        self,
         node,     # from `plan`
         profile,  # the sections that the report names
     ):
         self.node, self.profile, self.parts, self.key = node, profile, node.parts(), node.key()
         self.folder, self.parameters = repo_root() / node.folder, node.parameters
         self.seed, self.full = node.seed, bool(node.parameters.get("full"))
-        self.seeds = [int(s) for s in str(node.parameters.get("seeds", node.parameters.get("seed", ""))).split()]
+        self.seeds = [
+            int(s) for s in str(node.parameters.get("seeds", node.parameters.get("seed", ""))).split()
+        ]
         self.stages, self.inputs, self.facts = {}, {}, {}
         self.started, self.clock = datetime.now(timezone.utc), time.perf_counter()
         self.speed = round(fp32_probe(), 1)
@@ -150,12 +169,13 @@ def clear(
 
 # %% ../../nbs/0_ground/10_runs.ipynb #0c9b43ce
 def begin(
-    report,         # its name, a literal
-    *, sections,    # profile sections that it reads, literals
-    after=(),       # reports whose outputs it reads, literals
-    data=(),        # files and folders of the repository that it reads, literals
-    folder=None,    # of reports; default: nbs/reports
-    **parameters,   # every parameter of the parameters cell, handed on
+    report,        # its name, a literal
+    *,             # profile sections that it reads, literals
+    sections,      # profile sections that it reads, literals
+    after=(),      # reports whose outputs it reads, literals
+    data=(),       # files and folders of the repository that it reads, literals
+    folder=None,   # of reports; default: nbs/reports
+    **parameters,  # every parameter of the parameters cell, handed on
 ) -> Run:
     "Open a report. Raises `ValueError` where the call and the notebook's header differ."
     seeds = parameters.get("seeds", parameters.get("seed"))
@@ -164,8 +184,11 @@ def begin(
     if given != (header.sections, header.after, header.data):
         raise ValueError(f"{header.notebook.name}: save the notebook; its header differs from this call")
     if set(parameters) != set(header.parameters):
-        raise ValueError(f"{report}.ipynb: begin() takes each of its parameters: {', '.join(header.parameters)}")
-    run = Run(replace(node, parameters=node.parameters | parameters), load_profile(parameters["profile"], sections))
+        raise ValueError(
+            f"{report}.ipynb: begin() takes each of its parameters: {', '.join(header.parameters)}"
+        )
+    run = Run(replace(node, parameters=node.parameters | parameters),
+              load_profile(parameters["profile"], sections))
     hold(run.folder.parent / f".{run.folder.name}.lock", node.name)
     clear(run.folder)
     print(run)
@@ -174,38 +197,47 @@ def begin(
 # %% ../../nbs/0_ground/10_runs.ipynb #757b29a2
 @patch
 @contextmanager
-def stage(self: Run,
-    name,  # of the stage; the same name again adds up
+def stage(
+    self: Run,
+    name,       # of the stage; the same name again adds up
 ):
     "Time a part of the run: `with run.stage('encode'): ...`."
     start = time.perf_counter()
-    try: yield
-    finally: self.stages[name] = round(self.stages.get(name, 0) + time.perf_counter() - start, 3)
+    try:
+        yield
+    finally:
+        self.stages[name] = round(self.stages.get(name, 0) + time.perf_counter() - start, 3)
     print(f"{name}: {self.stages[name]:.1f} s")
 
 
 @patch
-def record(self: Run,
-    **facts,  # plain values for run.json
+def record(
+    self: Run,
+    **facts,    # plain values for run.json
 ):
     "Add facts to the record: `run.record(device='cpu', dtype='float32')`."
     self.facts |= plain(facts)
 
 
 @patch
-def input(self: Run,
+def input(
+    self: Run,
     report,     # name of a report in `after`
     seed=None,  # which of its seeds; default: this run's own
 ) -> Path:
     "The folder of an upstream report's outputs. Raises `FileNotFoundError` naming the command that makes them."
     nodes = [n for n in self.node.after if n.header.report == report]
-    if not nodes: raise ValueError(f"{self.node.name} reads {report}, which its begin(after=...) does not name")
+    if not nodes:
+        raise ValueError(f"{self.node.name} reads {report}, which its begin(after=...) does not name")
     seed = self.seeds[0] if seed is None and self.seeds else seed
     nodes = [n for n in nodes if n.parameters.get("seed") in (seed, None)]
-    if not nodes: raise ValueError(f"{self.node.name} asks for seed {seed} of {report}; its own seeds are {self.seeds}")
+    if not nodes:
+        raise ValueError(f"{self.node.name} asks for seed {seed} of {report}; its own seeds are {self.seeds}")
     node, folder = nodes[0], repo_root() / nodes[0].folder
     if not (folder / "run.json").exists():
-        raise FileNotFoundError(f"{self.node.name} needs the outputs of {node.name}; make them with: {command(node)}")
+        raise FileNotFoundError(
+            f"{self.node.name} needs the outputs of {node.name}; make them with: {command(node)}"
+        )
     made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if made["key"] != node.key():
         print(f"warning: the outputs of {node.name} come from other code or settings; renew them with: {command(node)}")
@@ -214,8 +246,9 @@ def input(self: Run,
 
 # %% ../../nbs/0_ground/10_runs.ipynb #34fb3d25
 @patch
-def scratch(self: Run,
-    name,  # what is kept there: 'ours', 'dual'
+def scratch(
+    self: Run,
+    name,       # what is kept there: 'ours', 'dual'
 ) -> Path:  # exists when returned; this process is its only writer
     "A folder in the cache that survives a killed run, for checkpoints."
     folder = cache_dir() / "checkpoints" / f"{self.node.header.report}-{self.node.key('full')}"
@@ -225,12 +258,14 @@ def scratch(self: Run,
 
 
 @patch
-def table(self: Run,
+def table(
+    self: Run,
     rows,           # long-form dicts, see `table_csv`
     markdown=None,  # the table as readers see it; default: the rows as they are
 ) -> str:  # the Markdown
     "Write table.csv and table.md."
-    from unifashion.ground.show import table_markdown  # matplotlib, which a run without table or figure does not need
+    # matplotlib, which a run without table or figure does not need
+    from unifashion.ground.show import table_markdown
     markdown = markdown or table_markdown(rows)
     atomic_write(self.folder / "table.csv", table_csv(rows))
     atomic_write(self.folder / "table.md", markdown)
@@ -238,10 +273,11 @@ def table(self: Run,
 
 
 @patch
-def figure(self: Run,
-    figure,       # a matplotlib figure
-    name,         # written as fig_{name}.png
-    max_kib=80,   # ceiling
+def figure(
+    self: Run,
+    figure,      # a matplotlib figure
+    name,        # written as fig_{name}.png
+    max_kib=80,  # ceiling
 ):  # the figure, for the notebook to show
     "Write a picture that may be published."
     from unifashion.ground.show import save_figure
@@ -250,9 +286,10 @@ def figure(self: Run,
 
 
 @patch
-def arrays(self: Run,
-    name,    # written as {name}.safetensors
-    values,  # name -> array or list of strings
+def arrays(
+    self: Run,
+    name,       # written as {name}.safetensors
+    values,     # name -> array or list of strings
 ) -> Path:
     "Write arrays that other reports read with `load_arrays`."
     return save_arrays(self.folder / f"{name}.safetensors", values)
@@ -264,25 +301,44 @@ def finish(self: Run) -> dict:  # the record
     notebook, (commit, dirty) = self.node.header.notebook, git_state(repo_root())
     digest_of = lambda path: sha256(path.read_bytes()).hexdigest()
     files = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and p.suffix not in (".ipynb", ".done")]
-    record = {"report": self.node.header.report, "notebook": notebook.name, "notebook_sha256": digest_of(notebook),
-              "key": self.key, "parameters": self.parameters, "profile": self.parts["profile"], "commit": commit,
-              "dirty": dirty, "python": platform.python_version(), "packages": versions(),
-              "system": platform.platform(), "cpu": processor(),
-              "cores": os.cpu_count(), "fp32_gflops": self.speed, "device": "cpu", "dtype": "float32",
-              "threads": self.parts["profile"].get("machine", {}).get("threads"),
-              "loaded": [name for name in ("torch", "transformers", "diffusers") if name in sys.modules]} | self.facts
-    record |= {"started": self.started.isoformat(timespec="seconds"),
-               "seconds": round(time.perf_counter() - self.clock, 3), "stages": self.stages,
-               "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
-               "data": {name: digest(found) for name, found in self.parts["data"].items()}, "inputs": self.inputs,
-               "outputs": {p.relative_to(self.folder).as_posix(): digest_of(p) for p in files}}
+    record = {
+        "report": self.node.header.report,
+        "notebook": notebook.name,
+        "notebook_sha256": digest_of(notebook),
+        "key": self.key,
+        "parameters": self.parameters,
+        "profile": self.parts["profile"],
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "packages": versions(),
+        "system": platform.platform(),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "fp32_gflops": self.speed,
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": self.parts["profile"].get("machine", {}).get("threads"),
+        "loaded": [name for name in ("torch", "transformers", "diffusers") if name in sys.modules],
+    } | self.facts
+    record |= {
+        "started": self.started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - self.clock, 3),
+        "stages": self.stages,
+        "peak_memory_mib": peak_memory(),
+        "code": self.parts["chapters"],
+        "data": {name: digest(found) for name, found in self.parts["data"].items()},
+        "inputs": self.inputs,
+        "outputs": {p.relative_to(self.folder).as_posix(): digest_of(p) for p in files},
+    }
     write_json(self.folder / "run.json", record)
     let_go(self.folder.parent / f".{self.folder.name}.lock")
     print(f"finished in {record['seconds']:.1f} s, at most {record['peak_memory_mib']:.0f} MiB")
     return record
 
 # %% ../../nbs/0_ground/10_runs.ipynb #70e96462
-PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}  # KiB
+# KiB
+PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.csv": 1024, "fig_*.png": 80}
 
 
 def publish(
@@ -295,14 +351,24 @@ def publish(
     if not (root / node.stamp).exists():
         raise FileNotFoundError(f"{node.name} is not finished; finish it with: {command(node)}")
     published = root / target / "run.json"
-    if not node.parameters.get("full") and published.exists() and json.loads(published.read_text(encoding="utf-8"))["parameters"].get("full"):
-        raise ValueError(f"{node.name}: {target} holds a full run; remove it first to publish a core run in its place")
+    if (
+        not node.parameters.get("full")
+        and published.exists()
+        and json.loads(published.read_text(encoding="utf-8"))["parameters"].get("full")
+    ):
+        raise ValueError(
+            f"{node.name}: {target} holds a full run; remove it first to publish a core run in its place"
+        )
     files = [f for pattern in PUBLISHED for f in sorted(source.glob(pattern))]
     for file in files:
         limit = next(kib for pattern, kib in PUBLISHED.items() if file.match(pattern))
         if file.stat().st_size > limit << 10:
             weight = file.stat().st_size >> 10
-            raise ValueError(f"{node.name}: {file.name} weighs {weight} KiB, over {limit}; nothing is published")
-    for old in (root / target).glob("*.*"): old.unlink()
-    for file in files: atomic_write(root / target / file.name, file.read_bytes())
+            raise ValueError(
+                f"{node.name}: {file.name} weighs {weight} KiB, over {limit}; nothing is published"
+            )
+    for old in (root / target).glob("*.*"):
+        old.unlink()
+    for file in files:
+        atomic_write(root / target / file.name, file.read_bytes())
     return target

@@ -28,26 +28,32 @@ PALETTE = {"ours": "#2a7f86", "baseline": "#c8603d", "reported": "#7b5a82",
 def style() -> None:
     "Apply the house style to matplotlib's settings; `canvas` calls it, so chapters seldom need to."
     matplotlib.rcParams.update({
-        "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "figure.facecolor": PAPER, "figure.dpi": 100,
-        "savefig.dpi": 100, "axes.facecolor": PAPER, "axes.edgecolor": "#8d9196", "axes.labelcolor": INK,
-        "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titlepad": 9, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
-        "axes.prop_cycle": matplotlib.cycler(color=list(PALETTE.values())), "grid.color": FAINT, "grid.linewidth": 0.7,
-        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.major.size": 0,
-        "ytick.major.size": 0, "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8})
+        "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "figure.facecolor": PAPER,
+        "figure.dpi": 100, "savefig.dpi": 100, "axes.facecolor": PAPER, "axes.edgecolor": "#8d9196",
+        "axes.labelcolor": INK, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titlepad": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+        "axes.axisbelow": True, "axes.prop_cycle": matplotlib.cycler(color=list(PALETTE.values())),
+        "grid.color": FAINT, "grid.linewidth": 0.7, "xtick.color": INK, "ytick.color": INK,
+        "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.major.size": 0, "ytick.major.size": 0,
+        "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8
+    })
 
 # %% ../../nbs/0_ground/02_show.ipynb #ccef0f08
-def png_bytes(figure: Figure,  # any matplotlib figure
-              colors: int = 256,  # palette entries; 0 keeps full colour
-              scale: float = 1.0,  # resize factor, <= 1
-             ) -> bytes:
+def png_bytes(
+    figure: Figure,      # any matplotlib figure
+    colors: int = 256,   # palette entries; 0 keeps full colour
+    scale: float = 1.0,  # resize factor, <= 1
+) -> bytes:
     "The figure as a PNG without metadata: equal figures give equal bytes."
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    figure.set_layout_engine("none")  # settled now: a second layout pass would move axes by a fraction of a pixel
+    # settled now: a second layout pass would move axes by a fraction of a pixel
+    figure.set_layout_engine("none")
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    if scale < 1: image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    if colors: image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    if scale < 1:
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+    if colors:
+        image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -62,12 +68,13 @@ class Picture(Figure):
         display({"image/png": data, "text/plain": f"<Picture {width} x {height}>"}, raw=True)
 
 # %% ../../nbs/0_ground/02_show.ipynb #78d81971
-def canvas(rows: int = 1,  # panels downwards
-           columns: int = 1,  # panels across
-           width: float = 6.4,  # inches, 100 pixels each
-           height: float = 3.0,  # inches
-           **options,  # passed to `Figure.subplots`: sharex, width_ratios in gridspec_kw, ...
-          ) -> tuple:  # (Picture, one Axes or an array of them)
+def canvas(
+    rows: int = 1,        # panels downwards
+    columns: int = 1,     # panels across
+    width: float = 6.4,   # inches, 100 pixels each
+    height: float = 3.0,  # inches
+    **options,            # passed to `Figure.subplots`: sharex, width_ratios in gridspec_kw, ...
+) -> tuple:  # (Picture, one Axes or an array of them)
     "An empty picture in the house style and its axes."
     style()
     figure = Picture(figsize=(width, height), layout="constrained")
@@ -75,19 +82,24 @@ def canvas(rows: int = 1,  # panels downwards
     return figure, figure.subplots(rows, columns, **options)
 
 # %% ../../nbs/0_ground/02_show.ipynb #b370f4e3
-ATTEMPTS = [(256, 1.0), (128, 1.0), (64, 1.0), (48, 0.85), (48, 0.7), (32, 0.6), (32, 0.5)]  # (colours, scale)
+# (colours, scale)
+ATTEMPTS = [(256, 1.0), (128, 1.0), (64, 1.0), (48, 0.85), (48, 0.7), (32, 0.6), (32, 0.5)]
 
-def save_figure(figure: Figure,  # what to write
-                path: str | Path,  # a `.png` file; its folder is made
-                max_kib: float = 80,  # ceiling in KiB
-               ) -> Path:  # the path written
+def save_figure(
+    figure: Figure,       # what to write
+    path: str | Path,     # a `.png` file; its folder is made
+    max_kib: float = 80,  # ceiling in KiB
+) -> Path:  # the path written
     "Write a figure as a PNG of at most `max_kib`; raises ValueError if that would need less than half its size."
     path = Path(path)
     if path.suffix != ".png": raise ValueError(f"{path.name}: pictures are saved as .png")
     for colors, scale in ATTEMPTS:
         data = png_bytes(figure, colors, scale)
         if len(data) <= max_kib * 1024: break
-    else: raise ValueError(f"{path.name}: {len(data) / 1024:.0f} KiB at half size, over {max_kib:g}; show fewer images")
+    else:
+        raise ValueError(
+            f"{path.name}: {len(data) / 1024:.0f} KiB at half size, over {max_kib:g}; show fewer images"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
@@ -95,48 +107,59 @@ def save_figure(figure: Figure,  # what to write
     return path
 
 # %% ../../nbs/0_ground/02_show.ipynb #863cfd4e
-def as_bytes(image,  # (h, w) or (h, w, 1|3|4): uint8, bool, or float in [0, 1]; or a PIL image
-            ) -> np.ndarray:  # (h, w, 3) uint8
+def as_bytes(
+    image,  # (h, w) or (h, w, 1|3|4): uint8, bool, or float in [0, 1]; or a PIL image
+) -> np.ndarray:  # (h, w, 3) uint8
     "An image as RGB bytes. ValueError names the shape, dtype or range that is not an image."
     array = np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
         raise ValueError(f"not an image: shape {array.shape}; expected (h, w) or (h, w, 1|3|4)")
-    if array.dtype == bool: array = array * np.uint8(255)
+    if array.dtype == bool:
+        array = array * np.uint8(255)
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
-            raise ValueError(f"a float image lies in [0, 1]; this one spans [{array.min():g}, {array.max():g}]")
+            raise ValueError(
+                f"a float image lies in [0, 1]; this one spans [{array.min():g}, {array.max():g}]"
+            )
         array = np.round(array.clip(0, 1) * 255).astype(np.uint8)
-    if array.dtype != np.uint8: raise ValueError(f"not an image: dtype {array.dtype}; expected uint8, bool or float")
-    if array.ndim == 2 or array.shape[2] == 1: array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    if array.dtype != np.uint8:
+        raise ValueError(f"not an image: dtype {array.dtype}; expected uint8, bool or float")
+    if array.ndim == 2 or array.shape[2] == 1:
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return array[:, :, :3]
 
 # %% ../../nbs/0_ground/02_show.ipynb #950a2327
 @functools.lru_cache(maxsize=20_000)
-def text_width(text: str,  # one line
-               size: float = 8,  # points
-               dpi: float = 100,
-              ) -> float:  # pixels
+def text_width(
+    text: str,         # one line
+    size: float = 8,   # points
+    dpi: float = 100,
+) -> float:  # pixels
     "Width of a line of text in the house font."
     font = FontProperties(family="DejaVu Sans", size=size)
     return text_to_path.get_text_width_height_descent(text, font, False)[0] * dpi / 72
 
 # %% ../../nbs/0_ground/02_show.ipynb #b356b5c5
-def wrap_text(text: str,  # may hold line breaks of its own
-              width: float,  # pixels
-              size: float = 8,  # points
-             ) -> list[str]:
+def wrap_text(
+    text: str,        # may hold line breaks of its own
+    width: float,     # pixels
+    size: float = 8,  # points
+) -> list[str]:
     "Break text into lines that fit `width`; a word wider than a line is cut."
     lines = []
     for paragraph in str(text).split("\n"):
         line = ""
         for word in paragraph.split() or [""]:
             while text_width(word, size) > width and len(word) > 1:
-                fits = next((n for n in range(len(word) - 1, 0, -1) if text_width(word[:n], size) <= width), 1)
+                fits = next((n for n in range(len(word) - 1, 0, -1) if text_width(word[:n], size) <= width),
+                            1)
                 lines += [line, word[:fits]] if line else [word[:fits]]
                 line, word = "", word[fits:]
             longer = f"{line} {word}" if line else word
-            if text_width(longer, size) <= width: line = longer
-            else: lines, line = lines + [line], word
+            if text_width(longer, size) <= width:
+                line = longer
+            else:
+                lines, line = lines + [line], word
         lines.append(line)
     return lines
 
@@ -154,15 +177,16 @@ def page_columns(count: int, width: int, page: int = 910) -> int:
     return min(count, max(1, page // width))
 
 # %% ../../nbs/0_ground/02_show.ipynb #18fbf0e5
-def grid(images,  # sequence of images, each as `as_bytes` takes it; sizes may differ
-         titles=None,  # one string an image, wrapped under it ('' = none)
-         columns: int | None = None,  # images a row; by default as many as fit a page
-         scale: float | None = None,  # screen pixels per image pixel
-         frames=None,  # one colour or None an image: a frame round it
-         title: str = "",  # a heading over the whole
-         size: float = 8,  # points of the captions
-         gap: int = 10,  # pixels between cells
-        ) -> Picture:
+def grid(
+    images,                      # sequence of images, each as `as_bytes` takes it; sizes may differ
+    titles=None,                 # one string an image, wrapped under it ('' = none)
+    columns: int | None = None,  # images a row; by default as many as fit a page
+    scale: float | None = None,  # screen pixels per image pixel
+    frames=None,                 # one colour or None an image: a frame round it
+    title: str = "",             # a heading over the whole
+    size: float = 8,             # points of the captions
+    gap: int = 10,               # pixels between cells
+) -> Picture:
     "Images in rows, each with its caption under it. ValueError for no images or unequal lists."
     images = [as_bytes(image) for image in images]
     if not images: raise ValueError("grid: no images to show")
@@ -171,7 +195,8 @@ def grid(images,  # sequence of images, each as `as_bytes` takes it; sizes may d
             raise ValueError(f"grid: {len(images)} images but {len(given)} {name}")
     if scale is None:
         across = columns or min(len(images), 8)
-        scale = min(2.0, max(0.25, (900 / across - gap) / max(image.shape[1] for image in images) // 0.25 * 0.25))
+        scale = min(2.0,
+                    max(0.25, (900 / across - gap) / max(image.shape[1] for image in images) // 0.25 * 0.25))
     images = [resized(image, scale) for image in images]
     cell = max(image.shape[1] for image in images)
     texts = [wrap_text(text, cell + gap / 2, size) if text else [] for text in (titles or [""] * len(images))]
@@ -183,7 +208,10 @@ def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
     "Place every image and its lines of text at whole pixels of one axes."
     line, head = size * 100 / 72 * 1.25, 26 if title else 0  # pixels
     rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
-    heights = [max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row)) for row in rows]
+    heights = [
+        max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row))
+        for row in rows
+    ]
     width, height = columns * (cell + gap) + gap, sum(heights) + gap * (len(rows) + 1) + head
     page = np.tile(np.array([int(PAPER[i:i + 2], 16) for i in (1, 3, 5)], np.uint8), (height, width, 1))
     style()
@@ -195,26 +223,31 @@ def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
             h, w = images[i].shape[:2]
             left = gap + place * (cell + gap) + (cell - w) // 2
             page[top:top + h, left:left + w] = images[i]
-            if frames[i]: axes.add_patch(Rectangle((left, top), w, h, fill=False, color=frames[i], linewidth=2.5))
+            if frames[i]:
+                axes.add_patch(Rectangle((left, top), w, h, fill=False, color=frames[i], linewidth=2.5))
             for n, text in enumerate(texts[i], 1):
-                axes.text(left + w / 2, top + h + line * n + 1, text, size=size, ha="center", parse_math=False)
+                axes.text(left + w / 2, top + h + line * n + 1, text, size=size, ha="center",
+                          parse_math=False)
         top += tall + gap
     axes.imshow(page, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.grid(False)
-    if title: axes.text(gap, gap, title, size=10, va="top", weight="bold", parse_math=False)
+    if title:
+        axes.text(gap, gap, title, size=10, va="top", weight="bold", parse_math=False)
     return figure
 
 # %% ../../nbs/0_ground/02_show.ipynb #c8059c40
-def show(images,  # one image or a sequence of them
-         captions="",  # one string, or one an image
-         width: int = 180,  # pixels of a text column
-         columns: int | None = None,  # pictures a row
-         scale: float = 1.0,  # screen pixels per image pixel
-         title: str = "",  # a heading over the whole
-        ) -> Picture:
+def show(
+    images,                      # one image or a sequence of them
+    captions="",                 # one string, or one an image
+    width: int = 180,            # pixels of a text column
+    columns: int | None = None,  # pictures a row
+    scale: float = 1.0,          # screen pixels per image pixel
+    title: str = "",             # a heading over the whole
+) -> Picture:
     "A strip of pictures with whole sentences under them."
-    if isinstance(captions, str): images, captions = [images], [captions]
+    if isinstance(captions, str):
+        images, captions = [images], [captions]
     images = [resized(as_bytes(image), scale) for image in images]
     widest = max(width, max(image.shape[1] for image in images))
     texts = [wrap_text(caption, widest, 8) for caption in captions]
@@ -223,11 +256,12 @@ def show(images,  # one image or a sequence of them
     return _paint(images, texts, [None] * len(images), columns, widest, title, 8, 14)
 
 # %% ../../nbs/0_ground/02_show.ipynb #b1c1c10f
-def interval_bars(rows,  # dicts: row, value, low, high (percent or None); optional reported, color
-                  label: str = "",  # what the values are, with the unit
-                  title: str = "",
-                  width: float = 6.4,  # inches
-                 ) -> Picture:
+def interval_bars(
+    rows,                # dicts: row, value, low, high (percent or None); optional reported, color
+    label: str = "",     # what the values are, with the unit
+    title: str = "",
+    width: float = 6.4,  # inches
+) -> Picture:
     "A horizontal mark with a whisker per row, the first row on top; reported values as hollow diamonds."
     rows = list(rows)
     figure, axes = canvas(width=width, height=0.75 + 0.3 * len(rows))
@@ -235,10 +269,13 @@ def interval_bars(rows,  # dicts: row, value, low, high (percent or None); optio
         color, value, reported = row.get("color") or PALETTE["ours"], row.get("value"), row.get("reported")
         if value is not None:
             axes.barh(y, value, height=0.55, color=color, alpha=0.28)
-            if row.get("low") is not None: axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2)
+            if row.get("low") is not None:
+                axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2)
             axes.plot(value, y, "o", color=color, markersize=5)
-        if reported is not None: axes.plot(reported, y, "D", markerfacecolor="none", color=PALETTE["reported"])
-        if value is None and reported is None: axes.text(0, y, " not run", va="center", size=8, color="#8d9196")
+        if reported is not None:
+            axes.plot(reported, y, "D", markerfacecolor="none", color=PALETTE["reported"])
+        if value is None and reported is None:
+            axes.text(0, y, " not run", va="center", size=8, color="#8d9196")
     axes.set(yticks=range(len(rows)), yticklabels=[row["row"] for row in rows], ylim=(len(rows) - 0.4, -0.6),
              xlim=(0, None), xlabel=label, title=title)
     axes.grid(axis="y", visible=False)
@@ -246,15 +283,19 @@ def interval_bars(rows,  # dicts: row, value, low, high (percent or None); optio
     return figure
 
 # %% ../../nbs/0_ground/02_show.ipynb #cb1e20a7
-def band(axes,  # matplotlib axes
-         x, y,  # (n,) positions and values
-         low=None, high=None,  # (n,) ends of the interval
-         label: str = "",
-         color: str | None = None,  # default: the next of the palette
-        ):
+def band(
+    axes,                      # matplotlib axes
+    x,                         # (n,) positions and values
+    y,                         # (n,) positions and values
+    low=None,                  # (n,) ends of the interval
+    high=None,                 # (n,) ends of the interval
+    label: str = "",
+    color: str | None = None,  # default: the next of the palette
+):
     "A line with its interval as a pale band."
     line, = axes.plot(x, y, label=label or None, color=color)
-    if low is not None: axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+    if low is not None:
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
     return line
 
 # %% ../../nbs/0_ground/02_show.ipynb #ae9e85cf
@@ -264,16 +305,19 @@ def cell_text(value, digits: int = 2) -> str:
     if isinstance(value, (float, np.floating)): return f"{value:.{digits}f}"
     return str(value).replace("|", "\\|").replace("\n", " ")
 
-def table_markdown(rows,  # list of dicts
-                   columns=None,  # names in order, or {key: heading}; default: the keys of all rows as they come
-                   digits: int = 2,  # decimals of floats
-                   right=(),  # keys of further columns to align to the right
-                  ) -> str:
+def table_markdown(
+    rows,             # list of dicts
+    columns=None,     # names in order, or {key: heading}; default: the keys of all rows as they come
+    digits: int = 2,  # decimals of floats
+    right=(),         # keys of further columns to align to the right
+) -> str:
     "Rows as a Markdown table; columns of numbers are aligned to the right."
     rows = list(rows)
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     headings = columns if isinstance(columns, dict) else {name: name for name in columns}
-    number = lambda key: key in right or any(isinstance(row.get(key), (int, float, np.number)) for row in rows)
+    number = lambda key: key in right or any(
+        isinstance(row.get(key), (int, float, np.number)) for row in rows
+    )
     lines = [headings.values(), ["--:" if number(key) else "---" for key in headings]]
     lines += [[cell_text(row.get(key), digits) for key in headings] for row in rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
@@ -290,11 +334,12 @@ def _line(name: str, source: str, cells: dict, status: str) -> dict:
     return {"system": name, "from": source, **cells, "status": status}
 
 # %% ../../nbs/0_ground/02_show.ipynb #8bb494bf
-def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, reported, status (percent; None = absent)
-                    metrics=None,  # {metric: heading} in order; default: as they come
-                    here: str = "here",  # what the column 'from' says of our own rows: the profile and its data
-                    digits: int = 2,  # decimals
-                   ) -> str:
+def beside_reported(
+    rows,  # long-form dicts: row, metric, value, low, high, reported, status (percent; None = absent)
+    metrics=None,        # {metric: heading} in order; default: as they come
+    here: str = "here",  # what the column 'from' says of our own rows: the profile and its data
+    digits: int = 2,     # decimals
+) -> str:
     "The wide Markdown table: systems as rows, metrics as columns, the paper's numbers and ours in lines of their own."
     rows = list(rows)
     metrics = metrics or {row["metric"]: row["metric"] for row in rows}
@@ -305,7 +350,11 @@ def beside_reported(rows,  # long-form dicts: row, metric, value, low, high, rep
         reported = {m: f"*{cells[m]['reported']:.{digits}f}*" for m in known("reported")}
         measured = {m: _measured(cells[m], digits) for m in known("value")}
         states = list(dict.fromkeys(row["status"] for row in cells.values() if row.get("status")))
-        if reported: lines.append(_line(name, "*paper*", reported, "" if measured else ", ".join(states)))
-        if measured: lines.append(_line(name, here, measured, ", ".join(states)))
-        if not reported and not measured: lines.append(_line(name, here, {}, ", ".join(states) or "not run"))
-    return table_markdown(lines, {"system": "System", "from": "From", **metrics, "status": "Status"}, right=metrics)
+        if reported:
+            lines.append(_line(name, "*paper*", reported, "" if measured else ", ".join(states)))
+        if measured:
+            lines.append(_line(name, here, measured, ", ".join(states)))
+        if not reported and not measured:
+            lines.append(_line(name, here, {}, ", ".join(states) or "not run"))
+    return table_markdown(lines, {"system": "System", "from": "From", **metrics, "status": "Status"},
+                          right=metrics)

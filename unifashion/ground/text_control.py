@@ -11,7 +11,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .core import stream  # first: it silences tqdm's remark on widgets, which bm25s would draw
+# first: it silences tqdm's remark on widgets, which bm25s would draw
+from .core import stream
 from .intervals import Interval, percentiles
 from .recall import Ranks, count_ranks
 
@@ -33,7 +34,8 @@ class Bm25:
 
     def words(self, texts) -> list:  # a list of words for each text
         "The words of each text that the search looks at."
-        return bm25s.tokenize(list(texts), stopwords=self.stopwords or None, return_ids=False, show_progress=False)
+        return bm25s.tokenize(list(texts), stopwords=self.stopwords or None, return_ids=False,
+                              show_progress=False)
 
     def scores(self, queries, captions) -> np.ndarray:  # (n_query, n_caption) float32
         "The score of every caption for every query."
@@ -56,15 +58,25 @@ class TextSearch:
         right = self.targets[:, None] == np.arange(self.scores.shape[1])[None]
         return count_ranks(self.scores[asked], right, self.targets)
 
-    def permuted(self, ks, repeats: int = 10, seed: int = 0) -> dict:  # K -> (n_query,) mean hit over the repeats
+    def permuted(
+        self,
+        ks,
+        repeats: int = 10,
+        seed: int = 0,
+    ) -> dict:  # K -> (n_query,) mean hit over the repeats
         "The same search with every target looked for by another target's query, drawn anew each time."
-        ranks = [self.ranks(derangement(len(self.targets), stream(seed, "permuted queries", i))) for i in range(repeats)]
+        ranks = [
+            self.ranks(derangement(len(self.targets), stream(seed, "permuted queries", i)))
+            for i in range(repeats)
+        ]
         return {k: np.mean([r.hits(k) for r in ranks], axis=0) for k in ks}
 
-def text_search(queries, captions,
-                targets,  # (n_query,) place of each query's right caption
-                setting: Bm25 = Bm25(),
-               ) -> TextSearch:
+def text_search(
+    queries,
+    captions,
+    targets,                 # (n_query,) place of each query's right caption
+    setting: Bm25 = Bm25(),
+) -> TextSearch:
     "Search the captions for the queries' words. ValueError where a target is no place of the gallery."
     targets = np.asarray(targets, int)
     if len(targets) != len(queries): raise ValueError(f"{len(queries)} queries but {len(targets)} targets")
@@ -73,9 +85,10 @@ def text_search(queries, captions,
     return TextSearch(setting.scores(queries, captions), targets, setting.signature)
 
 # %% ../../nbs/0_ground/06_text_control.ipynb #03c85f72
-def derangement(n: int,  # how many, >= 2
-                rng: np.random.Generator,
-               ) -> np.ndarray:  # (n,) a permutation in which nothing stays in place
+def derangement(
+    n: int,                    # how many, >= 2
+    rng: np.random.Generator,
+) -> np.ndarray:  # (n,) a permutation in which nothing stays in place
     "A random cycle through all places."
     if n < 2: raise ValueError("one query alone cannot be exchanged")
     order, exchanged = rng.permutation(n), np.empty(n, int)
@@ -83,9 +96,12 @@ def derangement(n: int,  # how many, >= 2
     return exchanged
 
 # %% ../../nbs/0_ground/06_text_control.ipynb #a1ee22d9
-def mean_interval(*groups: np.ndarray,  # (n_i,) hits or shares in [0, 1] of each category
-                  draws: int = 1000, level: float = 0.95, seed: int = 0,
-                 ) -> Interval:  # percent
+def mean_interval(
+    *groups: np.ndarray,  # (n_i,) hits or shares in [0, 1] of each category
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:  # percent
     "The mean over groups of their means, with a bootstrap interval that resamples within each group."
     replicates = []
     for i, values in enumerate(np.asarray(g, float) for g in groups):
@@ -96,9 +112,11 @@ def mean_interval(*groups: np.ndarray,  # (n_i,) hits or shares in [0, 1] of eac
     return percentiles(np.array([value]), np.mean(replicates, axis=0)[:, None], level)[0]
 
 # %% ../../nbs/0_ground/06_text_control.ipynb #fcdbc8a2
-def wilson(hits: int, n: int,  # counts, 0 <= hits <= n
-           level: float = 0.95,
-          ) -> Interval:  # percent
+def wilson(
+    hits: int,            # counts, 0 <= hits <= n
+    n: int,               # counts, 0 <= hits <= n
+    level: float = 0.95,
+) -> Interval:  # percent
     "A share with Wilson's score interval. ValueError for counts that are none."
     if not 0 <= hits <= n or n == 0: raise ValueError(f"{hits} of {n} is not a share")
     z, p = NormalDist().inv_cdf(0.5 + level / 2), hits / n

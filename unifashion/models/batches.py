@@ -59,25 +59,33 @@ def toy_shop(
 # %% ../../nbs/5_models/06_batches.ipynb #cc79b726
 class ProductViews:
     "Products as training examples: a random one of its pictures (or their tokens) and the text. `ids` names them in messages."
-    def __init__(self,
-        images,        # (n_image, ...): pictures (h, w, 3) uint8, or tokens (n_tok, width) fp16; array or memory map
-        products,      # (n_image,) product of each picture
-        texts,         # (n_image,) text of each picture; a product's first one counts
+    def __init__(
+        self,
+        images,  # (n_image, ...): pictures (h, w, 3) uint8, or tokens (n_tok, width) fp16; array or memory map
+        products,                         # (n_image,) product of each picture
+        texts,                            # (n_image,) text of each picture; a product's first one counts
         tokenizer: tokenizers.Tokenizer,
-        max_words: int,  # word pieces a text is cut to
+        max_words: int,                   # word pieces a text is cut to
     ):
         if not len(images) == len(products) == len(texts):
             raise ValueError(f"{len(images)} pictures, {len(products)} products and {len(texts)} texts: one a picture is needed")
         self.images, rows = images, {}
-        for row, product in enumerate(products): rows.setdefault(product, []).append(row)
+        for row, product in enumerate(products):
+            rows.setdefault(product, []).append(row)
         self.ids, self.rows = list(rows), list(rows.values())
-        self.words, self.mask = map(torch.from_numpy, encode_texts(tokenizer, [texts[r[0]] for r in self.rows], max_words))
+        self.words, self.mask = map(torch.from_numpy,
+                                    encode_texts(tokenizer, [texts[r[0]] for r in self.rows], max_words))
 
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, i: int) -> dict:
         row = self.rows[i][int(torch.randint(len(self.rows[i]), ()))]
-        return {"image": torch.from_numpy(np.array(self.images[row])), "ids": self.words[i].long(), "mask": self.mask[i], "product": i}
+        return {
+            "image": torch.from_numpy(np.array(self.images[row])),
+            "ids": self.words[i].long(),
+            "mask": self.mask[i],
+            "product": i,
+        }
 
 
 def trimmed(

@@ -33,7 +33,8 @@ def set_random_state(
     "Put the global generators back where they were."
     tensor = lambda text: torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()
     torch.set_rng_state(tensor(state["torch"]))
-    if "cuda" in state and torch.cuda.is_available(): torch.cuda.set_rng_state(tensor(state["cuda"]))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensor(state["cuda"]))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
     version, inner, gauss = state["python"]
@@ -66,7 +67,9 @@ def copy_into(
 ):
     "Copy stored tensors into live ones. Raises `ValueError` naming one that is missing, unknown or misshapen."
     for name in sorted(live.keys() ^ stored.keys()):
-        raise ValueError(f"{where}: tensor {name!r} is {'missing' if name in live else 'unknown to the model'}")
+        raise ValueError(
+            f"{where}: tensor {name!r} is {'missing' if name in live else 'unknown to the model'}"
+        )
     for name, tensor in live.items():
         there, here = tuple(stored[name].shape), tuple(tensor.shape)
         if there != here: raise ValueError(f"{where}: {name!r} has shape {there}, the model wants {here}")
@@ -78,7 +81,11 @@ def optimizer_tensors(
     named: dict,  # name -> parameter
 ) -> dict:  # 'name:key' -> tensor
     "The optimiser's memory, flat."
-    return {f"{name}:{key}": value for name, p in named.items() for key, value in optimizer.state.get(p, {}).items()}
+    return {
+        f"{name}:{key}": value
+        for name, p in named.items()
+        for key, value in optimizer.state.get(p, {}).items()
+    }
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #b4a177ee
 def load_optimizer(
@@ -102,8 +109,10 @@ def flush(
     "Wait until the disk has it (folders: where the system can)."
     if path.is_dir() and os.name != "posix": return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #17757594
 def begin_folder(
@@ -121,8 +130,10 @@ def commit_folder(
     target: Path,  # replaced if it exists
 ):
     "Flush a filled folder and give it its name in one stroke."
-    for path in (*part.iterdir(), part): flush(path)
-    if target.exists(): shutil.rmtree(target)
+    for path in (*part.iterdir(), part):
+        flush(path)
+    if target.exists():
+        shutil.rmtree(target)
     os.replace(part, target)
     flush(target.parent)
 
@@ -158,4 +169,5 @@ def sweep(
 ):
     "Remove the other checkpoints, and what was left half written."
     for path in [*checkpoints(folder), *folder.glob("*.part")]:
-        if path != keep: shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

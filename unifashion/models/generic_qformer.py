@@ -56,7 +56,8 @@ def open_qformer(
         torch.manual_seed(int(stream(seed, "qformer").integers(2**31)))
         if f.qformer == "drawn": return fewer_queries(drawn_qformer(folder, p.dropout), n_query)
         if f.qformer == "minilm": return minilm_qformer(f, p, image_width, n_query)
-    if "/" not in f.qformer: raise ValueError(f"unknown Q-Former {f.qformer!r}: 'drawn', 'minilm' or a hub id such as Salesforce/blip2-itm-vit-g")
+    if "/" not in f.qformer:
+        raise ValueError(f"unknown Q-Former {f.qformer!r}: 'drawn', 'minilm' or a hub id such as Salesforce/blip2-itm-vit-g")
     return fewer_queries(from_blip2(from_hub(Blip2ForImageTextRetrieval.from_pretrained, f.qformer)), n_query)
 
 
@@ -71,7 +72,8 @@ def drawn_qformer(folder, dropout=0.0):
 def minilm_qformer(f, p, image_width, n_query):
     "MiniLM's words, self-attention and feed-forward networks; new queries, cross-attention and heads."
     from safetensors.torch import load_file
-    model = QFormer(image_width, 30522, f.width, f.qformer_layers, f.heads, n_query, max_words=p.max_words, dropout=p.dropout)
+    model = QFormer(image_width, 30522, f.width, f.qformer_layers, f.heads, n_query, max_words=p.max_words,
+                    dropout=p.dropout)
     init_from_bert(model, load_file(minilm_folder() / "model.safetensors"))
     return model
 
@@ -91,7 +93,8 @@ DECODE = SPECIAL.index("[DEC]")  # opens a text that is to be written
 
 class Stage1(Phase1):
     "What the generic stage trains: phase 1's parts and a head that names the next word piece."
-    def __init__(self,
+    def __init__(
+        self,
         qformer: QFormer,
     ):
         super().__init__(qformer)
@@ -142,14 +145,31 @@ def train_generic_qformer(
     **facts,              # command, device ...: written into the card
 ) -> dict:  # the card
     "Train and store the generic Q-Former (what BLIP-2's stage 1 is to the paper)."
-    settings = dict(image_width=train.images.shape[-1], vocab=tokenizer.get_vocab_size(), width=f.width, layers=f.qformer_layers,
-                    heads=f.heads, n_query=32, embed=256, max_words=64)
+    settings = dict(image_width=train.images.shape[-1], vocab=tokenizer.get_vocab_size(), width=f.width,
+                    layers=f.qformer_layers, heads=f.heads, n_query=32, embed=256, max_words=64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "generic qformer").integers(2**31)))
         model = QFormer(**settings)
-    p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20, itm_rows=f.qformer_batch // 4, hardness=0., checkpoint_every=50)
-    history = fit(Stage1(model), train, partial(stage1_loss, itm_rows=p.itm_rows), fit_settings(p, pick_device()), Path(scratch), seed, collate=trimmed, log=log)
+    p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20,
+                 itm_rows=f.qformer_batch // 4, hardness=0., checkpoint_every=50)
+    history = fit(Stage1(model), train, partial(stage1_loss, itm_rows=p.itm_rows),
+                  fit_settings(p, pick_device()), Path(scratch), seed, collate=trimmed, log=log)
     metrics = {"held-out pictures": len(held_out[1]), "distinct generic captions": len(set(held_out[1])),
                "own generic caption first": caption_accuracy(model, *held_out, tokenizer)}
-    return save_foundation(Path(folder) / "qformer", model.state_dict(), settings, metrics=metrics, seconds=round(float(history["seconds"].sum()), 1),
-                           training=dict(steps=p.steps, batch=p.batch, lr=p.lr, itm_rows=p.itm_rows, hardness=p.hardness, products=len(train), seed=seed), **facts)
+    return save_foundation(
+        Path(folder) / "qformer",
+        model.state_dict(),
+        settings,
+        metrics=metrics,
+        seconds=round(float(history["seconds"].sum()), 1),
+        training=dict(
+            steps=p.steps,
+            batch=p.batch,
+            lr=p.lr,
+            itm_rows=p.itm_rows,
+            hardness=p.hardness,
+            products=len(train),
+            seed=seed,
+        ),
+        **facts,
+    )

@@ -37,7 +37,11 @@ def reworded(
         for i in range(wordings):
             rng = stream(seed, "reworded", p.id, i)
             name = title(p.garment, rng)
-            page = f"{name}. {professional_caption(p.garment, rng, name)}", short_caption(p.garment, rng), key_points(p.garment, rng)
+            page = (
+                f"{name}. {professional_caption(p.garment, rng, name)}",
+                short_caption(p.garment, rng),
+                key_points(p.garment, rng),
+            )
             out.append(tuple(normalise(page[k], None) for k in rng.permutation(3)))
     return out
 
@@ -48,19 +52,22 @@ def small_llama(
 ) -> LlamaForCausalLM:
     "An untrained Llama for the drawn world's word pieces."
     special = dict(pad_token_id=0, bos_token_id=5, eos_token_id=3)  # [PAD], [DEC], [SEP]: chapter foundations
-    config = LlamaConfig(vocab_size=vocab, hidden_size=m.width, intermediate_size=8 * m.width // 3, num_hidden_layers=m.layers,
-                         num_attention_heads=m.heads, max_position_embeddings=m.context, tie_word_embeddings=True, **special)
+    config = LlamaConfig(vocab_size=vocab, hidden_size=m.width, intermediate_size=8 * m.width // 3,
+                         num_hidden_layers=m.layers, num_attention_heads=m.heads,
+                         max_position_embeddings=m.context, tie_word_embeddings=True, **special)
     return LlamaForCausalLM(config)
 
 # %% ../../nbs/5_models/09_language_models.ipynb #b9243dfb
 class Texts:
     "Pages as examples: ids that open with [DEC], [SEP] after each text, and a mask that is true at pieces."
-    def __init__(self,
+    def __init__(
+        self,
         tokenizer: tokenizers.Tokenizer,
-        pages,           # list of tuples of str; a str is a page of one text
-        max_words: int,  # word pieces a page is cut to
+        pages,                            # list of tuples of str; a str is a page of one text
+        max_words: int,                   # word pieces a page is cut to
     ):
-        tokenizer.no_padding(); tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         start, end = tokenizer.token_to_id("[DEC]"), tokenizer.token_to_id("[SEP]")
         pages = [[page] if isinstance(page, str) else page for page in pages]
         pieces = iter(tokenizer.encode_batch([t for page in pages for t in page], add_special_tokens=False))
@@ -112,7 +119,8 @@ def unigram_perplexity(
     held_out: Texts,
 ) -> float:
     "Of a model that knows each piece's frequency (plus one) and no context."
-    counts = torch.bincount(train.words[:, 1:][train.mask[:, 1:]].long(), minlength=int(max(train.words.max(), held_out.words.max())) + 1) + 1.
+    counts = torch.bincount(train.words[:, 1:][train.mask[:, 1:]].long(),
+                            minlength=int(max(train.words.max(), held_out.words.max())) + 1) + 1.
     return math.exp(-(counts / counts.sum()).log()[held_out.words[:, 1:][held_out.mask[:, 1:]].long()].mean())
 
 
@@ -132,14 +140,26 @@ def train_llm(
         torch.manual_seed(int(stream(seed, "llm").integers(2**31)))
         model = small_llama(m, tokenizer.get_vocab_size())
     device = pick_device()
-    settings = Fit(steps=m.steps, batch=m.batch, lr=m.lr, warmup=m.steps // 20, weight_decay=0.1, checkpoint_every=250, dtype=pick_dtype(device))
-    history = fit(model, train, text_loss, settings, Path(scratch), seed, collate=together, log=log, device=device)
+    settings = Fit(steps=m.steps, batch=m.batch, lr=m.lr, warmup=m.steps // 20, weight_decay=0.1,
+                   checkpoint_every=250, dtype=pick_dtype(device))
+    history = fit(model, train, text_loss, settings, Path(scratch), seed, collate=together, log=log,
+                  device=device)
     metrics = {"held-out pages": len(held_out), "held-out perplexity": perplexity(model, held_out),
                "perplexity without context": unigram_perplexity(train, held_out)}
-    sizes = dict(width=m.width, layers=m.layers, heads=m.heads, context=m.context, vocab=tokenizer.get_vocab_size())
+    sizes = dict(width=m.width, layers=m.layers, heads=m.heads, context=m.context,
+                 vocab=tokenizer.get_vocab_size())
     training = dict(steps=m.steps, batch=m.batch, lr=m.lr, pages=len(train), wordings=m.wordings, seed=seed)
-    weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}  # one matrix with the embedding
-    return save_foundation(Path(folder) / "llm", weights, sizes, metrics=metrics, training=training, seconds=round(float(history["seconds"].sum()), 1), **facts)
+    # one matrix with the embedding
+    weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    return save_foundation(
+        Path(folder) / "llm",
+        weights,
+        sizes,
+        metrics=metrics,
+        training=training,
+        seconds=round(float(history["seconds"].sum()), 1),
+        **facts,
+    )
 
 # %% ../../nbs/5_models/09_language_models.ipynb #a5c15e0b
 @dataclass
@@ -159,7 +179,8 @@ class Writer:
         "What fills up a batch; it is masked wherever it stands. Raises `ValueError` where the tokenizer has nothing to offer."
         t = self.tokenizer
         found = next((i for i in (t.pad_token_id, t.unk_token_id, t.eos_token_id) if i is not None), None)
-        if found is None: raise ValueError(f"{self.identity}: its tokenizer has no pad, unknown or end token to fill up a batch with; set one")
+        if found is None:
+            raise ValueError(f"{self.identity}: its tokenizer has no pad, unknown or end token to fill up a batch with; set one")
         return found
 
     def clean(self, text: str) -> str:
@@ -180,7 +201,8 @@ def library_tokenizer(
     tokenizer: tokenizers.Tokenizer,  # the drawn world's
 ) -> PreTrainedTokenizerFast:
     "The drawn world's word pieces as transformers' tokenizer: [DEC] opens, [SEP] ends."
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", bos_token="[DEC]", eos_token="[SEP]")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]",
+                                   bos_token="[DEC]", eos_token="[SEP]")
 
 
 def drawn_writer(
@@ -196,7 +218,8 @@ def drawn_writer(
     apart = model.load_state_dict(weights, strict=False)
     if apart.unexpected_keys or set(apart.missing_keys) - {"lm_head.weight"}:
         raise ValueError(f"{Path(folder).name}/llm: weights that do not fit the card, {(apart.unexpected_keys + apart.missing_keys)[0]} for one")
-    return Writer(model.eval(), library_tokenizer(tokenizer), FRAMES["paper"], f"llm-{card['sha256'][:12]}", plain=True)
+    return Writer(model.eval(), library_tokenizer(tokenizer), FRAMES["paper"], f"llm-{card['sha256'][:12]}",
+                  plain=True)
 
 # %% ../../nbs/5_models/09_language_models.ipynb #a72bb51f
 def smollm2_file() -> Path | None:
@@ -217,13 +240,15 @@ def smollm2_folder() -> Path:
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(part)
         read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float16)
         read.config.__dict__.pop("quantization_config", None)
-        plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float16)  # what was read from four bits refuses to be saved
+        # what was read from four bits refuses to be saved
+        plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float16)
         plain.load_state_dict(read.state_dict())
         plain.save_pretrained(part)
         os.rename(part, target)
     except OSError:
         if not target.is_dir(): raise  # another process was faster
-    finally: shutil.rmtree(part, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return target
 
 # %% ../../nbs/5_models/09_language_models.ipynb #1ea848ad
@@ -232,7 +257,8 @@ def text_side(
 ) -> nn.Module:
     "The language model alone: of a LLaVA the Vicuna, without copying weights."
     if not hasattr(model.config, "text_config"): return model
-    with torch.device("meta"): alone = type_of_text(model)(model.config.text_config)
+    with torch.device("meta"):
+        alone = type_of_text(model)(model.config.text_config)
     alone.model, alone.lm_head = model.model.language_model, model.lm_head
     return alone
 
@@ -255,15 +281,24 @@ def open_writer(
         folder = smollm2_folder()
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return Writer(model.eval(), AutoTokenizer.from_pretrained(folder), FRAMES["marks"], folder.name)
-    if "/" not in m.name: raise ValueError(f"unknown language model {m.name!r}: 'drawn', 'smollm2' or a hub id such as llava-hf/llava-1.5-7b-hf")
+    if "/" not in m.name:
+        raise ValueError(f"unknown language model {m.name!r}: 'drawn', 'smollm2' or a hub id such as llava-hf/llava-1.5-7b-hf")
     load = AutoModelForImageTextToText if "llava" in m.name.lower() else AutoModelForCausalLM
     model = from_hub(load.from_pretrained, m.name, dtype=dtype)
-    return Writer(text_side(model).eval(), from_hub(AutoTokenizer.from_pretrained, m.name), FRAMES["paper"], f"{m.name}@{getattr(model.config, '_commit_hash', None) or 'local'}")
+    return Writer(
+        text_side(model).eval(),
+        from_hub(AutoTokenizer.from_pretrained, m.name),
+        FRAMES["paper"],
+        f"{m.name}@{getattr(model.config, '_commit_hash', None) or 'local'}",
+    )
 
 # %% ../../nbs/5_models/09_language_models.ipynb #e77e7f3a
 def llava_on_meta() -> nn.Module:
     "LLaVA-1.5-7B (`llava-hf/llava-1.5-7b-hf`) as shapes without memory (U App. B)."
     from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
-    vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336, patch_size=14, projection_dim=768)
-    text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5)  # 7B is LlamaConfig's default size
-    with torch.device("meta"): return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text))
+    vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                              num_attention_heads=16, image_size=336, patch_size=14, projection_dim=768)
+    # 7B is LlamaConfig's default size
+    text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5)
+    with torch.device("meta"):
+        return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text))

@@ -24,7 +24,8 @@ def max_over_queries(
         got = f"{tuple(image_embeds.shape)} and {tuple(text_embeds.shape)}"
         raise ValueError(f"expected (b_i, n_query, d) and (b_t, d), got {got}")
     block = max(1, max_entries // max(1, image_embeds.shape[1] * len(text_embeds)))
-    with torch.autocast(image_embeds.device.type, enabled=False):  # a temperature of 0.01 magnifies what bf16 rounds away
+    # a temperature of 0.01 magnifies what bf16 rounds away
+    with torch.autocast(image_embeds.device.type, enabled=False):
         parts = [torch.einsum("iqd,td->iqt", images, text_embeds.float()).max(dim=1).values  # (block, b_t)
                  for images in image_embeds.float().split(block)]
     return torch.cat(parts)
@@ -85,7 +86,8 @@ def itc(
 ) -> Tensor:  # scalar
     "Image-text contrast, the mean of both directions (U Eq. 3). Raises `ValueError` for a matrix that is not square."
     b = len(similarity)
-    if similarity.shape != (b, b): raise ValueError(f"itc: need a square matrix, got {tuple(similarity.shape)}")
+    if similarity.shape != (b, b):
+        raise ValueError(f"itc: need a square matrix, got {tuple(similarity.shape)}")
     logits = similarity.float() / temperature  # fp32 also under mixed precision
     own = torch.eye(b, dtype=torch.bool, device=logits.device)
     left_out = torch.zeros_like(own) if positives is None else positives.to(logits.device) & ~own
@@ -107,7 +109,8 @@ def draw_columns(
 ) -> tuple:  # (b,) indices, (b,) bool
     "One column a row by softmax weight, never a forbidden one; a row without a choice gives its own number and False."
     kept = ~forbidden.all(dim=1)  # (b,)
-    closed = torch.where(kept[:, None], forbidden, ~torch.eye(len(logits), dtype=torch.bool, device=logits.device))
+    closed = torch.where(kept[:, None], forbidden,
+                         ~torch.eye(len(logits), dtype=torch.bool, device=logits.device))
     weights = logits.masked_fill(closed, float("-inf")).softmax(dim=1)
     device = weights.device if generator is None else generator.device
     return torch.multinomial(weights.to(device), 1, generator=generator).squeeze(1).to(weights.device), kept
@@ -122,7 +125,8 @@ def hard_negatives(
     hardness: float = 1.0,                      # 1: by softmax weight; 0: any wrong pair alike
 ) -> Negatives:
     "A wrong text for each image (of its row) and a wrong image for each text (of its column), hard ones more often."
-    logits = torch.nan_to_num(similarity.float() * hardness / temperature, nan=0.0, posinf=0.0, neginf=0.0)  # (b, b)
+    # (b, b)
+    logits = torch.nan_to_num(similarity.float() * hardness / temperature, nan=0.0, posinf=0.0, neginf=0.0)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     forbidden = own if positives is None else positives.to(logits.device) | own
     texts, texts_kept = draw_columns(logits, forbidden, generator)
@@ -163,6 +167,7 @@ def itm(
     kept: Tensor | None = None,   # (3b,) bool from `itm_pairs`; None: all
 ) -> Tensor:  # scalar
     "Image-text matching: two-way cross-entropy over pairs and their hard negatives (U 3.1.1, as its code does it)."
-    losses = F.cross_entropy(logits.float(), itm_labels(len(logits), logits.device), reduction="none")  # (3b,)
+    # (3b,)
+    losses = F.cross_entropy(logits.float(), itm_labels(len(logits), logits.device), reduction="none")
     kept = torch.ones_like(losses, dtype=torch.bool) if kept is None else kept
     return losses.masked_fill(~kept, 0).sum() / kept.sum()

@@ -21,7 +21,8 @@ from .train import Fit
 # %% ../../nbs/5_models/11_matching.ipynb #1d7cf56c
 class Phase1(nn.Module):
     "What phase 1 trains: the Q-Former and the temperature."
-    def __init__(self,
+    def __init__(
+        self,
         qformer: QFormer,
     ):
         super().__init__()
@@ -48,7 +49,8 @@ def phase1_loss(
     temperature, same = model.temperature(), positive_pairs(batch["product"].tolist(), ids)
     contrast = itc(similarity, temperature, smoothing, same)
     if not itm_rows: return {"loss": contrast, "itc": contrast}
-    negatives = hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch), hardness)
+    negatives = hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch),
+                               hardness)
     pairs = itm_pairs(negatives, itm_rows)
     verdict = itm(q.joint(tokens[pairs.images], ids[pairs.texts], mask[pairs.texts]), pairs.kept)
     return {"loss": contrast + verdict, "itc": contrast, "itm": verdict}
@@ -78,9 +80,11 @@ def similarity_matrix(
     device = device or pick_device()
     qformer = qformer.eval().to(device)
     ids, mask = (torch.from_numpy(a).to(device) for a in encode_texts(tokenizer, texts, max_words))
-    words = torch.cat([qformer.text(i.long(), m) for i, m in zip(ids.split(batch), mask.split(batch))])  # (n_text, embed)
+    # (n_text, embed)
+    words = torch.cat([qformer.text(i.long(), m) for i, m in zip(ids.split(batch), mask.split(batch))])
     out = np.empty((len(tokens), len(words)), dtype=np.float32)
     for start in range(0, len(tokens), batch):
-        pictures = qformer.image(torch.from_numpy(np.array(tokens[start:start + batch])).to(device))  # (b, n_query, embed)
+        # (b, n_query, embed)
+        pictures = qformer.image(torch.from_numpy(np.array(tokens[start:start + batch])).to(device))
         out[start:start + batch] = max_over_queries(pictures, words).cpu().numpy()
     return out

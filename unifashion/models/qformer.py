@@ -59,24 +59,26 @@ def additive(
 # %% ../../nbs/5_models/10_qformer.ipynb #6a37d8b3
 class QFormerParts(nn.Module):
     "The weights of the Q-Former, at any size; the defaults are the paper's (U 3.1.1)."
-    def __init__(self,
-        image_width: int,        # of the image tokens
-        vocab: int,              # entries of the tokenizer
-        width: int = 768,        # of queries and words
+    def __init__(
+        self,
+        image_width: int,      # of the image tokens
+        vocab: int,            # entries of the tokenizer
+        width: int = 768,      # of queries and words
         layers: int = 12,
         heads: int = 12,
-        n_query: int = 32,       # U 3.1.1
-        embed: int = 256,        # of the space in which image and text are compared
-        max_words: int = 64,     # longest text, in word pieces
+        n_query: int = 32,     # U 3.1.1
+        embed: int = 256,      # of the space in which image and text are compared
+        max_words: int = 64,   # longest text, in word pieces
         dropout: float = 0.0,
-        cross_every: int = 2,    # every how many layers queries look at the image
+        cross_every: int = 2,  # every how many layers queries look at the image
     ):
         super().__init__()
-        config = Blip2QFormerConfig(
-            vocab_size=vocab, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-            hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, max_position_embeddings=max_words,
-            cross_attention_frequency=cross_every, encoder_hidden_size=image_width, use_qformer_text_input=True,
-            initializer_range=0.02 * (768 / width) ** 0.5)
+        config = Blip2QFormerConfig(vocab_size=vocab, hidden_size=width, num_hidden_layers=layers,
+                                    num_attention_heads=heads, intermediate_size=4 * width,
+                                    hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+                                    max_position_embeddings=max_words, cross_attention_frequency=cross_every,
+                                    encoder_hidden_size=image_width, use_qformer_text_input=True,
+                                    initializer_range=0.02 * (768 / width)**0.5)
         self.n_query, self.max_words, self.vocab = n_query, max_words, vocab
         self.query_tokens = nn.Parameter(torch.empty(1, n_query, width))
         self.embeddings = Blip2TextEmbeddings(config)
@@ -93,9 +95,11 @@ def initialise(
 ):
     "Random start of what transformers leaves at other values: queries that differ, small embeddings, equal feed-forward networks."
     nn.init.normal_(model.query_tokens, std=0.02)
-    for module in (*model.embeddings.children(), model.vision_projection, model.text_projection, model.itm_head):
+    for module in (*model.embeddings.children(), model.vision_projection, model.text_projection,
+                   model.itm_head):
         nn.init.normal_(module.weight, std=0.02)
-        if getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
     copy_text_ffn(model)
 
 
@@ -105,8 +109,12 @@ def copy_text_ffn(
 ):
     "Start the queries' feed-forward networks as copies of the words'."
     for layer in model.qformer.encoder.layer:
-        for query, text in ((layer.intermediate_query, layer.intermediate), (layer.output_query, layer.output)):
-            for to, of in zip(query.parameters(), text.parameters()): to.copy_(of)
+        for query, text in (
+            (layer.intermediate_query, layer.intermediate),
+            (layer.output_query, layer.output),
+        ):
+            for to, of in zip(query.parameters(), text.parameters()):
+                to.copy_(of)
 
 # %% ../../nbs/5_models/10_qformer.ipynb #96d92dcb
 class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", license="mit"):
@@ -126,7 +134,8 @@ class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", lic
         "Queries and words in one pass under the mask that `sight` makes: (b, n_query + n, width), queries first."
         queries = self.query_tokens.expand(len(tokens), -1, -1)
         embeds = self.embeddings(input_ids=self.checked(ids), query_embeds=queries)
-        return self.qformer(query_embeds=embeds, query_length=self.n_query, attention_mask=additive(sight(self.n_query, mask)),
+        return self.qformer(query_embeds=embeds, query_length=self.n_query,
+                            attention_mask=additive(sight(self.n_query, mask)),
                             encoder_hidden_states=self.ln_vision(tokens.float())).last_hidden_state
 
     def checked(self, ids):
@@ -135,9 +144,12 @@ class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", lic
             raise ValueError(f"a text of {ids.shape[1]} word pieces; this Q-Former was built for max_words={self.max_words}")
         return ids
 
-    def image(self, tokens): return F.normalize(self.vision_projection(self.image_states(tokens)), dim=-1)  # (b, n_query, embed)
-    def text(self, ids, mask): return F.normalize(self.text_projection(self.text_states(ids, mask)[:, 0]), dim=-1)  # (b, embed)
-    def joint(self, tokens, ids, mask): return self.itm_head(self.fused_states(tokens, ids, mask)[:, :self.n_query]).mean(1)  # (b, 2)
+    def image(self, tokens):
+        return F.normalize(self.vision_projection(self.image_states(tokens)), dim=-1)  # (b, n_query, embed)
+    def text(self, ids, mask):
+        return F.normalize(self.text_projection(self.text_states(ids, mask)[:, 0]), dim=-1)  # (b, embed)
+    def joint(self, tokens, ids, mask):
+        return self.itm_head(self.fused_states(tokens, ids, mask)[:, :self.n_query]).mean(1)  # (b, 2)
 
 # %% ../../nbs/5_models/10_qformer.ipynb #f3d981f0
 BERT_NAMES = (("embeddings.LayerNorm.", "qformer.layernorm."), ("attention.self.", "attention.attention."),
@@ -151,14 +163,20 @@ def init_from_bert(
 ) -> list:  # names of our weights that were filled
     "Fill words, positions, self-attention and both feed-forward networks from a BERT's first layers. Raises `ValueError` where shapes differ."
     weights = {k.removeprefix("bert."): v for k, v in weights.items()}
-    positions = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][:1]
+    positions = (
+        weights["embeddings.position_embeddings.weight"]
+        + weights["embeddings.token_type_embeddings.weight"][:1]
+    )
     weights["embeddings.position_embeddings.weight"] = positions[:model.max_words]
     own, filled = model.state_dict(), []
     for name, value in weights.items():
-        for of, to in BERT_NAMES: name = name.replace(of, to)
+        for of, to in BERT_NAMES:
+            name = name.replace(of, to)
         if name not in own: continue
         if own[name].shape != value.shape:
-            raise ValueError(f"{name}: {tuple(value.shape)} in the BERT, {tuple(own[name].shape)} in the Q-Former")
+            raise ValueError(
+                f"{name}: {tuple(value.shape)} in the BERT, {tuple(own[name].shape)} in the Q-Former"
+            )
         own[name].copy_(value)
         filled.append(name)
     copy_text_ffn(model)
@@ -170,9 +188,9 @@ def from_blip2(
 ) -> QFormer:
     "The Q-Former of a BLIP-2 retrieval model, its `ln_vision` included."
     c = blip2.config.qformer_config
-    model = QFormer(c.encoder_hidden_size, c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads,
-                    blip2.config.num_query_tokens, blip2.config.image_text_hidden_size, c.max_position_embeddings,
-                    c.hidden_dropout_prob, c.cross_attention_frequency)
+    model = QFormer(c.encoder_hidden_size, c.vocab_size, c.hidden_size, c.num_hidden_layers,
+                    c.num_attention_heads, blip2.config.num_query_tokens, blip2.config.image_text_hidden_size,
+                    c.max_position_embeddings, c.hidden_dropout_prob, c.cross_attention_frequency)
     names = {k.replace("vision_model.post_layernorm", "ln_vision"): v for k, v in blip2.state_dict().items()}
     model.load_state_dict({k: v for k, v in names.items() if not k.startswith("vision_model.")})
     return model
@@ -182,7 +200,8 @@ def blip2_on_meta() -> Blip2ForImageTextRetrieval:
     "ViT-g and the BERT-base Q-Former of `Salesforce/blip2-itm-vit-g`, as shapes without memory (U 4.1)."
     config = Blip2Config()
     config.qformer_config.use_qformer_text_input = True
-    with torch.device("meta"): return Blip2ForImageTextRetrieval(config)
+    with torch.device("meta"):
+        return Blip2ForImageTextRetrieval(config)
 
 
 def part_sizes(

@@ -28,7 +28,8 @@ def normalised(
     pictures: torch.Tensor,  # (b, h, w, 3) uint8
 ) -> torch.Tensor:  # (b, 3, h, w) float
     "Pictures as CLIP's networks want them."
-    mean, std = (255 * torch.tensor(v, device=pictures.device).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    mean, std = (255 * torch.tensor(v, device=pictures.device).view(1, 3, 1, 1)
+                 for v in (CLIP_MEAN, CLIP_STD))
     return (pictures.permute(0, 3, 1, 2).float() - mean) / std
 
 
@@ -46,7 +47,8 @@ def embed_pairs(
     ids: torch.Tensor,   # (b, n) n at most the model's context
 ) -> tuple:  # (b, d), (b, d) unit vectors
     "Pictures and texts in the shared space."
-    ids = F.pad(ids, (0, model.context_length - ids.shape[1]))  # open_clip's text side has a fixed length; [PAD] is 0
+    # open_clip's text side has a fixed length; [PAD] is 0
+    ids = F.pad(ids, (0, model.context_length - ids.shape[1]))
     return F.normalize(seen @ model.visual.proj, dim=-1), model.encode_text(ids, normalize=True)
 
 
@@ -63,18 +65,22 @@ def clip_loss(
 # %% ../../nbs/5_models/08_tower.ipynb #b0802aad
 class Teacher(nn.Module):
     "A dual encoder with a classifier for each attribute of the training products."
-    def __init__(self,
+    def __init__(
+        self,
         clip: nn.Module,  # from `dual_encoder`
         tags: dict,       # attribute -> (n_product,) value of each training product
     ):
         super().__init__()
         self.clip, self.values = clip, {name: sorted(set(values)) for name, values in tags.items()}
-        self.heads = nn.ModuleDict({name: nn.Linear(clip.visual.proj.shape[0], len(values)) for name, values in self.values.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(clip.visual.proj.shape[0], len(values)) for name, values in self.values.items()}
+        )
         self.register_buffer("truth", self.codes(tags), persistent=False)
 
     def codes(self, tags: dict) -> torch.Tensor:
         "Values as numbers, (n, n_attribute); -1 for one that no training product has."
-        return torch.tensor([[known.index(v) if v in known else -1 for v in tags[name]] for name, known in self.values.items()]).T
+        return torch.tensor([[known.index(v) if v in known else -1 for v in tags[name]]
+                             for name, known in self.values.items()]).T
 
 
 def tower_loss(
@@ -84,7 +90,10 @@ def tower_loss(
 ) -> dict:  # loss, clip, tags
     "Contrast of pictures and texts, and the attributes by name."
     seen = class_tokens(model.clip, batch["image"])
-    wrong = [F.cross_entropy(head(seen), truth) for head, truth in zip(model.heads.values(), model.truth[batch["product"]].T)]
+    wrong = [
+        F.cross_entropy(head(seen), truth)
+        for head, truth in zip(model.heads.values(), model.truth[batch["product"]].T)
+    ]
     contrast, tags = clip_loss(model.clip, seen, batch), torch.stack(wrong).mean()
     return {"loss": contrast + weight * tags, "clip": contrast, "tags": tags}
 
@@ -101,8 +110,16 @@ def pair_recall(
     "R@1 among n pairs, mean of both directions; equal texts count as right."
     ids = torch.from_numpy(encode_texts(tokenizer, texts, max_words)[0]).long()
     device = next(model.parameters()).device
-    seen = torch.cat([class_tokens(model.eval(), torch.from_numpy(np.array(pictures[i:i + batch])).to(device)) for i in range(0, len(texts), batch)])
-    parts = [embed_pairs(model, seen[i:i + batch], ids[i:i + batch].to(device)) for i in range(0, len(texts), batch)]
+    seen = torch.cat(
+        [
+            class_tokens(model.eval(), torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
+            for i in range(0, len(texts), batch)
+        ]
+    )
+    parts = [
+        embed_pairs(model, seen[i : i + batch], ids[i : i + batch].to(device))
+        for i in range(0, len(texts), batch)
+    ]
     image, text = (torch.cat(p) for p in zip(*parts))
     similarity, same = (image @ text.T).cpu(), positive_pairs(None, ids)
     hits = [same[torch.arange(len(ids)), s.argmax(1)].float().mean() for s in (similarity, similarity.T)]
@@ -118,8 +135,16 @@ def tags_right(
 ) -> dict:  # attribute -> share named rightly, 0..1
     "Attributes of pictures, by the classifiers."
     device, truth = model.truth.device, model.codes(tags)
-    seen = torch.cat([class_tokens(model.clip.eval(), torch.from_numpy(np.array(pictures[i:i + batch])).to(device)) for i in range(0, len(truth), batch)])
-    return {name: float((head(seen).argmax(1).cpu() == t).float().mean()) for (name, head), t in zip(model.heads.items(), truth.T)}
+    seen = torch.cat(
+        [
+            class_tokens(model.clip.eval(), torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
+            for i in range(0, len(truth), batch)
+        ]
+    )
+    return {
+        name: float((head(seen).argmax(1).cpu() == t).float().mean())
+        for (name, head), t in zip(model.heads.items(), truth.T)
+    }
 
 # %% ../../nbs/5_models/08_tower.ipynb #341521af
 def train_image_encoder(
@@ -141,13 +166,27 @@ def train_image_encoder(
         torch.manual_seed(int(stream(seed, "image encoder").integers(2**31)))
         model = Teacher(dual_encoder(f, height, width, tokenizer.get_vocab_size(), context), tags)
     device = pick_device()
-    settings = Fit(steps=f.encoder_steps, batch=f.encoder_batch, lr=f.encoder_lr, warmup=f.encoder_steps // 20, weight_decay=0.1,
-                   checkpoint_every=50, dtype=pick_dtype(device))
-    history = fit(model, train, tower_loss, settings, Path(scratch), seed, collate=trimmed, log=log, device=device)
+    settings = Fit(steps=f.encoder_steps, batch=f.encoder_batch, lr=f.encoder_lr,
+                   warmup=f.encoder_steps // 20, weight_decay=0.1, checkpoint_every=50,
+                   dtype=pick_dtype(device))
+    history = fit(model, train, tower_loss, settings, Path(scratch), seed, collate=trimmed, log=log,
+                  device=device)
     pictures, texts, named = held_out
-    metrics = {"held-out pairs": len(texts), "text-image R@1": pair_recall(model.clip, pictures, texts, tokenizer, context)}
+    metrics = {
+        "held-out pairs": len(texts),
+        "text-image R@1": pair_recall(model.clip, pictures, texts, tokenizer, context),
+    }
     metrics |= {f"{name} right": share for name, share in tags_right(model, pictures, named).items()}
-    sizes = dict(patch=f.patch, width=f.width, layers=f.layers, heads=f.heads, height=height, image_width=width)
-    training = dict(steps=f.encoder_steps, batch=f.encoder_batch, lr=f.encoder_lr, products=len(train), pictures=len(train.images), seed=seed)
-    return save_foundation(Path(folder) / "image-encoder", model.clip.visual.state_dict(), sizes, metrics=metrics, training=training,
-                           seconds=round(float(history["seconds"].sum()), 1), **facts)
+    sizes = dict(patch=f.patch, width=f.width, layers=f.layers, heads=f.heads, height=height,
+                 image_width=width)
+    training = dict(steps=f.encoder_steps, batch=f.encoder_batch, lr=f.encoder_lr, products=len(train),
+                    pictures=len(train.images), seed=seed)
+    return save_foundation(
+        Path(folder) / "image-encoder",
+        model.clip.visual.state_dict(),
+        sizes,
+        metrics=metrics,
+        training=training,
+        seconds=round(float(history["seconds"].sum()), 1),
+        **facts,
+    )

@@ -52,8 +52,11 @@ def claim(
         return write_json(path, {"digest": digest(own), **own})
     theirs = json.loads(path.read_text(encoding="utf-8"))
     if theirs.get("digest") != digest(own):
-        differs = "; ".join(f"{k} was {theirs.get(k)!r}, is {v!r}" for k, v in own.items() if theirs.get(k) != v)
-        raise ValueError(f"{folder} holds a run with other settings ({differs}): take another folder, or delete it")
+        differs = "; ".join(f"{k} was {theirs.get(k)!r}, is {v!r}" for k, v in own.items()
+                            if theirs.get(k) != v)
+        raise ValueError(
+            f"{folder} holds a run with other settings ({differs}): take another folder, or delete it"
+        )
 
 # %% ../../nbs/5_models/03_train.ipynb #a9cd4a97
 @dataclass
@@ -94,7 +97,8 @@ class Journal:
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         os.replace(part, folder / "history.jsonl")
         self.file = open(folder / "history.jsonl", "a", encoding="utf-8")
-        if show: self.open_displays(folder, start, steps)
+        if show:
+            self.open_displays(folder, start, steps)
 
     def open_displays(self, folder, start, steps):
         "Begin a progress bar and TensorBoard's event file."
@@ -108,15 +112,21 @@ class Journal:
 
     def write(self, row: dict):
         "Add one row, everywhere."
-        if self.file: self.file.write(json.dumps(row) + "\n"); self.file.flush()
+        if self.file:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
         for name in row if self.board else ():
-            if name != "step": self.board.add_scalar(name, row[name], row["step"])
-        if self.bar is not None: self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False); self.bar.update()
+            if name != "step":
+                self.board.add_scalar(name, row[name], row["step"])
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+            self.bar.update()
 
     def close(self):
         "Close all three."
         for part in (self.file, self.board, self.bar):
-            if part is not None: part.close()
+            if part is not None:
+                part.close()
 
 # %% ../../nbs/5_models/03_train.ipynb #d0f0bb6c
 class Step(nn.Module):
@@ -147,8 +157,11 @@ class TrainingRun:
         device=None,       # 'cpu', or None for the best there is
     ):
         AcceleratorState._reset_state(not torch.distributed.is_initialized())
-        self.accelerator = Accelerator(cpu=str(device) == "cpu", mixed_precision=settings.dtype,
-                                       kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+        self.accelerator = Accelerator(
+            cpu=str(device) == "cpu",
+            mixed_precision=settings.dtype,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
         self.model, self.data, self.settings = model.train(), data, settings
         self.folder, self.seed, self.done = folder, seed, 0
         groups = parameter_groups(model, settings.weight_decay)
@@ -180,7 +193,9 @@ class TrainingDiverged(RuntimeError):
         step: int,  # 0 is the first
     ):
         self.step, self.ids, kept = step, run.ids(step), checkpoints(run.folder)
-        names = ", ".join(map(str, self.ids[:8])) + (f", ... ({len(self.ids)} in all)" if len(self.ids) > 8 else "")
+        names = ", ".join(map(str, self.ids[:8])) + (
+            f", ... ({len(self.ids)} in all)" if len(self.ids) > 8 else ""
+        )
         super().__init__(f"{what} at step {step}; examples of that step: {names}; "
                          f"last good checkpoint: {kept[-1] if kept else 'none yet'}")
 
@@ -205,7 +220,8 @@ def save(
     write_json(part / f"random-{accelerator.process_index}.json", random_state())
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process: return
-    for name, tensors in run.tensors.items(): write_tensors(part / f"{name}.safetensors", tensors)
+    for name, tensors in run.tensors.items():
+        write_tensors(part / f"{name}.safetensors", tensors)
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else None  # of fp16
     write_json(part / "state.json", {"done": run.done, "scaler": scaler})
     commit_folder(part, target)
@@ -218,13 +234,17 @@ def resume(
     "Go to the newest checkpoint, or to the start: everything `save` wrote, put back."
     rank, found = run.accelerator.process_index, checkpoints(run.folder)
     if not found: return seed_everything(int(stream(run.seed, "fit", rank).integers(2**31)))
-    stored = {name: load_file(found[-1] / f"{name}.safetensors") for name in ("model", "average", "optimizer")}
+    stored = {
+        name: load_file(found[-1] / f"{name}.safetensors") for name in ("model", "average", "optimizer")
+    }
     copy_into(trained_tensors(run.model), stored["model"], f"{found[-1].name}/model.safetensors")
-    if run.average: copy_into(run.average.tensors, stored["average"], f"{found[-1].name}/average.safetensors")
+    if run.average:
+        copy_into(run.average.tensors, stored["average"], f"{found[-1].name}/average.safetensors")
     load_optimizer(run.optimizer.optimizer, trained_parameters(run.model), stored["optimizer"])
     state = json.loads((found[-1] / "state.json").read_text())
     run.done = state["done"]
-    if run.accelerator.scaler: run.accelerator.scaler.load_state_dict(state["scaler"])
+    if run.accelerator.scaler:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
     set_random_state(json.loads((found[-1] / f"random-{rank}.json").read_text()))
 
 # %% ../../nbs/5_models/03_train.ipynb #273d4eb6
@@ -235,9 +255,11 @@ def advance(
     "Make one step. Raises `TrainingDiverged` before a bad loss or gradient reaches the weights."
     start, settings, accelerator = time.perf_counter(), run.settings, run.accelerator
     rate = learning_rate(run.done, settings)
-    for group in run.optimizer.param_groups: group["lr"] = rate
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
     parts = run.step(send_to_device(batch, accelerator.device))
-    values = accelerator.reduce(torch.stack([value.detach().float() for value in parts.values()]), "mean").tolist()
+    values = accelerator.reduce(torch.stack([value.detach().float() for value in parts.values()]),
+                                "mean").tolist()
     row = {"step": run.done, **dict(zip(parts, values)), "lr": rate}
     if not math.isfinite(row["loss"]): raise TrainingDiverged(f"the loss is {row['loss']}", run, run.done)
     accelerator.backward(parts["loss"])
@@ -246,7 +268,8 @@ def advance(
         raise TrainingDiverged(f"the gradient's norm is {norm}", run, run.done)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    if run.average: run.average.update(run.done)
+    if run.average:
+        run.average.update(run.done)
     run.done += 1
     return {**row, "grad_norm": norm, "seconds": round(time.perf_counter() - start, 4)}
 
@@ -267,7 +290,9 @@ def finish(
 # %% ../../nbs/5_models/03_train.ipynb #509d9186
 def train(
     run: TrainingRun,
-    collate, log: bool, workers: int,  # as `fit` takes them
+    collate,           # as `fit` takes them
+    log: bool,         # as `fit` takes them
+    workers: int,      # as `fit` takes them
 ):
     "From the run's last checkpoint to its end."
     accelerator, steps, every = run.accelerator, run.settings.steps, run.settings.checkpoint_every
@@ -278,8 +303,10 @@ def train(
     try:
         for batch in loader(run.data, batches, collate, workers, pin=accelerator.device.type == "cuda"):
             journal.write(advance(run, batch))
-            if every and run.done % every == 0 and run.done < steps: save(run)
-    finally: journal.close()
+            if every and run.done % every == 0 and run.done < steps:
+                save(run)
+    finally:
+        journal.close()
     finish(run)
 
 # %% ../../nbs/5_models/03_train.ipynb #054de9d5
@@ -302,7 +329,9 @@ def fit(
     try:
         if not (folder / "final").is_dir():
             train(TrainingRun(model, data, loss_fn, settings, folder, seed, device), collate, log, workers)
-    finally: set_random_state(before)
-    copy_into(trained_tensors(model), load_file(folder / "final" / "model.safetensors"), "final/model.safetensors")
+    finally:
+        set_random_state(before)
+    copy_into(trained_tensors(model), load_file(folder / "final" / "model.safetensors"),
+              "final/model.safetensors")
     model.eval()
     return History.read(folder)

@@ -32,8 +32,8 @@ __all__ = ['draped_cut', 'worn_leg', 'worn_sleeve', 'sharpest', 'cut_to_pose', '
 def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 0.) -> Cut:
     "The measures of a top as worn; `nip` cm less at the waist, at least as wide as hips of half width `hips`."
     cut = top_cut(g)
-    near = 15.4 + (.4 if g.sleeve == 'sleeveless' else .5) * (cut.chest - 15.4)
-    less, snug = cut.chest - near, {'slim': 1.2, 'loose': .4}.get(g.fit, 1.)
+    near = 15.4 + (.4 if g.sleeve == "sleeveless" else .5) * (cut.chest - 15.4)
+    less, snug = cut.chest - near, {"slim": 1.2, "loose": .4}.get(g.fit, 1.)
     part = lambda y: np.interp(y, (42, 62, 90), (1., .5, .3))
     waist = lambda y: nip * snug * np.exp(-((y - 41) / 9) ** 2)
     over = lambda y: np.interp(y, (38, 41, 48, 58), (.74, .82, .95, 1.)) * hips * (36 < y < 90)
@@ -54,7 +54,7 @@ def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
     side, joints, widths = (1, -1)[i], pose.legs[i], leg_widths(g)
     y0, w0 = waist or (WAIST, waist_width(g))
     t, w = np.array(widths[1:]).T
-    rng = stream(g.seed, 'leg', i)
+    rng = stream(g.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
     end, flip, hip = t[-1], np.array([side, 1]), widths[0][1] + 9.4
     outer = np.vstack([on_torso(pose, np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .3, 60)]) * flip),
@@ -67,8 +67,9 @@ def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
     rise = on_torso(pose, np.array([(-.25, 73.6), (-.25, y0 + 1.2)]) * flip)
     top = on_torso(pose, np.array([(-.25, y0 + 1.2), (w0 * .6, y0 + .8), (w0, y0)]) * flip)
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
-    return Piece(chain(outer, hem, inner, rise, top), leg_frame(bent_frame(joints, side, widths, reach, .008), reach),
-                 cloth, leg_folds(g, joints, side, rng), bands, tuck=.09, fade=.17 if g.fabric == 'denim' else 0.)
+    return Piece(chain(outer, hem, inner, rise, top),
+                 leg_frame(bent_frame(joints, side, widths, reach, .008), reach), cloth,
+                 leg_folds(g, joints, side, rng), bands, tuck=.09, fade=.17 if g.fabric == "denim" else 0.)
 
 # %% ../../nbs/2_people/06_draping.ipynb #4b55a486
 def worn_sleeve(k: GarmentDrawing, i: int, cloth) -> Piece:
@@ -79,7 +80,8 @@ def worn_sleeve(k: GarmentDrawing, i: int, cloth) -> Piece:
     u = (joints[1] - joints[0]) / np.hypot(*(joints[1] - joints[0]))
     inward = -side * ((x - joints[0, 0]) * u[1] - (y - joints[0, 1]) * u[0])
     pit = np.array((x, y))
-    if inward < cut.arm[0]: pit = tube(joints, [max(widths[1][0] - .1, .04)], [-cut.arm[0]], side)[0]
+    if inward < cut.arm[0]:
+        pit = tube(joints, [max(widths[1][0] - .1, .04)], [-cut.arm[0]], side)[0]
     tip, fold = on_torso(k.pose, [(side * cut.shoulder, 5.6), (side * (cut.shoulder - 3.4), 11.)])
     v = np.vstack([p.curve.vertices[:-9], chain([p.curve.vertices[-10], pit], [pit, fold, tip]).vertices[1:]])
     reach = np.hypot(*np.diff(joints, axis=0).T) @ np.clip((cut.sleeve, cut.sleeve - 1), 0, 1)
@@ -93,26 +95,30 @@ def sharpest(pose: Pose) -> float:
     return float(np.abs((turn[:, 1] - turn[:, 0] + np.pi) % (2 * np.pi) - np.pi).max())
 
 
-def cut_to_pose(g: Garment,  # what is worn
-        pose: Pose,  # the wearer's, in cut widths
-        tucked: bool = False,  # inside the bottom
-        legs: Pose | None = None,  # for a jumpsuit: the pose of the lower body
-        nip: float = 0.,  # as in `draped_cut`
-        hips: float = 0.,
-        ) -> GarmentDrawing:
+def cut_to_pose(
+    g: Garment,                # what is worn
+    pose: Pose,                # the wearer's, in cut widths
+    tucked: bool = False,      # inside the bottom
+    legs: Pose | None = None,  # for a jumpsuit: the pose of the lower body
+    nip: float = 0.,           # as in `draped_cut`
+    hips: float = 0.,
+) -> GarmentDrawing:
     "Cut the pieces of a garment for a wearer's pose."
     k = GarmentDrawing(g, pose, False)
     k.sleeves, k.legs, k.body, k.cut = [], [], None, None
-    if KINDS[g.kind].region != 'lower_body':
+    if KINDS[g.kind].region != "lower_body":
         k.cut = draped_cut(g, tucked, nip, hips)
-        k.body = bodice(g if not tucked else replace(g, kind='t-shirt') if g.kind == 'shirt' else g, k.cut, pose)
-        cloth = k.contrast if g.trim == 'contrast sleeves' else k.cloth
-        if g.sleeve == 'elbow' and sharpest(pose) > .9: k.cut = k.cut._replace(sleeve=.86)  # pushed up
-        if k.cut.sleeve: k.sleeves = [worn_sleeve(k, i, cloth) for i in (0, 1)]
-    elif g.kind == 'skirt':
+        k.body = bodice(g if not tucked else replace(g, kind="t-shirt") if g.kind == "shirt" else g, k.cut,
+                        pose)
+        cloth = k.contrast if g.trim == "contrast sleeves" else k.cloth
+        if g.sleeve == "elbow" and sharpest(pose) > .9:
+            k.cut = k.cut._replace(sleeve=.86)  # pushed up
+        if k.cut.sleeve:
+            k.sleeves = [worn_sleeve(k, i, cloth) for i in (0, 1)]
+    elif g.kind == "skirt":
         k.cut = skirt_cut(g)
         k.body = skirt_curve(g, k.cut, pose)
-    if g.kind in ('jeans', 'trousers', 'shorts', 'leggings', 'jumpsuit'):
+    if g.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit"):
         waist = (41.5, width_at(k, 41.5)) if k.cut else None
         k.legs = [worn_leg(g, legs or pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
     k.trunk = k.body if k.body is not None else both_legs(k)
@@ -138,17 +144,23 @@ def hood_front(k: GarmentDrawing):
 # %% ../../nbs/2_people/06_draping.ipynb #6c92cdd2
 def behind_neck(k: GarmentDrawing):
     "What of a garment lies behind the neck."
-    if k.g.neckline == 'hood': hood_down(k)
-    else: inside_back(k)
+    if k.g.neckline == "hood":
+        hood_down(k)
+    else:
+        inside_back(k)
 
 
 def worn_straps(k: GarmentDrawing):
     "Straps from the bodice over the shoulders, or round the neck."
     (x, y), _ = STRAPS[k.g.neckline]
     unit = k.canvas.scale * 128 / k.canvas.height
-    color, halter = k.second if k.g.trim == 'piping' else k.base, k.g.neckline == 'halter'
+    color, halter = k.second if k.g.trim == "piping" else k.base, k.g.neckline == "halter"
     wide = 2.2 if halter else 1.2
-    run = [(5.9, -3.2), (5.6, 1.), (x, y + 1.6)] if halter else [(x - 2.2, 2.4), (x - .9, y * .5), (x, y + 1.6)]
+    run = (
+        [(5.9, -3.2), (5.6, 1.0), (x, y + 1.6)]
+        if halter
+        else [(x - 2.2, 2.4), (x - 0.9, y * 0.5), (x, y + 1.6)]
+    )
     for s in (1, -1):
         k.line(np.array(run) * (s, 1), width=wide * unit + 1.1, color=k.ink)
         k.line(np.array(run) * (s, 1), width=wide * unit, color=color)
@@ -156,24 +168,30 @@ def worn_straps(k: GarmentDrawing):
 # %% ../../nbs/2_people/06_draping.ipynb #0805fd9a
 def put_on(k: GarmentDrawing):
     "Paint a garment without its sleeves."
-    if KINDS[k.g.kind].region == 'lower_body': return put_on_bottom(k)
+    if KINDS[k.g.kind].region == "lower_body": return put_on_bottom(k)
     g, c = k.g, k.canvas
-    if has_straps(g): worn_straps(k)
-    if k.legs: worn_legs(k)
-    if g.trim == 'ruffle hem': ruffle(k)
-    if g.trim == 'lace': lace_hem(k)
+    if has_straps(g):
+        worn_straps(k)
+    if k.legs:
+        worn_legs(k)
+    if g.trim == "ruffle hem":
+        ruffle(k)
+    if g.trim == "lace":
+        lace_hem(k)
     c.line(k.body, k.ink, 1.6)
-    color = k.accent if g.trim == 'contrast trim' else None
+    color = k.accent if g.trim == "contrast trim" else None
     bands = (Band(k.cut.length - 5.2, k.cut.length + 9, color, .09),) if gathered(g) else ()
-    folds = body_folds(g, k.cut, stream(g.seed, 'body'))
+    folds = body_folds(g, k.cut, stream(g.seed, "body"))
     paint_piece(c, Piece(k.body, torso_frame(k.pose, k.cut.profile, k.cut.length), k.cloth, folds, bands))
     sleeves, k.sleeves = k.sleeves, []  # their hems are drawn with them
     hem_finish(k)
     k.sleeves = sleeves
     neck_finish(k)
     front_details(k)
-    if g.emblem: emblem(k)
-    if g.neckline == 'hood': hood_front(k)
+    if g.emblem:
+        emblem(k)
+    if g.neckline == "hood":
+        hood_front(k)
     collar(k)
 
 # %% ../../nbs/2_people/06_draping.ipynb #6453892b
@@ -189,14 +207,17 @@ def worn_legs(k: GarmentDrawing):
 def put_on_bottom(k: GarmentDrawing):
     "Trousers or a skirt, the waistband last."
     g = k.g
-    if k.legs: worn_legs(k)
-    else: draw_skirt(k)
+    if k.legs:
+        worn_legs(k)
+    else:
+        draw_skirt(k)
     leg_pockets(k)
     waist_finish(k)
-    if g.trim == 'pleats' and g.kind == 'trousers':
+    if g.trim == "pleats" and g.kind == "trousers":
         for x in (5.5, 9.5, -5.5, -9.5):
             k.line(np.array([(x, WAIST + 5.3), (x * 1.06, WAIST + 14)]), width=.8, color=k.ink)
-    if g.place == 'hip': emblem(k)
+    if g.place == "hip":
+        emblem(k)
 
 # %% ../../nbs/2_people/06_draping.ipynb #e0c6a094
 def put_on_sleeve(k: GarmentDrawing, i: int):
@@ -207,7 +228,7 @@ def put_on_sleeve(k: GarmentDrawing, i: int):
     paint_piece(k.canvas, p)
     k.canvas.line(Curve(p.curve.vertices[-7:]), k.seam, .8, .9)
     joints, side, g = k.pose.arms[i], (1, -1)[i], k.g
-    back = (.2 if gathered(g) or g.kind in ('shirt', 'dress') else .09) if g.sleeve == 'long' else .075
+    back = (.2 if gathered(g) or g.kind in ("shirt", "dress") else .09) if g.sleeve == "long" else .075
     t = cut.sleeve - back
     k.canvas.line(spline(tube(joints, [t, t + .02, t], [12, 0, -12], side)), k.seam, .5, clip=p.curve,
-                  dash=None if g.sleeve == 'long' else (1.1, .8))
+                  dash=None if g.sleeve == "long" else (1.1, .8))

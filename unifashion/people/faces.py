@@ -21,11 +21,11 @@ __all__ = ['JAWS', 'CROWN', 'DARK', 'EYES', 'CAP', 'HAIRLINES', 'LINE_OF', 'BEHI
 
 # %% ../../nbs/2_people/04_faces.ipynb #7e9406f9
 JAWS = {  # right half from the chin up to the temple
-    'oval': [(0, .1), (2.5, -.5), (4.9, -3.), (6.8, -7.), (7.6, -11.5)],
-    'round': [(0, .2), (3.2, -.3), (6., -2.8), (7.6, -7.), (8., -11.5)],
-    'square': [(0, .1), (3.5, -.2), (6.2, -2.6), (7.3, -6.8), (7.7, -11.5)],
-    'heart': [(0, .1), (2., -.4), (4.3, -3.2), (6.7, -7.6), (7.9, -12.)],
-    'long': [(0, .4), (2.4, -.2), (4.7, -2.8), (6.4, -7.), (7.1, -11.5)],
+    "oval": [(0, .1), (2.5, -.5), (4.9, -3.), (6.8, -7.), (7.6, -11.5)],
+    "round": [(0, .2), (3.2, -.3), (6., -2.8), (7.6, -7.), (8., -11.5)],
+    "square": [(0, .1), (3.5, -.2), (6.2, -2.6), (7.3, -6.8), (7.7, -11.5)],
+    "heart": [(0, .1), (2., -.4), (4.3, -3.2), (6.7, -7.6), (7.9, -12.)],
+    "long": [(0, .4), (2.4, -.2), (4.7, -2.8), (6.4, -7.), (7.1, -11.5)],
 }
 CROWN = [(7.6, -15.), (6.8, -19.4), (4.2, -22.7), (0, -23.9)]
 
@@ -40,7 +40,7 @@ class Head:
         self.shine = np.minimum(self.hair * 1.18 + 20, 255)
         self.turn = 1.5 * w.look
         self.unit = c.camera.matrix[1, 1] * 128 / c.height
-        broad = 1.06 if w.figure == 'masculine' else 1.
+        broad = 1.06 if w.figure == "masculine" else 1.
         jaw = np.array(JAWS[w.face]) * (broad, 1.)
         self.outline = self.at(np.vstack([jaw, CROWN, mirror(np.vstack([jaw, CROWN]))[1:-1]]), True)
 
@@ -63,7 +63,8 @@ class Head:
 
     def shape(self, curve, color, ink=None, width=1.1):
         "A filled shape with an outline."
-        if ink is not None: self.c.line(curve, ink, width)
+        if ink is not None:
+            self.c.line(curve, ink, width)
         self.c.fill(curve, color)
         return curve
 
@@ -76,8 +77,8 @@ def draw_eyes(h: Head, rng):
     "Eyes, lids and brows."
     w, skin = h.w, h.skin
     iris = np.array(EYES[int(rng.integers(3 if w.skin in DARK else len(EYES)))], float)
-    soft = w.figure != 'masculine'
-    brow = np.minimum(h.hair, 130) * .8 if w.hair_style != 'headscarf' else np.array((60, 44, 38.))
+    soft = w.figure != "masculine"
+    brow = np.minimum(h.hair, 130) * .8 if w.hair_style != "headscarf" else np.array((60, 44, 38.))
     for side in (1, -1):
         x = h.turn + side * 3.65
         almond = [(-1.75, -12.1), (-.7, -13.2), (.8, -13.2), (1.75, -12.2), (.6, -11.4), (-.7, -11.35)]
@@ -97,7 +98,7 @@ def draw_eyes(h: Head, rng):
 def draw_mouth(h: Head, rng):
     "Nose and mouth."
     skin, x = h.skin, h.turn * 1.15
-    soft = h.w.figure != 'masculine'
+    soft = h.w.figure != "masculine"
     lean = 1 if h.w.look >= 0 else -1
     nose = np.array([(.5, -11.), (1.3, -8.7), (.75, -8.), (-.5, -7.9)]) * (lean, 1) + (x, 0)
     h.line(nose, skin.ink, .42, .8)
@@ -119,14 +120,15 @@ def draw_mouth(h: Head, rng):
 def draw_beard(h: Head):
     "Stubble, beard or moustache."
     if not h.w.beard: return
-    x, alpha = h.turn, {'stubble': .22}.get(h.w.beard, .96)
-    if h.w.beard != 'moustache':
+    x, alpha = h.turn, {"stubble": .22}.get(h.w.beard, .96)
+    if h.w.beard != "moustache":
         edge = [(8.2, -12.5), (7.6, -6.5), (5.4, -1.8), (2.6, .6), (0, 1.1)]
         inner = [(0, -6.6), (2.6, -6.9), (3.9, -6.), (5.6, -8.), (7., -12.5)]
         whole = h.join(edge, mirror(edge), mirror(inner), inner, [inner[-1], edge[0]])
         h.c.fill(whole, h.hair * .92, alpha, clip=h.outline)
         mouth = [(x * 1.1 - 2.7, -5.), (x * 1.1, -6.), (x * 1.1 + 2.7, -5.), (x * 1.1, -3.2)]
-        if alpha > .5: h.c.fill(h.at(mouth, True), h.skin.base)
+        if alpha > .5:
+            h.c.fill(h.at(mouth, True), h.skin.base)
     else:
         brush = np.array([(-3., -5.6), (-1.4, -7.1), (0, -6.7), (1.4, -7.1), (3., -5.6), (0, -6.)]) + (x, 0)
         h.c.fill(h.at(brush, True), h.hair * .92)
@@ -135,25 +137,27 @@ def draw_beard(h: Head):
 def draw_face(h: Head):
     "Ears, face and all that is in it."
     w, c, skin = h.w, h.c, h.skin
-    rng = stream(w.seed, 'face')
-    c.part('face')
-    if w.hair_style != 'headscarf':
+    rng = stream(w.seed, "face")
+    c.part("face")
+    if w.hair_style != "headscarf":
         for side in (1, -1):
             ear = np.array([(7.3, -13.4), (9., -13.3), (9.1, -10.6), (7.9, -8.2), (7., -8.6)]) * (side, 1)
             h.shape(h.at(ear, True), skin.base, skin.ink)
             h.line([(side * 7.9, -12.4), (side * 8.4, -11.4), (side * 7.9, -10.)], skin.shade, .4)
     h.shape(h.outline, skin.base, skin.ink)
     for side in (1, -1):
-        for r in (1.9, 1.2): c.fill(h.disc(h.turn + side * 4.9, -8.3, r, .75), skin.blush, .16, clip=h.outline)
+        for r in (1.9, 1.2):
+            c.fill(h.disc(h.turn + side * 4.9, -8.3, r, .75), skin.blush, .16, clip=h.outline)
     draw_beard(h)
     draw_mouth(h, rng)
     draw_eyes(h, rng)
-    if w.glasses: draw_glasses(h, rng)
+    if w.glasses:
+        draw_glasses(h, rng)
 
 
 def draw_glasses(h: Head, rng):
     "Round or squarish rims."
-    h.c.part('glasses')
+    h.c.part("glasses")
     rim = np.array(((40, 36, 40), (110, 70, 44), (150, 120, 70))[int(rng.integers(3))], float)
     square = rng.random() < .5
     for side in (1, -1):
@@ -168,27 +172,29 @@ def draw_glasses(h: Head, rng):
 # %% ../../nbs/2_people/04_faces.ipynb #bbb41613
 CAP = [(8.3, -10.8), (9.3, -15.5), (8.5, -21.), (5., -25.), (0, -26.2)]
 HAIRLINES = {  # from the right temple to the left one
-    'short': [(8., -11.8), (7.1, -16.2), (5., -19.2), (1., -19.8), (-3.6, -19.), (-6.6, -17.), (-8., -11.8)],
-    'side part': [(8., -11.5), (7.2, -15.6), (4.6, -18.), (-.4, -19.6), (-3.6, -21.2), (-6.2, -18.4), (-8., -11.5)],
-    'quiff': [(8., -12.), (6.9, -17.2), (4.6, -19.8), (0, -20.4), (-4.6, -19.8), (-6.9, -17.2), (-8., -12.)],
-    'buzz': [(7.7, -13.), (6.9, -17.8), (5.2, -19.8), (0, -20.3), (-5.2, -19.8), (-6.9, -17.8), (-7.7, -13.)],
-    'centre': [(8.1, -9.8), (7.2, -14.8), (4.2, -18.6), (0, -21.6), (-4.2, -18.6), (-7.2, -14.8), (-8.1, -9.8)],
-    'fringe': [(8.1, -9.), (7.2, -14.8), (5.6, -16.), (2., -15.9), (-2.2, -16.1), (-5.8, -15.9), (-7.2, -14.8),
+    "short": [(8., -11.8), (7.1, -16.2), (5., -19.2), (1., -19.8), (-3.6, -19.), (-6.6, -17.), (-8., -11.8)],
+    "side part": [(8., -11.5), (7.2, -15.6), (4.6, -18.), (-.4, -19.6), (-3.6, -21.2), (-6.2, -18.4), (-8., -11.5)],
+    "quiff": [(8., -12.), (6.9, -17.2), (4.6, -19.8), (0, -20.4), (-4.6, -19.8), (-6.9, -17.2), (-8., -12.)],
+    "buzz": [(7.7, -13.), (6.9, -17.8), (5.2, -19.8), (0, -20.3), (-5.2, -19.8), (-6.9, -17.8), (-7.7, -13.)],
+    "centre": [(8.1, -9.8), (7.2, -14.8), (4.2, -18.6), (0, -21.6), (-4.2, -18.6), (-7.2, -14.8), (-8.1, -9.8)],
+    "fringe": [(8.1, -9.), (7.2, -14.8), (5.6, -16.), (2., -15.9), (-2.2, -16.1), (-5.8, -15.9), (-7.2, -14.8),
                (-8.1, -9.)],
-    'swept': [(8.1, -10.), (7., -14.8), (3.6, -17.6), (-2.6, -20.6), (-6., -18.), (-7.2, -14.6), (-8.1, -10.)],
-    'back': [(7.9, -12.6), (6.9, -17.), (4.4, -19.9), (0, -20.8), (-4.4, -19.9), (-6.9, -17.), (-7.9, -12.6)],
+    "swept": [(8.1, -10.), (7., -14.8), (3.6, -17.6), (-2.6, -20.6), (-6., -18.), (-7.2, -14.6), (-8.1, -10.)],
+    "back": [(7.9, -12.6), (6.9, -17.), (4.4, -19.9), (0, -20.8), (-4.4, -19.9), (-6.9, -17.), (-7.9, -12.6)],
 }
-LINE_OF = {'curls': 'short', 'afro': 'back', 'pixie': 'swept', 'bob': 'centre', 'fringe': 'fringe', 'long': 'centre',
-           'wavy': 'swept', 'bun': 'back', 'ponytail': 'back', 'braid': 'swept'}
+LINE_OF = {
+    "curls": "short", "afro": "back", "pixie": "swept", "bob": "centre", "fringe": "fringe", "long": "centre",
+    "wavy": "swept", "bun": "back", "ponytail": "back", "braid": "swept"
+}
 BEHIND = {  # right half of what falls behind, from the crown down to its end at the middle
-    'bob': [(0, -26.), (6., -24.6), (9.6, -19.), (10.2, -11.), (10.4, -4.), (9., .6), (5., 1.6), (0, 1.6)],
-    'fringe': [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (10.8, 0.), (10.6, 9.), (8.6, 13.), (4., 13.6),
+    "bob": [(0, -26.), (6., -24.6), (9.6, -19.), (10.2, -11.), (10.4, -4.), (9., .6), (5., 1.6), (0, 1.6)],
+    "fringe": [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (10.8, 0.), (10.6, 9.), (8.6, 13.), (4., 13.6),
                (0, 13.)],
-    'long': [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (11., 2.), (11.6, 14.), (10.6, 22.), (6., 25.),
+    "long": [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (11., 2.), (11.6, 14.), (10.6, 22.), (6., 25.),
              (0, 25.)],
-    'wavy': [(0, -26.), (6., -24.8), (9.9, -19.), (10.4, -12.), (12.4, -5.), (11.6, 2.), (13.4, 9.), (11.6, 16.),
+    "wavy": [(0, -26.), (6., -24.8), (9.9, -19.), (10.4, -12.), (12.4, -5.), (11.6, 2.), (13.4, 9.), (11.6, 16.),
              (7., 18.5), (0, 17.)],
-    'pixie': [(0, -26.), (6., -24.6), (9., -19.), (9.1, -11.), (7.6, -4.), (4., -3.), (0, -3.)],
+    "pixie": [(0, -26.), (6., -24.6), (9., -19.), (9.1, -11.), (7.6, -4.), (4., -3.), (0, -3.)],
 }
 
 
@@ -201,24 +207,26 @@ def curly(centre, radius: float, n: int, rng, squash: float = 1.) -> np.ndarray:
 # %% ../../nbs/2_people/04_faces.ipynb #c4ce38a2
 def hair_behind(h: Head):
     "Hair that is seen behind head, neck and shoulders."
-    w, rng = h.w, stream(h.w.seed, 'hair')
-    h.c.part('hair' if w.hair_style != 'headscarf' else 'hat')
+    w, rng = h.w, stream(h.w.seed, "hair")
+    h.c.part("hair" if w.hair_style != "headscarf" else "hat")
     style, tone = w.hair_style, h.hair * .86
     if style in BEHIND:
         half = np.array(BEHIND[style])
         h.shape(h.join(np.vstack([mirror(half)[:-1], half])), tone, h.hair_ink)
-    elif style == 'afro': h.shape(h.at(curly((0, -16.5), 13.6, 15, rng, .96), True), h.hair, h.hair_ink)
-    elif style == 'curls':
-        low = -6. if w.figure == 'masculine' else 0.
-        h.shape(h.at(curly((0, -16. + low / 4 + 1.5), 11. - low / 8, 12, rng, 1.06), True), h.hair, h.hair_ink)
-    elif style == 'bun':
+    elif style == "afro":
+        h.shape(h.at(curly((0, -16.5), 13.6, 15, rng, .96), True), h.hair, h.hair_ink)
+    elif style == "curls":
+        low = -6. if w.figure == "masculine" else 0.
+        h.shape(h.at(curly((0, -16. + low / 4 + 1.5), 11. - low / 8, 12, rng, 1.06), True), h.hair,
+                h.hair_ink)
+    elif style == "bun":
         smooth = [(4.9, -28), (3.4, -31.6), (0, -33), (-3.4, -31.6), (-4.9, -28), (-3, -24.8), (3, -24.8)]
         h.shape(h.at(curly((0, -28.), 4.9, 9, rng, .9) if w.seed % 2 else smooth, True), h.hair, h.hair_ink)
         h.line([(-2.6, -29.6), (0, -30.8), (2.6, -29.4)], h.shine, .6, .5)
-    elif style == 'ponytail':
+    elif style == "ponytail":
         side = 1 if w.flip else -1
-        tail = np.array([(5, -24), (10.4, -21), (13.4, -13), (13., -2), (15, 7), (11.4, 11), (9.4, 3), (9., -8),
-                         (8, -15)])
+        tail = np.array([(5, -24), (10.4, -21), (13.4, -13), (13., -2), (15, 7), (11.4, 11), (9.4, 3),
+                         (9., -8), (8, -15)])
         h.shape(h.at(tail * (side, 1), True), tone, h.hair_ink)
         h.line(np.array([(9.6, -18.4), (11.4, -10), (11.4, 0)]) * (side, 1), h.shine, .6, .4)
 
@@ -235,22 +243,26 @@ def draw_braid(h: Head):
     h.shape(h.at(tuft, True), h.hair, h.hair_ink, .8)
 
 # %% ../../nbs/2_people/04_faces.ipynb #f115d02d
-LOCKS = {'long': 9., 'wavy': 8., 'fringe': 2., 'bob': -1.5}  # y where hair before the shoulders ends
+LOCKS = {"long": 9., "wavy": 8., "fringe": 2., "bob": -1.5}  # y where hair before the shoulders ends
 
 
 def cap_edge(w: Wearer, rng) -> np.ndarray:
     "The outer edge of the hair over the crown."
     style, cap = w.hair_style, np.array(CAP)
-    if style in ('curls', 'afro'):
-        bumps = curly((0, -17.5), 9.9 if style == 'curls' else 10.6, 11, rng)
+    if style in ("curls", "afro"):
+        bumps = curly((0, -17.5), 9.9 if style == "curls" else 10.6, 11, rng)
         bumps = bumps[bumps[:, 1] < -12.5]
         return bumps[np.argsort((np.arctan2(-17.5 - bumps[:, 1], bumps[:, 0]) + np.pi / 2) % (2 * np.pi))]
-    if style == 'buzz': cap = cap * (.93, 1.) + (0, .9)
-    if style == 'quiff': cap = np.array([(8.3, -11.5), (9., -16.), (8.4, -22.), (5.4, -27.2), (0, -28.)])
-    if style in ('bun', 'ponytail'): cap = cap * (.95, .985)
+    if style == "buzz":
+        cap = cap * (.93, 1.) + (0, .9)
+    if style == "quiff":
+        cap = np.array([(8.3, -11.5), (9., -16.), (8.4, -22.), (5.4, -27.2), (0, -28.)])
+    if style in ("bun", "ponytail"):
+        cap = cap * (.95, .985)
     if style in LOCKS:
-        low, wave = LOCKS[style], 1.1 * (style == 'wavy')
-        ends = [(8.4 - wave, low), (9.7 + wave, low * .6 - 2.), (10.1 - .5 * wave, low * .2 - 7.), (9.9, -13.)]
+        low, wave = LOCKS[style], 1.1 * (style == "wavy")
+        ends = [(8.4 - wave, low), (9.7 + wave, low * .6 - 2.), (10.1 - .5 * wave, low * .2 - 7.),
+                (9.9, -13.)]
         cap = np.vstack([ends, cap[1:]])
     return np.vstack([cap, mirror(cap)[1:]])
 
@@ -258,26 +270,29 @@ def cap_edge(w: Wearer, rng) -> np.ndarray:
 def hair_before(h: Head):
     "The cap of hair over the crown, with its hairline and shine."
     w, style = h.w, h.w.hair_style
-    if style == 'bald': return
-    if style == 'headscarf': return draw_headscarf(h)
-    h.c.part('hair')
-    flip, outer = -1 if w.flip else 1, cap_edge(w, stream(w.seed, 'cap'))
+    if style == "bald": return
+    if style == "headscarf": return draw_headscarf(h)
+    h.c.part("hair")
+    flip, outer = -1 if w.flip else 1, cap_edge(w, stream(w.seed, "cap"))
     line = (np.array(HAIRLINES[LINE_OF.get(style, style)]) * (flip, 1))[::flip]
     if style in LOCKS:
-        low, wave = LOCKS[style], 1.1 * (style == 'wavy')
+        low, wave = LOCKS[style], 1.1 * (style == "wavy")
         inner = np.array([(7. - .6 * wave, low * .55 - 3.6), (7.5 + .3 * wave, -8.5)])
         line = np.vstack([outer[:1], inner, line[1:-1], mirror(inner), outer[-1:]])
     curve = h.shape(h.join(outer, line[::-1]), h.hair, h.hair_ink)
     h.line(np.array([(-6.4, -19.5), (-3.4, -22.9), (.6, -23.9)]) * (flip, 1), h.shine, .85, .55, clip=curve)
-    if style in ('bun', 'ponytail', 'quiff'):
+    if style in ("bun", "ponytail", "quiff"):
         strands = [[(x, -19.6), (x * .8, -22.6), (x * .5, -25.4)] for x in (-4.4, 0., 4.4)]
-    elif style in (*LOCKS, 'side part', 'pixie', 'braid'):
-        top = line[len(line) // 2] if style != 'fringe' else np.array((0, -24.5))
+    elif style in (*LOCKS, "side part", "pixie", "braid"):
+        top = line[len(line) // 2] if style != "fringe" else np.array((0, -24.5))
         strands = [[top + (0, -.8), (top * .45 + (x * .55, y * .55)) + (0, -1.2), (x, y)]
                    for x, y in ((7.6, -17.5), (-7.6, -17.5), (4.6, -22.4), (-4.8, -22.4))]
-    else: strands = []
-    for run in strands: h.line(run, h.hair_ink, .32, .55, clip=curve)
-    if style == 'braid': draw_braid(h)
+    else:
+        strands = []
+    for run in strands:
+        h.line(run, h.hair_ink, .32, .55, clip=curve)
+    if style == "braid":
+        draw_braid(h)
 
 # %% ../../nbs/2_people/04_faces.ipynb #80ba334e
 SCARVES = ((196, 168, 150), (90, 112, 128), (150, 92, 98), (108, 120, 92), (228, 220, 208), (70, 72, 92))
@@ -285,13 +300,14 @@ SCARVES = ((196, 168, 150), (90, 112, 128), (150, 92, 98), (108, 120, 92), (228,
 
 def draw_headscarf(h: Head):
     "A scarf round the face; the face is already there."
-    h.c.part('hat')
+    h.c.part("hat")
     color = np.array(SCARVES[h.w.seed % len(SCARVES)], float)
     outer = np.array([(0, -25.8), (5.2, -24.8), (8.8, -20.), (9.3, -13.), (8.8, -5.), (9.6, 1.), (13.6, 6.4),
                       (11., 11.6), (4., 13.6), (0, 13.9)])
     opening = np.array([(0, .9), (3.6, -.4), (6., -4.4), (7., -10.5), (6.4, -16.4), (3.6, -19.6), (0, -20.4)])
     seam = np.array([(0, 13.9), (0, .9)])
-    curve = h.shape(h.join(outer, seam, opening, mirror(opening), seam[::-1], mirror(outer)), color, color * .5)
+    curve = h.shape(h.join(outer, seam, opening, mirror(opening), seam[::-1], mirror(outer)), color,
+                    color * .5)
     for run in ([(6.8, -3.), (3.6, 2.4), (-2., 4.6)], [(8.2, 0), (4.6, 6.), (-4.4, 8.6)],
                 [(-7.4, -2), (-5., 3.), (2.4, 9.4)], [(7.6, -16), (5.4, -21.6), (1.4, -23.4)]):
         h.line(run, color * .72, .5, .8, clip=curve)

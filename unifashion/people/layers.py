@@ -18,8 +18,8 @@ from ..wardrobe.canvas import Camera, Canvas, Curve
 __all__ = ['PARTS', 'LABEL', 'Stroke', 'Layers', 'replay', 'parts_of', 'lines_of']
 
 # %% ../../nbs/2_people/02_layers.ipynb #25e98bb8
-PARTS = ('background', 'hair', 'hat', 'glasses', 'face', 'neck', 'right arm', 'left arm', 'right hand', 'left hand',
-         'right leg', 'left leg', 'right shoe', 'left shoe', 'top', 'bottom', 'dress', 'outer')
+PARTS = ("background", "hair", "hat", "glasses", "face", "neck", "right arm", "left arm", "right hand",
+         "left hand", "right leg", "left leg", "right shoe", "left shoe", "top", "bottom", "dress", "outer")
 LABEL = {name: i for i, name in enumerate(PARTS)}
 
 
@@ -43,7 +43,8 @@ class _Tape:
     def draw_image(self, gc, x, y, image):
         "Paint an image into the clip of `gc`."
         layers = self.layers
-        if layers.recording: layers.strokes.append(Stroke(layers.label, layers.clip, 0., None, 1.))
+        if layers.recording:
+            layers.strokes.append(Stroke(layers.label, layers.clip, 0., None, 1.))
         self.renderer.draw_image(gc, x, y, image)
 
 # %% ../../nbs/2_people/02_layers.ipynb #1ccae886
@@ -70,7 +71,8 @@ class Layers(Canvas):
     def context(self, clip: Curve | None):
         "Agg's drawing state; the clip is kept for `draw_image`."
         gc = super().context(clip)
-        if clip is not None: self.clip = self._clips[-1]
+        if clip is not None:
+            self.clip = self._clips[-1]
         return gc
 
     def path(self, curve: Curve) -> Path:
@@ -85,15 +87,19 @@ class Layers(Canvas):
 
     def line(self, curve, color, width, alpha=1., dash=None, clip=None):
         "Stroke, and write it down; fine lines are made finer by `pen`, bands keep their width."
-        if width < 1.8: width *= self.pen
+        if width < 1.8:
+            width *= self.pen
         super().line(curve, color, width, alpha, dash, clip)
         self.note(width * self.height / 128, alpha, dash, clip)
 
     def note(self, width, alpha, dash, clip):
         "Write down the path drawn last."
         if self.recording:
-            self.strokes.append(Stroke(self.label, self.last, width, None if clip is None else self.clip, alpha,
-                                       dash is not None))
+            self.strokes.append(
+                Stroke(
+                    self.label, self.last, width, None if clip is None else self.clip, alpha, dash is not None
+                )
+            )
 
 # %% ../../nbs/2_people/02_layers.ipynb #a08a3a3d
 def replay(strokes, height: int, width: int, color, smooth: bool, zoom: int = 1) -> np.ndarray:
@@ -105,11 +111,13 @@ def replay(strokes, height: int, width: int, color, smooth: bool, zoom: int = 1)
         if grey is None: continue
         gc = renderer.new_gc()
         gc.set_antialiased(smooth)
-        gc.set_joinstyle('round'), gc.set_capstyle('round')
-        if s.clip is not None: gc.set_clip_path(TransformedPath(s.clip, larger))
+        gc.set_joinstyle("round"), gc.set_capstyle("round")
+        if s.clip is not None:
+            gc.set_clip_path(TransformedPath(s.clip, larger))
         tone = (grey / 255,) * 3 + (1.,)
         gc.set_linewidth(s.width * zoom)
-        if s.width: gc.set_foreground(tone, isRGBA=True)
+        if s.width:
+            gc.set_foreground(tone, isRGBA=True)
         renderer.draw_path(gc, s.path, larger, None if s.width else tone)
     return np.asarray(renderer.buffer_rgba())[zoom // 2::zoom, zoom // 2::zoom, 0].copy()
 
@@ -130,9 +138,13 @@ def lines_of(layers: Layers, names=PARTS[1:]) -> np.ndarray:
         wide = s.width > 1.8 * unit
         if not s.width:
             out.append((s, 0))
-            if s.label in chosen and not s.dash: out.append((s._replace(width=.7 * unit), 150))
-        elif wide or s.label not in chosen: out.append((s, 0))
-        elif s.dash or s.width < .6 * unit: out.append((s, 120))
-        else: out.append((s._replace(width=max(s.width, 1.4 * unit)), 240))
+            if s.label in chosen and not s.dash:
+                out.append((s._replace(width=.7 * unit), 150))
+        elif wide or s.label not in chosen:
+            out.append((s, 0))
+        elif s.dash or s.width < .6 * unit:
+            out.append((s, 120))
+        else:
+            out.append((s._replace(width=max(s.width, 1.4 * unit)), 240))
     tones = iter([tone for _, tone in out])
     return replay([s for s, _ in out], layers.height, layers.width, lambda s: next(tones), True)

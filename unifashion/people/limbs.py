@@ -22,7 +22,7 @@ __all__ = ['ARM_SHAPE', 'LEG_SHAPE', 'HANDS', 'SHOES', 'FOOT', 'TRUNK', 'Skin', 
 # %% ../../nbs/2_people/03_limbs.ipynb #e0da7f9a
 class Skin:
     "Skin as a cloth: one tone, no weave."
-    fabric = 'skin'
+    fabric = "skin"
 
     def __init__(self, tone: str):
         self.base = np.array(SKINS[tone], float)
@@ -35,11 +35,22 @@ class Skin:
         return np.broadcast_to(self.base.astype(np.float32), np.broadcast_shapes(s.shape, t.shape) + (3,))
 
 # %% ../../nbs/2_people/03_limbs.ipynb #07f98e8d
-ARM_SHAPE = ((-.16, 1., 1.), (-.12, 2.7, 2.4), (-.05, 4.1, 3.6), (.05, 4.8, 4.2), (.16, 4.95, 4.4), (.32, 4.6, 4.3),
-             (.55, 4.1, 4.), (.85, 3.45, 3.4), (1., 3.4, 3.2), (1.2, 3.8, 3.3), (1.5, 3.2, 3.), (1.8, 2.5, 2.4),
-             (2., 2.35, 2.3))
-LEG_SHAPE = ((-.06, 8.6, 8.4), (.15, 8.8, 8.4), (.45, 7.7, 7.6), (.75, 6.2, 6.1), (.95, 5.3, 5.3), (1.05, 5.1, 5.1),
-             (1.28, 5.7, 5.), (1.5, 5., 4.5), (1.75, 3.6, 3.4), (1.93, 3., 3.), (2.04, 3.2, 3.3))
+ARM_SHAPE = ((-.16, 1., 1.), (-.12, 2.7, 2.4), (-.05, 4.1, 3.6), (.05, 4.8, 4.2), (.16, 4.95, 4.4),
+             (.32, 4.6, 4.3), (.55, 4.1, 4.), (.85, 3.45, 3.4), (1., 3.4, 3.2), (1.2, 3.8, 3.3),
+             (1.5, 3.2, 3.), (1.8, 2.5, 2.4), (2., 2.35, 2.3))
+LEG_SHAPE = (
+    (-0.06, 8.6, 8.4),
+    (0.15, 8.8, 8.4),
+    (0.45, 7.7, 7.6),
+    (0.75, 6.2, 6.1),
+    (0.95, 5.3, 5.3),
+    (1.05, 5.1, 5.1),
+    (1.28, 5.7, 5.0),
+    (1.5, 5.0, 4.5),
+    (1.75, 3.6, 3.4),
+    (1.93, 3.0, 3.0),
+    (2.04, 3.2, 3.3),
+)
 
 
 def limb_curve(joints, shape, side: int, girth: float, start: float = -1., stop: float = 3.) -> Curve:
@@ -71,7 +82,8 @@ def bent_frame(joints, side: int, widths, reach: float, bow: float = .02):
 def limb_piece(joints, shape, side: int, girth: float, skin: Skin, start: float = -1.) -> Piece:
     "A limb ready to paint, round in the light."
     widths = [(max(t, 0.), (a + b) / 2 * girth) for t, a, b in shape if t >= 0]
-    return Piece(limb_curve(joints, shape, side, girth, start), bent_frame(joints, side, widths, 60.), skin, tuck=.05)
+    return Piece(limb_curve(joints, shape, side, girth, start), bent_frame(joints, side, widths, 60.), skin,
+                 tuck=.05)
 
 
 def limb_edge(joints, shape, side: int, girth: float, outer: float, inner: float) -> Curve:
@@ -82,28 +94,51 @@ def limb_edge(joints, shape, side: int, girth: float, outer: float, inner: float
 
 # %% ../../nbs/2_people/03_limbs.ipynb #c4cd0ce1
 HANDS = {  # palm half width; fingers: (v, u) of base and tip and a bend; thumb: three points; stretch along u
-    'relaxed': (2.5, ((1.75, 1.9, 13.2), (.6, .9, 14.6), (-.6, -.2, 14.2), (-1.7, -1.2, 12.6)),
+    "relaxed": (2.5, ((1.75, 1.9, 13.2), (.6, .9, 14.6), (-.6, -.2, 14.2), (-1.7, -1.2, 12.6)),
                 ((2.1, 1.6), (3.3, 5.2), (2.9, 8.8))),
-    'open': (3.1, ((2.5, 4.2, 14.6), (.9, 1.5, 15.8), (-.8, -1.5, 15.2), (-2.4, -4.2, 13.2)),
+    "open": (3.1, ((2.5, 4.2, 14.6), (.9, 1.5, 15.8), (-.8, -1.5, 15.2), (-2.4, -4.2, 13.2)),
              ((2.4, 1.8), (5.2, 4.6), (7., 7.2))),
-    'flat': (2.9, ((2.2, 3., 12.), (.8, 1.2, 13.2), (-.7, -.7, 12.8), (-2.1, -2.4, 11.)),
+    "flat": (2.9, ((2.2, 3., 12.), (.8, 1.2, 13.2), (-.7, -.7, 12.8), (-2.1, -2.4, 11.)),
              ((2.2, .8), (4., 2.6), (4.6, 5.4))),
 }
 
 
-def draw_hand(c: Layers, wrist, toward, thumb: int, kind: str, skin: Skin, size: float = 1., reach: float = 1.):
+def draw_hand(
+    c: Layers,
+    wrist,
+    toward,
+    thumb: int,
+    kind: str,
+    skin: Skin,
+    size: float = 1.,
+    reach: float = 1.,
+):
     "A hand from `wrist` along the direction `toward` (2,), the outlines first, the skin at the second `next`."
     toward = np.asarray(toward, float) / np.hypot(*toward)
     v = np.array((-toward[1], toward[0])) * thumb
     place = lambda p: np.asarray(p, float) @ np.array([v * size, toward * size * reach]) + wrist
     half, fingers, thumb_run = HANDS[kind]
     unit = c.camera.matrix[1, 1] * 128 / c.height * size
-    palm = spline(place([(2.1, -1.2), (half * .95, 2.4), (half, 5.4), (half * .8, 7.6), (-half * .8, 7.6), (-half, 5.2),
-                         (-half * .9, 2.), (-2.1, -1.2)]), closed=True)
-    runs = [spline(place([(a, 6.2), ((a + b) / 2 + .25 * (kind == 'relaxed'), (6.2 + u) / 2 + .6), (b, u)]))
+    palm = spline(
+        place(
+            [
+                (2.1, -1.2),
+                (half * 0.95, 2.4),
+                (half, 5.4),
+                (half * 0.8, 7.6),
+                (-half * 0.8, 7.6),
+                (-half, 5.2),
+                (-half * 0.9, 2.0),
+                (-2.1, -1.2),
+            ]
+        ),
+        closed=True,
+    )
+    runs = [spline(place([(a, 6.2), ((a + b) / 2 + .25 * (kind == "relaxed"), (6.2 + u) / 2 + .6), (b, u)]))
             for a, b, u in fingers] + [spline(place(thumb_run))]
     widths = [1.75] * 4 + [2.05]
-    for run, w in zip(runs, widths): c.line(run, skin.ink, w * unit + 1.1)
+    for run, w in zip(runs, widths):
+        c.line(run, skin.ink, w * unit + 1.1)
     c.line(palm, skin.ink, 1.1)
     yield
     c.fill(palm, skin.base)
@@ -119,27 +154,36 @@ def hand_of(w: Wearer, s: Skeleton, i: int):
     side, name = (1, -1)[i], w.arms[i]
     along = s.arms[i, 2] - s.arms[i, 1]
     along = along / np.hypot(*along)
-    if name in ('in pocket', 'behind back'): return None
-    if name == 'on hip': return np.array((-side * .62, .78)), -side, 'flat', .82
-    if name == 'in hair': return np.array((-side * .7, -.72)), side, 'flat', .72
-    if name == 'waving': return along + (0, -.4), side, 'open', 1.
-    if name == 'clasped': return np.array((-side * .75, .66)), -side, 'flat', .85
-    return along * (.55, 1.) + (0, .35), side, 'relaxed', 1.
+    if name in ("in pocket", "behind back"): return None
+    if name == "on hip": return np.array((-side * .62, .78)), -side, "flat", .82
+    if name == "in hair": return np.array((-side * .7, -.72)), side, "flat", .72
+    if name == "waving": return along + (0, -.4), side, "open", 1.
+    if name == "clasped": return np.array((-side * .75, .66)), -side, "flat", .85
+    return along * (.55, 1.) + (0, .35), side, "relaxed", 1.
 
 
-def draw_arm(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin, start: float = -1., with_hand: bool = True):
+def draw_arm(
+    c: Layers,
+    w: Wearer,
+    s: Skeleton,
+    i: int,
+    skin: Skin,
+    start: float = -1.,
+    with_hand: bool = True,
+):
     "A bare arm from `start` (bones) on, with its hand; the person's left arm is index 0."
-    name = ('left', 'right')[i]
+    name = ("left", "right")[i]
     side, found, girth = (1, -1)[i], hand_of(w, s, i), girths(w)[0]
-    size = .93 + .07 * (w.figure == 'masculine') + .4 * (girth - .9)
+    size = .93 + .07 * (w.figure == "masculine") + .4 * (girth - .9)
     hand = iter(())
-    if found and with_hand: hand = draw_hand(c, s.arms[i, 2], *found[:3], skin, size, found[3])
-    c.part(f'{name} hand')
+    if found and with_hand:
+        hand = draw_hand(c, s.arms[i, 2], *found[:3], skin, size, found[3])
+    c.part(f"{name} hand")
     next(hand, None)
-    c.part(f'{name} arm').line(limb_edge(s.arms[i], ARM_SHAPE, side, girth, max(start, -.14), max(start, .5)), skin.ink,
-                                  1.1)
+    c.part(f"{name} arm").line(limb_edge(s.arms[i], ARM_SHAPE, side, girth, max(start, -.14), max(start, .5)),
+                               skin.ink, 1.1)
     paint_piece(c, limb_piece(s.arms[i], ARM_SHAPE, side, girth, skin, start))
-    c.part(f'{name} hand')
+    c.part(f"{name} hand")
     next(hand, None)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #11390a7e
@@ -154,9 +198,9 @@ def draw_leg(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin):
     c.line(spline(knee), skin.shade, .6, .8, clip=piece.curve)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #77bb4a5a
-SHOES = ('sneakers', 'loafers', 'ankle boots', 'boots', 'pumps', 'flats', 'sandals')
-FOOT = np.array([(2.9, -2.), (3.4, 1.), (4., 4.5), (4.5, 7.6), (3.9, 10.2), (1.4, 11.7), (-1., 11.6), (-3.3, 9.8),
-                 (-3.8, 7.), (-3.5, 4.), (-3.2, 1.), (-2.9, -2.)])
+SHOES = ("sneakers", "loafers", "ankle boots", "boots", "pumps", "flats", "sandals")
+FOOT = np.array([(2.9, -2.), (3.4, 1.), (4., 4.5), (4.5, 7.6), (3.9, 10.2), (1.4, 11.7), (-1., 11.6),
+                 (-3.3, 9.8), (-3.8, 7.), (-3.5, 4.), (-3.2, 1.), (-2.9, -2.)])
 
 
 class _Foot:
@@ -167,7 +211,7 @@ class _Foot:
         self.c, self.joints, self.at, self.girth = c, s.legs[i], s.legs[i, 2], girths(w)[1]
         u = np.array((self.side * math.sin(turn), math.cos(turn)))
         v = np.array((self.side * math.cos(turn), -math.sin(turn)))
-        self.axes = np.array([v * (.7 + .36 * self.girth), u]) * (.94 + .07 * (w.figure == 'masculine'))
+        self.axes = np.array([v * (.7 + .36 * self.girth), u]) * (.94 + .07 * (w.figure == "masculine"))
         self.unit = c.camera.matrix[1, 1] * 128 / c.height
 
     def run(self, points) -> np.ndarray:
@@ -177,7 +221,8 @@ class _Foot:
     def blob(self, points, color, ink, width=1.2):
         "A closed smooth shape with an outline."
         curve = spline(self.run(points), closed=True)
-        self.c.line(curve, ink, width); self.c.fill(curve, color)
+        self.c.line(curve, ink, width)
+        self.c.fill(curve, color)
         return curve
 
     def line(self, points, color, cm, clip=None, alpha=1.):
@@ -187,42 +232,51 @@ class _Foot:
 # %% ../../nbs/2_people/03_limbs.ipynb #67e7c08a
 def closed_shoe(f: _Foot, kind: str, color, ink):
     "Sneakers, loafers and boots."
-    rubber = np.array((244, 243, 238.)) if kind == 'sneakers' else color * .45
-    if kind in ('boots', 'ankle boots'):
+    rubber = np.array((244, 243, 238.)) if kind == "sneakers" else color * .45
+    if kind in ("boots", "ankle boots"):
         t, half = np.array(((1.86, 1.95, 2.06), (4., 3.9, 4.1)))
-        if kind == 'boots': t, half = np.array(((1.5, 1.75, 1.95, 2.08), (5.6, 4.7, 4.1, 4.2)))
+        if kind == "boots":
+            t, half = np.array(((1.5, 1.75, 1.95, 2.08), (5.6, 4.7, 4.1, 4.2)))
         half = half * f.girth
         left, right = tube(f.joints, t, -half, f.side), tube(f.joints, t, half, f.side)
         top = [left[0], tube(f.joints, t[:1] + .02, [0.], f.side)[0], right[0]]
         curve = chain(top, right, [right[-1], left[-1]], left[::-1])
-        f.c.line(curve, ink, 1.2); f.c.fill(curve, color)
-    body = FOOT if kind != 'loafers' else FOOT[1:-1]
+        f.c.line(curve, ink, 1.2)
+        f.c.fill(curve, color)
+    body = FOOT if kind != "loafers" else FOOT[1:-1]
     curve = f.blob(body, color, ink)
     f.line([(5., 8.4), (4.2, 10.6), (1.4, 12.), (-1., 11.9), (-3.6, 10.2), (-4.2, 8.)], rubber, 2.4, curve)
     f.line([(4.9, 6.9), (3.6, 9.6), (1.2, 10.7), (-.9, 10.6), (-3.2, 9.), (-4.2, 6.6)], ink, .35, curve, .7)
-    if kind == 'sneakers':
+    if kind == "sneakers":
         f.line([(2.2, 8.2), (0, 6.6), (-2., 8.)], ink, .4, curve, .6)
         lace = (250, 250, 248) if brightness(color) < 200 else ink
-        for u in (1.4, 3.2, 5.): f.line([(-1.7, u), (0, u + .5), (1.7, u)], lace, .55, curve)
-    elif kind == 'loafers': f.line([(-4.2, 4.6), (0, 5.6), (4.4, 4.6)], color * .7, 1.3, curve)
-    elif kind == 'ankle boots': f.line([(3.4, -4.5), (3.2, 1)], ink, .5)
+        for u in (1.4, 3.2, 5.):
+            f.line([(-1.7, u), (0, u + .5), (1.7, u)], lace, .55, curve)
+    elif kind == "loafers":
+        f.line([(-4.2, 4.6), (0, 5.6), (4.4, 4.6)], color * .7, 1.3, curve)
+    elif kind == "ankle boots":
+        f.line([(3.4, -4.5), (3.2, 1)], ink, .5)
     return curve
 
 # %% ../../nbs/2_people/03_limbs.ipynb #8cfe30b7
 def open_shoe(f: _Foot, kind: str, color, ink, skin: Skin):
     "Pumps, flats and sandals: a foot with some shoe."
-    heel = kind == 'pumps'
+    heel = kind == "pumps"
     foot = FOOT * (.92, 1.) + (0, .6 * heel)
     curve = f.blob(foot, skin.base, skin.ink, 1.1)
-    if kind == 'sandals':
-        f.line([(4.8, 7.6), (3.9, 10.4), (1.4, 12.), (-1., 11.9), (-3.6, 10.), (-4.2, 7.4)], color * .55, 1.1, curve)
-        for u, bow in ((7.2, .9), (4.2, .6), (-1., .4)): f.line([(-4.4, u), (0, u + bow), (4.6, u)], color, 1.25, curve)
-        for x in (-1.4, .2, 1.7): f.line([(x, 9.4), (x, 11.)], skin.ink, .3, curve, .7)
+    if kind == "sandals":
+        f.line([(4.8, 7.6), (3.9, 10.4), (1.4, 12.), (-1., 11.9), (-3.6, 10.), (-4.2, 7.4)], color * .55, 1.1,
+               curve)
+        for u, bow in ((7.2, .9), (4.2, .6), (-1., .4)):
+            f.line([(-4.4, u), (0, u + bow), (4.6, u)], color, 1.25, curve)
+        for x in (-1.4, .2, 1.7):
+            f.line([(x, 9.4), (x, 11.)], skin.ink, .3, curve, .7)
         return
-    vamp = [(4.3, 6.), (4.4, 8.2), (3.4, 10.8), (1.2, 12.4), (-.9, 12.2), (-2.9, 10.2), (-3.7, 7.6), (-3.5, 5.6),
-            (-1.6, 7.8), (.3, 8.3), (2.4, 7.9)]
+    vamp = [(4.3, 6.), (4.4, 8.2), (3.4, 10.8), (1.2, 12.4), (-.9, 12.2), (-2.9, 10.2), (-3.7, 7.6),
+            (-3.5, 5.6), (-1.6, 7.8), (.3, 8.3), (2.4, 7.9)]
     f.blob(vamp, color, ink)
-    for v in (3.4, -3.1): f.line([(v * 1.02, -.6 if heel else 1.6), (v * 1.12, 3.4), (v * 1.14, 6.4)], color, 1.)
+    for v in (3.4, -3.1):
+        f.line([(v * 1.02, -.6 if heel else 1.6), (v * 1.12, 3.4), (v * 1.14, 6.4)], color, 1.)
     f.line([(-.4, 10.6), (.9, 11.2), (2., 10.4)], np.minimum(color * 1.25 + 26, 255), .5, alpha=.7)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #d236458a
@@ -231,25 +285,28 @@ def draw_shoe(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin, kind: str, 
     c.part(f'{("left", "right")[i]} shoe')
     f, color = _Foot(c, w, s, i), np.asarray(color, float)
     ink = color * .42 if brightness(color) > 75 else color * .45
-    if kind in ('pumps', 'flats', 'sandals'): open_shoe(f, kind, color, ink, skin)
-    else: closed_shoe(f, kind, color, ink)
+    if kind in ("pumps", "flats", "sandals"):
+        open_shoe(f, kind, color, ink, skin)
+    else:
+        closed_shoe(f, kind, color, ink)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #b2b7357d
-TRUNK = np.array([(5.6, -12.), (5.5, -4.), (6.2, -1.), (9., 1.9), (13.4, 3.9), (16.6, 6.), (18.2, 9.5), (16.6, 14),
-                  (14.2, 20.), (13.4, 30.), (9., 42.)])
+TRUNK = np.array([(5.6, -12.), (5.5, -4.), (6.2, -1.), (9., 1.9), (13.4, 3.9), (16.6, 6.), (18.2, 9.5),
+                  (16.6, 14), (14.2, 20.), (13.4, 30.), (9., 42.)])
 
 
 def draw_trunk(c: Layers, w: Wearer, s: Skeleton, skin: Skin):
     "Neck, shoulders and chest."
-    thick = {'masculine': 1.06, 'neutral': 1.0, 'feminine': .98}[w.figure]
+    thick = {"masculine": 1.06, "neutral": 1.0, "feminine": .98}[w.figure]
     half = TRUNK.copy()
     half[:3, 0] *= thick / (s.upper[0, 0] / .9) ** .5
     place = lambda p: np.asarray(p, float) @ s.upper[:, :2].T + s.upper[:, 2]
     curve = chain(place(half), place(np.array([half[-1], half[-1] * (-1, 1)])), place(mirror(half)))
-    c.part('neck').line(curve, skin.ink, 1.1)
+    c.part("neck").line(curve, skin.ink, 1.1)
     c.fill(curve, skin.base)
     for side in (1, -1):
-        c.line(spline(place(np.array([(1.9, 5.8), (5, 5.), (9.5, 4.5), (13., 5.4)]) * (side, 1))), skin.shade, .7, .8)
+        c.line(spline(place(np.array([(1.9, 5.8), (5, 5.), (9.5, 4.5), (13., 5.4)]) * (side, 1))), skin.shade,
+               .7, .8)
         c.line(spline(place(np.array([(4.3, -3), (3.2, 2), (1.4, 5.6)]) * (side, 1))), skin.shade, .5, .55)
     under = place([(-5.4, -9), (-4.6, -3.6), (-.5, .2), (4.2, -2.6), (5.4, -9)])
     c.fill(chain(under), skin.shade, .7, clip=curve)

@@ -18,8 +18,8 @@ __all__ = ['SLOTS', 'OUTER', 'QUIET', 'TOPS', 'INNER', 'JACKETS', 'BOTTOMS', 'SH
            'fits_figure', 'sample_outfit', 'swap']
 
 # %% ../../nbs/2_people/05_outfits.ipynb #4310b451
-SLOTS = ('upper_body', 'lower_body', 'dresses')
-OUTER = ('jacket', 'coat')
+SLOTS = ("upper_body", "lower_body", "dresses")
+OUTER = ("jacket", "coat")
 
 
 @dataclass(frozen=True)
@@ -29,49 +29,55 @@ class Outfit:
     bottom: Garment | None = None
     dress: Garment | None = None
     outer: Garment | None = None
-    shoes: str = 'sneakers'  # one of `limbs.SHOES`
+    shoes: str = "sneakers"  # one of `limbs.SHOES`
     shoe_color: tuple = (240, 240, 238)  # sRGB, 0 to 255
     tucked: bool = False  # the top is worn inside the bottom
 
     def __post_init__(self):
-        if (self.dress is None) == (self.bottom is None): raise ValueError('an outfit has either a dress or a bottom')
-        if self.dress is not None and self.top is not None: raise ValueError('a dress is worn without a top')
-        if self.bottom is not None and self.top is None: raise ValueError('a bottom is worn with a top')
+        if (self.dress is None) == (self.bottom is None):
+            raise ValueError("an outfit has either a dress or a bottom")
+        if self.dress is not None and self.top is not None: raise ValueError("a dress is worn without a top")
+        if self.bottom is not None and self.top is None: raise ValueError("a bottom is worn with a top")
         if self.shoes not in SHOES: raise ValueError(f'shoes: {self.shoes!r} is none of {", ".join(SHOES)}')
 
     def worn(self, slot: str) -> Garment | None:
         "The garment of a slot of `SLOTS`: of two layers above, the outer one; None where there is none."
-        if slot == 'upper_body': return self.outer or self.top
-        return self.bottom if slot == 'lower_body' else self.dress
+        if slot == "upper_body": return self.outer or self.top
+        return self.bottom if slot == "lower_body" else self.dress
 
 # %% ../../nbs/2_people/05_outfits.ipynb #17ffc2ec
-QUIET = (('white', ''), ('cream', ''), ('black', ''), ('navy', ''), ('grey', ''), ('grey', 'light'), ('beige', ''),
-         ('blue', ''), ('blue', 'light'), ('olive', ''), ('brown', ''), ('burgundy', ''))
-TOPS = (dict(kind='t-shirt', sleeve='short', neckline='crew', fabric='jersey'),
-        dict(kind='t-shirt', sleeve='long', neckline='scoop', fabric='jersey', fit='slim'),
-        dict(kind='tank top', sleeve='sleeveless', neckline='scoop', fabric='ribbed', fit='slim'),
-        dict(kind='shirt', sleeve='long', neckline='collar', closure='buttons', fabric='cotton'),
-        dict(kind='sweater', sleeve='long', neckline='crew', fabric='knit'),
-        dict(kind='t-shirt', sleeve='elbow', neckline='boat', fabric='jersey'))
+QUIET = (("white", ""), ("cream", ""), ("black", ""), ("navy", ""), ("grey", ""), ("grey", "light"),
+         ("beige", ""), ("blue", ""), ("blue", "light"), ("olive", ""), ("brown", ""), ("burgundy", ""))
+TOPS = (dict(kind="t-shirt", sleeve="short", neckline="crew", fabric="jersey"),
+        dict(kind="t-shirt", sleeve="long", neckline="scoop", fabric="jersey", fit="slim"),
+        dict(kind="tank top", sleeve="sleeveless", neckline="scoop", fabric="ribbed", fit="slim"),
+        dict(kind="shirt", sleeve="long", neckline="collar", closure="buttons", fabric="cotton"),
+        dict(kind="sweater", sleeve="long", neckline="crew", fabric="knit"),
+        dict(kind="t-shirt", sleeve="elbow", neckline="boat", fabric="jersey"))
 INNER = TOPS[:2]
-JACKETS = (dict(kind='jacket', sleeve='long', neckline='collar', closure='buttons', pockets='chest', fabric='denim'),
-           dict(kind='jacket', sleeve='long', neckline='lapel', closure='buttons', fabric='wool'))
-BOTTOMS = (dict(kind='jeans', length='full', fit='slim', closure='zip', pockets='side', fabric='denim'),
-           dict(kind='jeans', length='full', fit='regular', closure='zip', pockets='side', fabric='denim'),
-           dict(kind='trousers', length='full', fit='tapered', closure='zip', pockets='side', fabric='cotton'),
-           dict(kind='trousers', length='ankle', fit='regular', closure='zip', pockets='side', fabric='linen'),
-           dict(kind='shorts', length='knee', fit='regular', closure='zip', pockets='side', fabric='cotton'),
-           dict(kind='skirt', length='knee', fit='slim', fabric='cotton'),
-           dict(kind='skirt', length='midi', fit='regular', fabric='satin'),
-           dict(kind='leggings', length='full', fit='slim', closure='pull-on', fabric='jersey'))
+JACKETS = (dict(kind="jacket", sleeve="long", neckline="collar", closure="buttons", pockets="chest",
+                fabric="denim"),
+           dict(kind="jacket", sleeve="long", neckline="lapel", closure="buttons", fabric="wool"))
+BOTTOMS = (dict(kind="jeans", length="full", fit="slim", closure="zip", pockets="side", fabric="denim"),
+           dict(kind="jeans", length="full", fit="regular", closure="zip", pockets="side", fabric="denim"),
+           dict(kind="trousers", length="full", fit="tapered", closure="zip", pockets="side",
+                fabric="cotton"),
+           dict(kind="trousers", length="ankle", fit="regular", closure="zip", pockets="side",
+                fabric="linen"),
+           dict(kind="shorts", length="knee", fit="regular", closure="zip", pockets="side",
+                fabric="cotton"), dict(kind="skirt", length="knee", fit="slim", fabric="cotton"),
+           dict(kind="skirt", length="midi", fit="regular", fabric="satin"),
+           dict(kind="leggings", length="full", fit="slim", closure="pull-on", fabric="jersey"))
 
 
 def basic(rng, choices, apart=None) -> Garment:
     "A plain garment out of `choices`, its colour well apart from that of the garment `apart`."
     words = dict(choices[int(rng.integers(len(choices)))])
-    words = dict(length='regular', fit='regular') | words
-    if words['kind'] == 'jeans': quiet = (('blue', ''), ('navy', ''), ('black', ''), ('blue', 'light'), ('grey', ''))
-    else: quiet = QUIET
+    words = dict(length="regular", fit="regular") | words
+    if words["kind"] == "jeans":
+        quiet = (("blue", ""), ("navy", ""), ("black", ""), ("blue", "light"), ("grey", ""))
+    else:
+        quiet = QUIET
     far = [q for q in quiet if apart is None or color_distance(rgb(*q), rgb(apart.color, apart.shade)) > 110]
     color, shade = (far or list(quiet))[int(rng.integers(len(far or quiet)))]
     return Garment(color=color, shade=shade, seed=int(rng.integers(2**31)), **words)
@@ -83,67 +89,82 @@ SHOE_COLORS = ((242, 241, 238), (46, 44, 48), (120, 78, 50), (178, 132, 88), (58
 
 def _shoes(rng, w: Wearer, below: Garment) -> tuple[str, tuple]:
     "Kind and colour of the shoes."
-    light = below.length in ('short', 'knee', 'mini', 'midi', 'maxi')
-    soft = w.figure != 'masculine'
-    odds = {'sneakers': 4, 'loafers': 2, 'ankle boots': 1.5, 'boots': 1.2 * (soft and below.kind in ('skirt', 'dress')),
-            'pumps': 1.8 * soft, 'flats': 1.4 * soft, 'sandals': 1.2 * light}
+    light = below.length in ("short", "knee", "mini", "midi", "maxi")
+    soft = w.figure != "masculine"
+    odds = {
+        "sneakers": 4,
+        "loafers": 2,
+        "ankle boots": 1.5,
+        "boots": 1.2 * (soft and below.kind in ("skirt", "dress")),
+        "pumps": 1.8 * soft,
+        "flats": 1.4 * soft,
+        "sandals": 1.2 * light,
+    }
     p = np.array([odds[s] for s in SHOES], float)
     kind = SHOES[int(np.searchsorted(np.cumsum(p / p.sum()), rng.random()).clip(0, len(SHOES) - 1))]
-    first = 0 if kind == 'sneakers' and rng.random() < .6 else 1 if kind != 'sneakers' else 0
+    first = 0 if kind == "sneakers" and rng.random() < .6 else 1 if kind != "sneakers" else 0
     return kind, SHOE_COLORS[first if rng.random() < .4 else int(rng.integers(1, len(SHOE_COLORS)))]
 
 # %% ../../nbs/2_people/05_outfits.ipynb #0ae72f21
 def may_tuck(top: Garment, bottom: Garment) -> bool:
     "Whether a top can be worn inside a bottom: thin, of normal length, nothing at the hem."
-    thin = top.kind in ('t-shirt', 'shirt', 'tank top', 'polo shirt')
-    plain = top.trim not in ('ruffle hem', 'lace') and top.place != 'hip' and top.closure != 'wrap'
-    return thin and plain and top.length == 'regular'
+    thin = top.kind in ("t-shirt", "shirt", "tank top", "polo shirt")
+    plain = top.trim not in ("ruffle hem", "lace") and top.place != "hip" and top.closure != "wrap"
+    return thin and plain and top.length == "regular"
 
 
 def fits_figure(g: Garment, w: Wearer) -> bool:
     "Whether a shop would show this garment on this person."
-    if w.hair_style == 'headscarf':  # worn with long sleeves and long hems
-        long = ('full', 'ankle', 'midi', 'maxi')
-        if KINDS[g.kind].region == 'upper_body': return g.sleeve == 'long' and g.length != 'cropped'
-        return g.length in long and g.sleeve in ('', 'long')
-    if w.figure != 'masculine': return True
-    if KINDS[g.kind].region == 'dresses': return False
-    rare = g.kind in ('skirt', 'leggings', 'tank top') or g.trim in ('lace', 'ruffle hem') or g.length == 'cropped'
-    return not rare and not (g.kind == 'shorts' and g.length == 'short' and g.fit == 'slim')
+    if w.hair_style == "headscarf":  # worn with long sleeves and long hems
+        long = ("full", "ankle", "midi", "maxi")
+        if KINDS[g.kind].region == "upper_body": return g.sleeve == "long" and g.length != "cropped"
+        return g.length in long and g.sleeve in ("", "long")
+    if w.figure != "masculine": return True
+    if KINDS[g.kind].region == "dresses": return False
+    rare = (
+        g.kind in ("skirt", "leggings", "tank top")
+        or g.trim in ("lace", "ruffle hem")
+        or g.length == "cropped"
+    )
+    return not rare and not (g.kind == "shorts" and g.length == "short" and g.fit == "slim")
 
 # %% ../../nbs/2_people/05_outfits.ipynb #c38617cc
-def sample_outfit(rng: np.random.Generator,  # source of chance
-                  w: Wearer,  # who wears it
-                  g: Garment,  # the garment it is about
-                  ) -> Outfit:
+def sample_outfit(
+    rng: np.random.Generator,  # source of chance
+    w: Wearer,                 # who wears it
+    g: Garment,                # the garment it is about
+) -> Outfit:
     "A sensible outfit round one garment."
     region = KINDS[g.kind].region
-    if region == 'dresses':
+    if region == "dresses":
         shoes = _shoes(rng, w, g)
         return Outfit(dress=g, shoes=shoes[0], shoe_color=shoes[1])
-    bottoms = [b for b in BOTTOMS if fits_figure(Garment(color='black', **dict(length='') | b), w)]
-    tops = [t for t in TOPS if fits_figure(Garment(color='black', **dict(length='regular') | t), w)]
+    bottoms = [b for b in BOTTOMS if fits_figure(Garment(color="black", **dict(length="") | b), w)]
+    tops = [t for t in TOPS if fits_figure(Garment(color="black", **dict(length="regular") | t), w)]
     outer = None
-    if region == 'lower_body':
+    if region == "lower_body":
         bottom, top = g, basic(rng, tops, g)
-        if rng.random() < .15: top, outer = basic(rng, INNER, g), basic(rng, JACKETS, g)
+        if rng.random() < .15:
+            top, outer = basic(rng, INNER, g), basic(rng, JACKETS, g)
     else:
-        if g.kind == 'coat': bottoms = [b for b in bottoms if b['kind'] in ('jeans', 'trousers', 'leggings')]
+        if g.kind == "coat":
+            bottoms = [b for b in bottoms if b["kind"] in ("jeans", "trousers", "leggings")]
         bottom = basic(rng, bottoms, g)
         top, outer = (basic(rng, INNER, g), g) if g.kind in OUTER else (g, None)
     shoes = _shoes(rng, w, bottom)
-    tucked = outer is None and may_tuck(top, bottom) and rng.random() < (.6 if bottom.kind == 'skirt' else .3)
+    tucked = outer is None and may_tuck(top, bottom) and rng.random() < (.6 if bottom.kind == "skirt" else .3)
     return Outfit(top, bottom, None, outer, shoes[0], shoes[1], bool(tucked))
 
 # %% ../../nbs/2_people/05_outfits.ipynb #6b0598be
-def swap(o: Outfit,  # what is worn
-         g: Garment,  # what shall be worn instead in the slot of its region
-         ) -> Outfit:
+def swap(
+    o: Outfit,   # what is worn
+    g: Garment,  # what shall be worn instead in the slot of its region
+) -> Outfit:
     "The same outfit with another garment in one slot. Raises ValueError where the slot is not worn."
     region = KINDS[g.kind].region
-    if o.worn(region) is None: raise ValueError(f'{g.kind}: this outfit has nothing in {region}')
-    if region == 'dresses': return replace(o, dress=g)
-    if region == 'lower_body': return replace(o, bottom=g, tucked=o.tucked and may_tuck(o.top, g))
+    if o.worn(region) is None: raise ValueError(f"{g.kind}: this outfit has nothing in {region}")
+    if region == "dresses": return replace(o, dress=g)
+    if region == "lower_body": return replace(o, bottom=g, tucked=o.tucked and may_tuck(o.top, g))
     if g.kind not in OUTER: return replace(o, top=g, outer=None, tucked=o.tucked and may_tuck(g, o.bottom))
     under = o.top if o.outer is not None else basic(np.random.default_rng(g.seed), INNER, g)
     return replace(o, top=under, outer=g, tucked=False)

@@ -31,12 +31,13 @@ class Scene:
     wearer: Wearer
     outfit: Outfit
     slot: str  # one of `SLOTS`
-    frame: str = 'full'  # 'full': head to foot, as Dress Code; 'half': head to thigh, as VITON-HD
+    frame: str = "full"  # 'full': head to foot, as Dress Code; 'half': head to thigh, as VITON-HD
 
     def __post_init__(self):
         if self.slot not in SLOTS: raise ValueError(f'slot: {self.slot!r} is none of {", ".join(SLOTS)}')
         if self.frame not in FRAMES: raise ValueError(f'frame: {self.frame!r} is none of {", ".join(FRAMES)}')
-        if self.outfit.worn(self.slot) is None: raise ValueError(f'slot: this outfit has nothing in {self.slot}')
+        if self.outfit.worn(self.slot) is None:
+            raise ValueError(f"slot: this outfit has nothing in {self.slot}")
 
     @property
     def garment(self) -> Garment:
@@ -46,32 +47,34 @@ class Scene:
     @property
     def part(self) -> str:
         "The name of the garment's part in the label map: 'top', 'outer', 'bottom' or 'dress'."
-        if self.slot != 'upper_body': return GARMENTS[self.slot][0]
-        return 'outer' if self.outfit.outer is not None else 'top'
+        if self.slot != "upper_body": return GARMENTS[self.slot][0]
+        return "outer" if self.outfit.outer is not None else "top"
 
 # %% ../../nbs/2_people/09_scenes.ipynb #c9c8671a
-def sample_scene(rng: np.random.Generator,  # source of chance
-                 garment: Garment | None = None,  # what is worn; a random one when None
-                 slot: str | None = None,  # one of `SLOTS`; the garment's own or a random one when None
-                 frame: str = 'full',  # one of `FRAMES`
-                 ) -> Scene:
+def sample_scene(
+    rng: np.random.Generator,        # source of chance
+    garment: Garment | None = None,  # what is worn; a random one when None
+    slot: str | None = None,         # one of `SLOTS`; the garment's own or a random one when None
+    frame: str = "full",             # one of `FRAMES`
+) -> Scene:
     "A random person wearing a garment. Raises ValueError where garment and slot disagree."
     if garment is not None and slot not in (None, KINDS[garment.kind].region):
-        raise ValueError(f'slot: a {garment.kind} is not worn in {slot!r}')
+        raise ValueError(f"slot: a {garment.kind} is not worn in {slot!r}")
     if garment is None:
         slot = slot or SLOTS[int(rng.integers(3))]
         kinds = [k for k, v in KINDS.items() if v.region == slot]
         if not kinds: raise ValueError(f'slot: {slot!r} is none of {", ".join(SLOTS)}')
         garment = sample_garment(rng, kinds[int(rng.integers(len(kinds)))])
     wearer = sample_wearer(rng)
-    while not fits_figure(garment, wearer): wearer = sample_wearer(rng)
+    while not fits_figure(garment, wearer):
+        wearer = sample_wearer(rng)
     return Scene(wearer, sample_outfit(rng, wearer, garment), KINDS[garment.kind].region, frame)
 
 
 def dressed_in(scene: Scene, garment: Garment) -> Scene:
     "The same person in the same pose with another garment of the slot. Raises ValueError for one of another slot."
     if KINDS[garment.kind].region != scene.slot:
-        raise ValueError(f'garment: a {garment.kind} is not worn in {scene.slot!r}')
+        raise ValueError(f"garment: a {garment.kind} is not worn in {scene.slot!r}")
     return replace(scene, outfit=swap(scene.outfit, garment))
 
 # %% ../../nbs/2_people/09_scenes.ipynb #fefca66f
@@ -80,8 +83,10 @@ def keypoints(scene: Scene) -> np.ndarray:
     camera = stage_camera(scene.wearer, 128, 96, scene.frame)
     xy = (keypoints18(scene.wearer) @ camera.matrix.T + camera.offset) / (96, 128)
     seen = ((xy >= 0) & (xy < 1)).all(1)
-    for wrist, arm in ((4, 1), (7, 0)): seen[wrist] &= scene.wearer.arms[arm] != 'behind back'
-    if scene.wearer.hair_style == 'headscarf': seen[16:] = False
+    for wrist, arm in ((4, 1), (7, 0)):
+        seen[wrist] &= scene.wearer.arms[arm] != "behind back"
+    if scene.wearer.hair_style == "headscarf":
+        seen[16:] = False
     return np.column_stack([xy, seen.astype(float)])
 
 # %% ../../nbs/2_people/09_scenes.ipynb #a1462b0f
@@ -89,7 +94,7 @@ def shop_layers(g: Garment, height: int, width: int) -> Layers:
     "The in-shop front view, remembered."
     k = GarmentDrawing(g, catalogue_pose(g), False)
     lay_out(k)
-    k.canvas = Layers(height, width, view_camera(k, 'front', height, width)).part('top')
+    k.canvas = Layers(height, width, view_camera(k, "front", height, width)).part("top")
     k.canvas.recording = False
     shadows(k, True)
     k.canvas.recording = True
@@ -97,8 +102,9 @@ def shop_layers(g: Garment, height: int, width: int) -> Layers:
     return k.canvas
 
 # %% ../../nbs/2_people/09_scenes.ipynb #332055aa
-NAMES = ('person', 'parse_lip', 'parse_dresscode', 'dense', 'dense_uv', 'garment', 'garment_mask', 'worn_mask',
-         'agnostic', 'agnostic_mask', 'agnostic_box', 'agnostic_box_mask', 'sketch', 'worn_sketch')
+NAMES = ("person", "parse_lip", "parse_dresscode", "dense", "dense_uv", "garment", "garment_mask",
+         "worn_mask", "agnostic", "agnostic_mask", "agnostic_box", "agnostic_box_mask", "sketch",
+         "worn_sketch")
 
 
 class _Once:
@@ -109,39 +115,44 @@ class _Once:
 
     def get(self, name: str):
         "The result of a step."
-        if name not in self.done: self.done[name] = getattr(self, f'make_{name}')()
+        if name not in self.done:
+            self.done[name] = getattr(self, f"make_{name}")()
         return self.done[name]
 
-    def make_layers(self): return paint_person(self.scene.wearer, self.scene.outfit, *self.size, self.scene.frame)
-    def make_parts(self): return parts_of(self.get('layers'))
+    def make_layers(self):
+        return paint_person(self.scene.wearer, self.scene.outfit, *self.size, self.scene.frame)
+    def make_parts(self): return parts_of(self.get("layers"))
     def make_shop(self): return shop_layers(self.scene.garment, *self.size)
-    def make_person(self): return self.get('layers').buffer[..., :3].copy()
-    def make_parse_lip(self): return parse_map(self.get('parts'), self.scene.outfit.bottom, 'lip')
-    def make_parse_dresscode(self): return parse_map(self.get('parts'), self.scene.outfit.bottom, 'dresscode')
+    def make_person(self): return self.get("layers").buffer[..., :3].copy()
+    def make_parse_lip(self): return parse_map(self.get("parts"), self.scene.outfit.bottom, "lip")
+    def make_parse_dresscode(self): return parse_map(self.get("parts"), self.scene.outfit.bottom, "dresscode")
     def make_camera(self): return stage_camera(self.scene.wearer, *self.size, self.scene.frame)
-    def make_dense_uv(self): return dense_map(self.scene.wearer, self.get('camera'), self.get('parts') > 0)
-    def make_dense(self): return dense_colors(self.get('dense_uv'))
-    def make_garment(self): return self.get('shop').buffer[..., :3].copy()
-    def make_garment_mask(self): return parts_of(self.get('shop')) > 0
-    def make_worn_mask(self): return members(self.get('parts'), (self.scene.part,))
-    def make_sketch(self): return lines_of(self.get('shop'))
-    def make_worn_sketch(self): return lines_of(self.get('layers'), (self.scene.part,)) * self.get('worn_mask')
+    def make_dense_uv(self): return dense_map(self.scene.wearer, self.get("camera"), self.get("parts") > 0)
+    def make_dense(self): return dense_colors(self.get("dense_uv"))
+    def make_garment(self): return self.get("shop").buffer[..., :3].copy()
+    def make_garment_mask(self): return parts_of(self.get("shop")) > 0
+    def make_worn_mask(self): return members(self.get("parts"), (self.scene.part,))
+    def make_sketch(self): return lines_of(self.get("shop"))
+    def make_worn_sketch(self):
+        return lines_of(self.get("layers"), (self.scene.part,)) * self.get("worn_mask")
 
     def make_masks(self):
-        camera = self.get('camera')
+        camera = self.get("camera")
         points = keypoints18(self.scene.wearer) @ camera.matrix.T + camera.offset
-        return agnostic_masks(self.get('parts'), self.scene.slot, points)
+        return agnostic_masks(self.get("parts"), self.scene.slot, points)
 
-    def make_agnostic_mask(self): return self.get('masks')[0]
-    def make_agnostic_box_mask(self): return self.get('masks')[1]
-    def make_agnostic(self): return greyed(self.get('person'), self.get('agnostic_mask'))
-    def make_agnostic_box(self): return greyed(self.get('person'), self.get('agnostic_box_mask'))
+    def make_agnostic_mask(self): return self.get("masks")[0]
+    def make_agnostic_box_mask(self): return self.get("masks")[1]
+    def make_agnostic(self): return greyed(self.get("person"), self.get("agnostic_mask"))
+    def make_agnostic_box(self): return greyed(self.get("person"), self.get("agnostic_box_mask"))
 
 # %% ../../nbs/2_people/09_scenes.ipynb #15afa7d8
-def render(scene: Scene,  # who wears what
-           height: int, width: int,  # pixels, 3 : 4
-           wanted: tuple = ('person',),  # of `NAMES`
-           ) -> dict[str, np.ndarray]:  # name -> array, in the order wanted
+def render(
+    scene: Scene,                 # who wears what
+    height: int,                  # pixels, 3 : 4
+    width: int,                   # pixels, 3 : 4
+    wanted: tuple = ("person",),  # of `NAMES`
+) -> dict[str, np.ndarray]:  # name -> array, in the order wanted
     "Draw a scene: everything that is wanted, and nothing else. Raises ValueError for an unknown name."
     unknown = [n for n in wanted if n not in NAMES]
     if unknown: raise ValueError(f'wanted: {unknown[0]!r} is none of {", ".join(NAMES)}')

@@ -22,21 +22,21 @@ __all__ = ['FRAMES', 'PEN', 'TALLEST', 'HALF', 'NIP', 'HIPS', 'TINTS', 'BEHIND',
            'backdrop', 'sleeves_of', 'layer', 'stage_arm', 'paint_person']
 
 # %% ../../nbs/2_people/07_staging.ipynb #22e55d2a
-FRAMES = ('full', 'half')
+FRAMES = ("full", "half")
 PEN = .68  # a person is drawn smaller than a garment in the shop: finer lines
 TALLEST = 207.  # cm of drawing that fill the height, head room and floor included
 HALF = 119.  # the same for a half-length picture
 
 
-def stage_camera(w: Wearer, height: int, width: int, frame: str = 'full') -> Camera:
+def stage_camera(w: Wearer, height: int, width: int, frame: str = "full") -> Camera:
     "The camera of a person's picture. Raises ValueError for an unknown frame."
     if frame not in FRAMES: raise ValueError(f'frame: {frame!r} is none of {", ".join(FRAMES)}')
-    scale = height / (TALLEST if frame == 'full' else HALF) * w.height
-    foot = .962 * height if frame == 'full' else .962 * height + scale * (157. - 76.)
+    scale = height / (TALLEST if frame == "full" else HALF) * w.height
+    foot = .962 * height if frame == "full" else .962 * height + scale * (157. - 76.)
     return Camera(np.eye(2) * scale, np.array([width / 2, foot - 157. * scale]))
 
 # %% ../../nbs/2_people/07_staging.ipynb #6882d317
-NIP = {'feminine': 2.2, 'neutral': .8, 'masculine': 0.}  # cm that a waist is drawn in, in cut widths
+NIP = {"feminine": 2.2, "neutral": .8, "masculine": 0.}  # cm that a waist is drawn in, in cut widths
 HIPS = 22.4  # half width of hips in trousers, in cut widths: what is worn over them is at least as wide
 
 
@@ -50,12 +50,13 @@ def cut_clothes(c: Layers, w: Wearer, o: Outfit) -> Dressed:
     "Cut all garments of an outfit."
     s, (u, l) = skeleton(w), girths(w)
     up, legs = worn_pose(s, s.upper, u), worn_pose(s, s.lower, u)
-    nip, hips = NIP[w.figure] - (w.build == 'full'), 0. if o.bottom is None else HIPS * l / u
-    layers = [(part, cut_to_pose(g, up, o.tucked and part == 'top', legs, nip, hips))
-              for part, g in (('top', o.top), ('dress', o.dress), ('outer', o.outer)) if g is not None]
+    nip, hips = NIP[w.figure] - (w.build == "full"), 0. if o.bottom is None else HIPS * l / u
+    layers = [(part, cut_to_pose(g, up, o.tucked and part == "top", legs, nip, hips))
+              for part, g in (("top", o.top), ("dress", o.dress), ("outer", o.outer)) if g is not None]
     bottom = cut_to_pose(o.bottom, worn_pose(s, s.lower, l)) if o.bottom is not None else None
     for k in (*[k for _, k in layers], bottom):
-        if k is not None: k.canvas = c
+        if k is not None:
+            k.canvas = c
     return Dressed(bottom, tuple(layers))
 
 # %% ../../nbs/2_people/07_staging.ipynb #0ee0604e
@@ -88,21 +89,34 @@ def layer(c: Layers, camera: Camera, part: str, girth: float, paint, k):
     c.look(camera)
 
 
-def stage_arm(c: Layers, w: Wearer, s, d: Dressed, i: int, camera, skin: Skin, start: float = -1., hand: bool = True):
+def stage_arm(
+    c: Layers,
+    w: Wearer,
+    s,
+    d: Dressed,
+    i: int,
+    camera,
+    skin: Skin,
+    start: float = -1.,
+    hand: bool = True,
+):
     "One arm, its hand and its sleeve."
     found = sleeves_of(d)
     draw_arm(c, w, s, i, skin, start if not found else found[1].cut.sleeve - .3, hand)
-    if found: layer(c, camera, found[0], girths(w)[0], lambda k: put_on_sleeve(k, i), found[1])
+    if found:
+        layer(c, camera, found[0], girths(w)[0], lambda k: put_on_sleeve(k, i), found[1])
 
 # %% ../../nbs/2_people/07_staging.ipynb #8468cff1
-BEHIND = ('behind back', 'in pocket')  # arms with the hand under cloth or behind the body
+BEHIND = ("behind back", "in pocket")  # arms with the hand under cloth or behind the body
 
 
-def paint_person(w: Wearer,  # who
-          o: Outfit,  # wears what
-          height: int, width: int,  # pixels
-          frame: str = 'full',  # one of `FRAMES`
-          ) -> Layers:
+def paint_person(
+    w: Wearer,            # who
+    o: Outfit,            # wears what
+    height: int,          # pixels
+    width: int,           # pixels
+    frame: str = "full",  # one of `FRAMES`
+) -> Layers:
     "Paint a person; the canvas remembers which stroke belongs to what."
     camera = stage_camera(w, height, width, frame)
     c = Layers(height, width, camera)
@@ -110,27 +124,35 @@ def paint_person(w: Wearer,  # who
     skin, head, d = Skin(w.skin), Head(c, w, s), cut_clothes(c, w, o)
     bare = sleeves_of(d) is None
     arms = lambda *names: [i for i in (0, 1) if w.arms[i] in names]
-    front = [i for i in (0, 1) if w.arms[i] not in (*BEHIND, 'in hair')]
+    front = [i for i in (0, 1) if w.arms[i] not in (*BEHIND, "in hair")]
     backdrop(c, w, s)
     c.pen = PEN
     hair_behind(head)
-    for part, k in d.layers[::-1]: layer(c, camera, part, u, behind_neck, k)
+    for part, k in d.layers[::-1]:
+        layer(c, camera, part, u, behind_neck, k)
     for i in (0, 1):
         draw_leg(c, w, s, i, skin)
         draw_shoe(c, w, s, i, skin, o.shoes, o.shoe_color)
-    for i in arms(*BEHIND): stage_arm(c, w, s, d, i, camera, skin)
+    for i in arms(*BEHIND):
+        stage_arm(c, w, s, d, i, camera, skin)
     draw_trunk(c, w, s, skin)
-    below = [('bottom', d.bottom, l)] if d.bottom is not None else []
+    below = [("bottom", d.bottom, l)] if d.bottom is not None else []
     above = [(part, k, u) for part, k in d.layers]
-    if bare and not o.tucked: clothes = below + [None] + above
-    else: clothes = [None] * bare + (above + below if o.tucked else below + above)
+    if bare and not o.tucked:
+        clothes = below + [None] + above
+    else:
+        clothes = [None] * bare + (above + below if o.tucked else below + above)
     for item in clothes:
-        if item is not None: layer(c, camera, item[0], item[2], put_on, item[1])
+        if item is not None:
+            layer(c, camera, item[0], item[2], put_on, item[1])
         else:
-            for i in front + arms('in hair'): stage_arm(c, w, s, d, i, camera, skin, hand=False)
+            for i in front + arms("in hair"):
+                stage_arm(c, w, s, d, i, camera, skin, hand=False)
     start = .85 if bare else -1.
-    for i in arms('in hair'): stage_arm(c, w, s, d, i, camera, skin, start)
+    for i in arms("in hair"):
+        stage_arm(c, w, s, d, i, camera, skin, start)
     draw_face(head)
     hair_before(head)
-    for i in front: stage_arm(c, w, s, d, i, camera, skin, start)
+    for i in front:
+        stage_arm(c, w, s, d, i, camera, skin, start)
     return c

@@ -23,22 +23,28 @@ __all__ = ['LIP', 'DRESS_CODE', 'SKIRT', 'TORSO', 'ARM_IDS', 'LEG_IDS', 'HAND_ID
            'members', 'agnostic_masks', 'greyed']
 
 # %% ../../nbs/2_people/08_truth.ipynb #1db3ce90
-LIP = {'background': 0, 'hat': 1, 'hair': 2, 'glasses': 4, 'top': 5, 'dress': 6, 'outer': 7, 'bottom': 9, 'neck': 10,
-       'face': 13, 'left arm': 14, 'right arm': 15, 'left hand': 14, 'right hand': 15, 'left leg': 16, 'right leg': 17,
-       'left shoe': 18, 'right shoe': 19}
-DRESS_CODE = {'background': 0, 'hat': 1, 'hair': 2, 'glasses': 3, 'top': 4, 'outer': 4, 'bottom': 6, 'dress': 7,
-              'left shoe': 9, 'right shoe': 10, 'face': 11, 'neck': 11, 'left leg': 12, 'right leg': 13, 'left arm': 14,
-              'right arm': 15, 'left hand': 14, 'right hand': 15}
-SKIRT = {'lip': 12, 'dresscode': 5}
+LIP = {
+    "background": 0, "hat": 1, "hair": 2, "glasses": 4, "top": 5, "dress": 6, "outer": 7, "bottom": 9,
+    "neck": 10, "face": 13, "left arm": 14, "right arm": 15, "left hand": 14, "right hand": 15,
+    "left leg": 16, "right leg": 17, "left shoe": 18, "right shoe": 19
+}
+DRESS_CODE = {
+    "background": 0, "hat": 1, "hair": 2, "glasses": 3, "top": 4, "outer": 4, "bottom": 6, "dress": 7,
+    "left shoe": 9, "right shoe": 10, "face": 11, "neck": 11, "left leg": 12, "right leg": 13, "left arm": 14,
+    "right arm": 15, "left hand": 14, "right hand": 15
+}
+SKIRT = {"lip": 12, "dresscode": 5}
 
 
-def parse_map(parts: np.ndarray,  # (h, w) uint8, as `parts_of` gives it
-              bottom: Garment | None,  # what is worn below, if anything is
-              family: str = 'lip',  # 'lip' (VITON-HD) or 'dresscode'
-              ) -> np.ndarray:  # (h, w) uint8
+def parse_map(
+    parts: np.ndarray,       # (h, w) uint8, as `parts_of` gives it
+    bottom: Garment | None,  # what is worn below, if anything is
+    family: str = "lip",     # 'lip' (VITON-HD) or 'dresscode'
+) -> np.ndarray:  # (h, w) uint8
     "The parse map in the labels of a data set's family."
-    table = np.array([(LIP if family == 'lip' else DRESS_CODE)[name] for name in PARTS], np.uint8)
-    if bottom is not None and bottom.kind == 'skirt': table[LABEL['bottom']] = SKIRT[family]
+    table = np.array([(LIP if family == "lip" else DRESS_CODE)[name] for name in PARTS], np.uint8)
+    if bottom is not None and bottom.kind == "skirt":
+        table[LABEL["bottom"]] = SKIRT[family]
     return table[parts]
 
 # %% ../../nbs/2_people/08_truth.ipynb #a2033cdd
@@ -51,7 +57,9 @@ def _on(m, points) -> np.ndarray: return np.asarray(points, float) @ m[:, :2].T 
 
 def _torso(s: Skeleton):
     "Curve and frame of the trunk's front."
-    half = lambda k: np.vstack([_on(s.upper, np.array(TORSO[0]) * (k, 1)), _on(s.lower, np.array(TORSO[1]) * (k, 1))])
+    half = lambda k: np.vstack(
+        [_on(s.upper, np.array(TORSO[0]) * (k, 1)), _on(s.lower, np.array(TORSO[1]) * (k, 1))]
+    )
     back, (ws, ys) = unplace(s.upper), np.array([*TORSO[0], *TORSO[1][:3]]).T
 
     def frame(x, y):
@@ -62,7 +70,8 @@ def _torso(s: Skeleton):
 
 def _limb(joints, shape, side: int, girth: float):
     "Curve and frame of a limb; V counts 0 to 1 on the upper bone and 1 to 2 on the lower."
-    place = bent_frame(joints, side, [(max(t, 0), (a + b) / 2 * girth) for t, a, b in shape if t >= 0], 1., 0.)
+    place = bent_frame(joints, side, [(max(t, 0), (a + b) / 2 * girth) for t, a, b in shape if t >= 0], 1.,
+                       0.)
     n = float(np.hypot(*(joints[1] - joints[0])))
 
     def frame(x, y):
@@ -90,7 +99,12 @@ def _head(w: Wearer, s: Skeleton):
     return spline(on_head(s, np.vstack([jaw, mirror(jaw)[1:-1]])), True), neck, frame
 
 # %% ../../nbs/2_people/08_truth.ipynb #ad94a1ac
-ARM_IDS, LEG_IDS, HAND_IDS, FOOT_IDS = ((15, 19, 17, 21), (16, 20, 18, 22)), ((10, 14), (9, 13)), (4, 3), (5, 6)
+ARM_IDS, LEG_IDS, HAND_IDS, FOOT_IDS = (
+    ((15, 19, 17, 21), (16, 20, 18, 22)),
+    ((10, 14), (9, 13)),
+    (4, 3),
+    (5, 6),
+)
 
 
 def surface_parts(w: Wearer) -> list[tuple]:
@@ -103,7 +117,8 @@ def surface_parts(w: Wearer) -> list[tuple]:
         out.append((*_end(s.legs[i, 2], (side * np.sin(turn), np.cos(turn)), 12., 4.), FOOT_IDS[i:i + 1]))
         late = arms[w.arms[i] not in BEHIND]
         late.append((*_limb(s.arms[i], ARM_SHAPE, side, u), ARM_IDS[i]))
-        if hand: late.append((*_end(s.arms[i, 2], hand[0], 14. * hand[3], 3.), HAND_IDS[i:i + 1]))
+        if hand:
+            late.append((*_end(s.arms[i, 2], hand[0], 14. * hand[3], 3.), HAND_IDS[i:i + 1]))
     skull, neck, frame = _head(w, s)
     return [*out, *arms[0], (*_torso(s), (2,)), (neck, frame, (23, 24)), (skull, frame, (23, 24)), *arms[1]]
 
@@ -121,16 +136,19 @@ def dense_map(w: Wearer, camera: Camera, person: np.ndarray) -> np.ndarray:
         if not len(x): continue
         across, along = frame(*(inverse @ (np.stack([x, y]) + .5 - offset[:, None])))
         low = along >= 1
-        if len(ids) == 4: part = np.choose(2 * (across <= 0) + low, ids)
-        elif ids == (23, 24): part = np.where(across >= 0, 24, 23)
-        else: part = np.where(low, ids[-1], ids[0])
+        if len(ids) == 4:
+            part = np.choose(2 * (across <= 0) + low, ids)
+        elif ids == (23, 24):
+            part = np.where(across >= 0, 24, 23)
+        else:
+            part = np.where(low, ids[-1], ids[0])
         along = along - low if ids in ARM_IDS + LEG_IDS else along
         out[:, y, x] = part, np.clip(across + .5, 0, 1), np.clip(along, 0, 1)
     return out
 
 # %% ../../nbs/2_people/08_truth.ipynb #21b7db64
-PARULA = np.array([(53, 42, 135), (15, 92, 221), (18, 125, 216), (7, 156, 207), (21, 177, 180), (89, 189, 140),
-                   (165, 190, 107), (225, 185, 82), (252, 206, 46), (249, 251, 14)], float)
+PARULA = np.array([(53, 42, 135), (15, 92, 221), (18, 125, 216), (7, 156, 207), (21, 177, 180),
+                   (89, 189, 140), (165, 190, 107), (225, 185, 82), (252, 206, 46), (249, 251, 14)], float)
 
 
 def dense_colors(dense: np.ndarray) -> np.ndarray:
@@ -141,12 +159,13 @@ def dense_colors(dense: np.ndarray) -> np.ndarray:
     return table.round().astype(np.uint8)[dense[0].astype(np.uint8)]
 
 # %% ../../nbs/2_people/08_truth.ipynb #599280d3
-GARMENTS = {'upper_body': ('top', 'outer'), 'lower_body': ('bottom',), 'dresses': ('dress',)}
-ALSO = {'upper_body': ('neck', 'right arm', 'left arm'), 'lower_body': ('right leg', 'left leg'),
-        'dresses': ('neck', 'right arm', 'left arm', 'right leg', 'left leg')}
-KEPT = ('hair', 'hat', 'glasses', 'face', 'right hand', 'left hand', 'right shoe', 'left shoe')
-STAYS = {'upper_body': ('right leg', 'left leg'), 'lower_body': ('right arm', 'left arm'), 'dresses': ()}
-ARM_STROKE, GROW = 1 / 3, 1 / 13.5  # width of an arm's stroke and growth of the mask, parts of the torso (neck to hips)
+GARMENTS = {"upper_body": ("top", "outer"), "lower_body": ("bottom",), "dresses": ("dress",)}
+ALSO = {"upper_body": ("neck", "right arm", "left arm"), "lower_body": ("right leg", "left leg"),
+        "dresses": ("neck", "right arm", "left arm", "right leg", "left leg")}
+KEPT = ("hair", "hat", "glasses", "face", "right hand", "left hand", "right shoe", "left shoe")
+STAYS = {"upper_body": ("right leg", "left leg"), "lower_body": ("right arm", "left arm"), "dresses": ()}
+# width of an arm's stroke and growth of the mask, parts of the torso (neck to hips)
+ARM_STROKE, GROW = 1 / 3, 1 / 13.5
 
 
 def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -155,7 +174,8 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
         for _ in range(pixels):
             wide = mask.copy()
             first, last = (slice(1, None), slice(None)), (slice(None, -1), slice(None))
-            if axis: first, last = first[::-1], last[::-1]
+            if axis:
+                first, last = first[::-1], last[::-1]
             wide[first] |= mask[last]
             wide[last] |= mask[first]
             mask = wide
@@ -169,15 +189,16 @@ def members(parts: np.ndarray, names) -> np.ndarray:
     return table[parts]
 
 # %% ../../nbs/2_people/08_truth.ipynb #5d6e6ca2
-def agnostic_masks(parts: np.ndarray,  # (h, w) uint8
-                   slot: str,  # 'upper_body', 'lower_body' or 'dresses'
-                   points: np.ndarray,  # (18, 2) keypoints in pixels
-                   ) -> tuple[np.ndarray, np.ndarray]:  # garment form and box form, (h, w) bool
+def agnostic_masks(
+    parts: np.ndarray,   # (h, w) uint8
+    slot: str,           # 'upper_body', 'lower_body' or 'dresses'
+    points: np.ndarray,  # (18, 2) keypoints in pixels
+) -> tuple[np.ndarray, np.ndarray]:  # garment form and box form, (h, w) bool
     "What is to be repainted, in both forms."
     h, w = parts.shape
     mask = members(parts, GARMENTS[slot] + ALSO[slot])
     torso = float(np.hypot(*(points[[8, 11]].mean(0) - points[1])))
-    if slot != 'lower_body':
+    if slot != "lower_body":
         up = points * (1, -1) + (0, h)  # Agg's pixels
         arms = [Stroke(1, Path(up[a:a + 2]), ARM_STROKE * torso, None, 1.) for a in (2, 3, 5, 6)]
         mask |= replay(arms, h, w, lambda s: 255, False) > 0
@@ -186,7 +207,8 @@ def agnostic_masks(parts: np.ndarray,  # (h, w) uint8
     mask = grown(mask, round(GROW * torso)) & ~kept
     box = np.zeros_like(mask)
     y, x = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    if len(y): box[y[0]:y[-1] + 1, x[0]:x[-1] + 1] = True
+    if len(y):
+        box[y[0]:y[-1] + 1, x[0]:x[-1] + 1] = True
     return mask, box & ~kept
 
 

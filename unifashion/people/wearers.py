@@ -22,22 +22,28 @@ __all__ = ['SKINS', 'HAIR_COLORS', 'HAIR_STYLES', 'FIGURES', 'BUILDS', 'FACES', 
 
 # %% ../../nbs/2_people/01_wearers.ipynb #2e7c675d
 SKINS = {
-    'porcelain': (252, 226, 208), 'rose': (246, 208, 186), 'sand': (238, 196, 160), 'honey': (224, 174, 130),
-    'olive': (204, 160, 116), 'tan': (188, 134, 92), 'caramel': (168, 112, 72), 'chestnut': (138, 88, 58),
-    'umber': (110, 70, 48), 'ebony': (82, 54, 42),
+    "porcelain": (252, 226, 208), "rose": (246, 208, 186), "sand": (238, 196, 160), "honey": (224, 174, 130),
+    "olive": (204, 160, 116), "tan": (188, 134, 92), "caramel": (168, 112, 72), "chestnut": (138, 88, 58),
+    "umber": (110, 70, 48), "ebony": (82, 54, 42),
 }
 HAIR_COLORS = {
-    'black': (38, 34, 36), 'dark brown': (66, 44, 34), 'brown': (100, 66, 44), 'chestnut': (130, 78, 44),
-    'auburn': (142, 62, 34), 'copper': (190, 98, 44), 'dark blond': (174, 134, 84), 'blond': (222, 184, 116),
-    'grey': (150, 148, 148), 'silver': (208, 206, 202),
+    "black": (38, 34, 36), "dark brown": (66, 44, 34), "brown": (100, 66, 44), "chestnut": (130, 78, 44),
+    "auburn": (142, 62, 34), "copper": (190, 98, 44), "dark blond": (174, 134, 84), "blond": (222, 184, 116),
+    "grey": (150, 148, 148), "silver": (208, 206, 202),
 }
 HAIR_STYLES = {  # who wears it more often: 'f', 'm' or both
-    'short': 'm', 'side part': 'm', 'quiff': 'm', 'buzz': 'm', 'bald': 'm', 'curls': 'mf', 'afro': 'mf', 'pixie': 'f',
-    'bob': 'f', 'fringe': 'f', 'long': 'f', 'wavy': 'f', 'bun': 'f', 'ponytail': 'f', 'braid': 'f', 'headscarf': 'f',
+    "short": "m", "side part": "m", "quiff": "m", "buzz": "m", "bald": "m", "curls": "mf", "afro": "mf", "pixie": "f",
+    "bob": "f", "fringe": "f", "long": "f", "wavy": "f", "bun": "f", "ponytail": "f", "braid": "f", "headscarf": "f",
 }
-FIGURES = {'feminine': (.86, .80), 'neutral': (.92, .79), 'masculine': (1.0, .81)}  # girths, upper and lower
-BUILDS = {'slim': (-.05, -.05), 'average': (0., 0.), 'athletic': (.03, -.01), 'curvy': (.03, .07), 'full': (.13, .13)}
-FACES = ('oval', 'round', 'square', 'heart', 'long')
+FIGURES = {"feminine": (.86, .80), "neutral": (.92, .79), "masculine": (1.0, .81)}  # girths, upper and lower
+BUILDS = {
+    "slim": (-0.05, -0.05),
+    "average": (0.0, 0.0),
+    "athletic": (0.03, -0.01),
+    "curvy": (0.03, 0.07),
+    "full": (0.13, 0.13),
+}
+FACES = ("oval", "round", "square", "heart", "long")
 
 # %% ../../nbs/2_people/01_wearers.ipynb #0979f07b
 class Stance(NamedTuple):
@@ -50,22 +56,23 @@ class Stance(NamedTuple):
 
 
 STANCES = {
-    'straight': Stance(0., 0., (2.5, 1.5, 14), (2.5, 1.5, 14)),
-    'contrapposto': Stance(3.4, .1, (-2.5, -3.5, 10), (7.5, 3.5, 28)),
-    'relaxed': Stance(2.2, .065, (-1., -1.5, 12), (9.5, -2., 24)),
-    'wide': Stance(0., 0., (6., 4.5, 20), (6., 4.5, 20)),
-    'walking': Stance(1.2, .05, (-2.5, -4.5, 6), (3.5, 1.5, 8), (1., .9)),
-    'crossed': Stance(1.8, .05, (-.5, -1., 12), (-5., -8., 4)),
+    "straight": Stance(0., 0., (2.5, 1.5, 14), (2.5, 1.5, 14)),
+    "contrapposto": Stance(3.4, .1, (-2.5, -3.5, 10), (7.5, 3.5, 28)),
+    "relaxed": Stance(2.2, .065, (-1., -1.5, 12), (9.5, -2., 24)),
+    "wide": Stance(0., 0., (6., 4.5, 20), (6., 4.5, 20)),
+    "walking": Stance(1.2, .05, (-2.5, -4.5, 6), (3.5, 1.5, 8), (1., .9)),
+    "crossed": Stance(1.8, .05, (-.5, -1., 12), (-5., -8., 4)),
 }
 
 # %% ../../nbs/2_people/01_wearers.ipynb #725f94fe
 HANGING = {  # upper arm and forearm, degrees from straight down, and visible length of the bones
-    'hanging': (14., 7., 1., 1.), 'loose': (18., 2., 1., 1.), 'forward': (13., -9., .98, .9),
-    'swung back': (19., 16., .97, .86), 'waving': (62., 168., .95, .95),
+    "hanging": (14., 7., 1., 1.), "loose": (18., 2., 1., 1.), "forward": (13., -9., .98, .9),
+    "swung back": (19., 16., .97, .86), "waving": (62., 168., .95, .95),
 }
-REACHING = {  # the wrist's place (cm, x outward from the middle and relative to girth) and the bones' visible length
-    'on hip': (18.4, 40.5, .86), 'in pocket': (21., 51., .9), 'in hair': (9.5, -16.5, .9),
-    'clasped': (3.6, 58., .93), 'behind back': (10., 50., .9), 'on thigh': (17.5, 62., .985),
+# the wrist's place (cm, x outward from the middle and relative to girth) and the bones' visible length
+REACHING = {
+    "on hip": (18.4, 40.5, .86), "in pocket": (21., 51., .9), "in hair": (9.5, -16.5, .9),
+    "clasped": (3.6, 58., .93), "behind back": (10., 50., .9), "on thigh": (17.5, 62., .985),
 }
 ARMS = (*HANGING, *REACHING)
 
@@ -76,22 +83,22 @@ class Wearer:
     skin: str  # key of `SKINS`
     hair: str  # key of `HAIR_COLORS`
     hair_style: str  # key of `HAIR_STYLES`
-    figure: str = 'feminine'  # key of `FIGURES`
-    build: str = 'average'  # key of `BUILDS`
+    figure: str = "feminine"  # key of `FIGURES`
+    build: str = "average"  # key of `BUILDS`
     height: float = 1.  # of the body relative to 1.84 m of drawing, .9 to 1
-    face: str = 'oval'  # one of `FACES`
+    face: str = "oval"  # one of `FACES`
     glasses: bool = False
-    beard: str = ''  # '', 'stubble', 'beard' or 'moustache'
-    stance: str = 'straight'  # key of `STANCES`
+    beard: str = ""  # '', 'stubble', 'beard' or 'moustache'
+    stance: str = "straight"  # key of `STANCES`
     flip: bool = False  # the weight on the picture's left leg
-    arms: tuple = ('hanging', 'hanging')  # of `ARMS`: the picture's right, its left
+    arms: tuple = ("hanging", "hanging")  # of `ARMS`: the picture's right, its left
     look: float = 0.  # where the face turns, -1 (picture's left) to 1
     nod: float = 0.  # the head's tilt, degrees
     seed: int = 0  # small irregularities
 
     def __post_init__(self):
-        tables = dict(skin=SKINS, hair=HAIR_COLORS, hair_style=HAIR_STYLES, figure=FIGURES, build=BUILDS, face=FACES,
-                      stance=STANCES)
+        tables = dict(skin=SKINS, hair=HAIR_COLORS, hair_style=HAIR_STYLES, figure=FIGURES, build=BUILDS,
+                      face=FACES, stance=STANCES)
         for name, words in tables.items():
             found = getattr(self, name)
             if found not in words: raise ValueError(f'{name}: {found!r} is none of {", ".join(words)}')
@@ -100,13 +107,22 @@ class Wearer:
 
 # %% ../../nbs/2_people/01_wearers.ipynb #96f57f10
 PAIRS = (  # (stance, first arm, second arm, weight)
-    ('straight', 'hanging', 'hanging', .6), ('contrapposto', 'hanging', 'on hip', 4),
-    ('relaxed', 'hanging', 'loose', 3), ('contrapposto', 'loose', 'hanging', 3),
-    ('relaxed', 'in pocket', 'hanging', 3), ('wide', 'hanging', 'loose', .5),
-    ('walking', 'forward', 'swung back', 4), ('crossed', 'hanging', 'on hip', 2), ('crossed', 'clasped', 'clasped', 1),
-    ('contrapposto', 'hanging', 'in hair', 2), ('relaxed', 'hanging', 'waving', 1), ('straight', 'on hip', 'on hip', 1),
-    ('contrapposto', 'in pocket', 'loose', 2), ('relaxed', 'on thigh', 'hanging', 2),
-    ('wide', 'in pocket', 'in pocket', 1), ('straight', 'behind back', 'behind back', 1),
+    ("straight", "hanging", "hanging", 0.6),
+    ("contrapposto", "hanging", "on hip", 4),
+    ("relaxed", "hanging", "loose", 3),
+    ("contrapposto", "loose", "hanging", 3),
+    ("relaxed", "in pocket", "hanging", 3),
+    ("wide", "hanging", "loose", 0.5),
+    ("walking", "forward", "swung back", 4),
+    ("crossed", "hanging", "on hip", 2),
+    ("crossed", "clasped", "clasped", 1),
+    ("contrapposto", "hanging", "in hair", 2),
+    ("relaxed", "hanging", "waving", 1),
+    ("straight", "on hip", "on hip", 1),
+    ("contrapposto", "in pocket", "loose", 2),
+    ("relaxed", "on thigh", "hanging", 2),
+    ("wide", "in pocket", "in pocket", 1),
+    ("straight", "behind back", "behind back", 1),
 )
 
 # %% ../../nbs/2_people/01_wearers.ipynb #3f0ba315
@@ -116,23 +132,26 @@ def _choose(rng, words, weights=None) -> str:
     return words[int(np.searchsorted(np.cumsum(p / p.sum()), rng.random()).clip(0, len(words) - 1))]
 
 
-def sample_wearer(rng: np.random.Generator,  # source of chance
-                  figure: str | None = None,  # key of `FIGURES`; any when None
-                  ) -> Wearer:
+def sample_wearer(
+    rng: np.random.Generator,   # source of chance
+    figure: str | None = None,  # key of `FIGURES`; any when None
+) -> Wearer:
     "A random person in a natural pose."
     figure = figure or _choose(rng, FIGURES, (5, 2, 4))
     skin = _choose(rng, SKINS)
     tone = tuple(SKINS).index(skin)
     hair = _choose(rng, HAIR_COLORS, [6 + tone, 5 + tone, 5, 3] + [max(5 - tone, .25)] * 4 + [1, .7])
-    mark = {'feminine': 'f', 'masculine': 'm'}.get(figure, 'mf')
+    mark = {"feminine": "f", "masculine": "m"}.get(figure, "mf")
     styles = [s for s, who in HAIR_STYLES.items() if set(mark) & set(who)]
-    weights = [(.15 if s == 'afro' and tone < 5 else .4 if s in ('bald', 'headscarf') else 1.) for s in styles]
+    weights = [(.15 if s == "afro" and tone < 5 else .4 if s in ("bald", "headscarf") else 1.)
+               for s in styles]
     style = _choose(rng, styles, weights)
     stance, first, second, _ = PAIRS[int(_choose(rng, map(str, range(len(PAIRS))), [p[3] for p in PAIRS]))]
     flip = bool(rng.random() < .5)
-    beard = _choose(rng, ('', 'stubble', 'beard', 'moustache'), (6, 2, 2, 1)) if figure == 'masculine' else ''
-    return Wearer(skin, hair, style, figure, _choose(rng, BUILDS, (3, 5, 3, 2 if figure != 'masculine' else .3, 2)),
-                  round(float(rng.uniform(.9, .97) + .03 * (figure == 'masculine')), 3), _choose(rng, FACES),
+    beard = _choose(rng, ("", "stubble", "beard", "moustache"), (6, 2, 2, 1)) if figure == "masculine" else ""
+    return Wearer(skin, hair, style, figure,
+                  _choose(rng, BUILDS, (3, 5, 3, 2 if figure != "masculine" else .3, 2)),
+                  round(float(rng.uniform(.9, .97) + .03 * (figure == "masculine")), 3), _choose(rng, FACES),
                   bool(rng.random() < .16), beard, stance, flip, (second, first) if flip else (first, second),
                   round(float(rng.uniform(-.8, .8)), 2), round(float(rng.uniform(-4, 4)), 1),
                   int(rng.integers(2**31)))
@@ -170,7 +189,8 @@ def bend(start, end, lengths, side: int) -> np.ndarray:
     d = min(max(math.hypot(dx, dy), abs(n - m) + .1), n + m - .05)
     turn = math.atan2(dx, dy) + (side if dy > 0 else -side) * math.acos((n * n + d * d - m * m) / (2 * n * d))
     k = d / math.hypot(dx, dy)
-    return np.array([(ax, ay), (ax + n * math.sin(turn), ay + n * math.cos(turn)), (ax + k * dx, ay + k * dy)])
+    return np.array([(ax, ay), (ax + n * math.sin(turn), ay + n * math.cos(turn)),
+                     (ax + k * dx, ay + k * dy)])
 
 # %% ../../nbs/2_people/01_wearers.ipynb #6b28990a
 def _arm(w: Wearer, i: int, shoulder, wobble) -> np.ndarray:
@@ -183,7 +203,7 @@ def _arm(w: Wearer, i: int, shoulder, wobble) -> np.ndarray:
                           (side * math.sin(b) * m * ARM[1], math.cos(b) * m * ARM[1])])
         return np.vstack([shoulder, shoulder + np.cumsum(steps, 0)])
     x, y, reach = REACHING[name]
-    girth = 1. if name in ('in hair', 'clasped') else max(l, .5 * (u + l))
+    girth = 1. if name in ("in hair", "clasped") else max(l, .5 * (u + l))
     return bend(shoulder, (side * x * girth + shoulder[0] - side * 16.2 * u, y + .4 * wobble[0]),
                 (ARM[0] * reach, ARM[1] * reach), side)
 
@@ -198,7 +218,7 @@ def _leg(hip, angles, reach: float, side: int, wobble) -> np.ndarray:
 def skeleton(w: Wearer) -> Skeleton:
     "The joints of a wearer, before any camera."
     s, (u, l), sign = STANCES[w.stance], girths(w), -1 if w.flip else 1
-    rng = stream(w.seed, 'skeleton')
+    rng = stream(w.seed, "skeleton")
     wobble = rng.uniform(-2., 2., (4, 2))
     shear, tilt = sign * s.hips / 62, sign * s.tilt
     upper = np.array([(u, shear, 0.), (.45 * tilt * u, TALL, 0.)])
@@ -212,8 +232,10 @@ def skeleton(w: Wearer) -> Skeleton:
         legs.append(_leg(at(lower, side * 10., 70.), turn, s.reach[0 if carries else 1], side, wobble[2 + i]))
         feet.append(turn[2])
     a = math.radians(w.nod)
-    head = np.array([(math.cos(a), -math.sin(a)), (math.sin(a), math.cos(a))]) * (1.09 - .5 * (w.height - .93))
-    return Skeleton(upper, lower, arms, np.stack(legs), tuple(feet), np.array((-.25 * shear * 62 * .3, -5.)), head)
+    head = np.array([(math.cos(a), -math.sin(a)),
+                     (math.sin(a), math.cos(a))]) * (1.09 - .5 * (w.height - .93))
+    return Skeleton(upper, lower, arms, np.stack(legs), tuple(feet), np.array((-.25 * shear * 62 * .3, -5.)),
+                    head)
 
 # %% ../../nbs/2_people/01_wearers.ipynb #69f84457
 def worn_pose(s: Skeleton, frame: np.ndarray, girth: float) -> Pose:
@@ -222,10 +244,10 @@ def worn_pose(s: Skeleton, frame: np.ndarray, girth: float) -> Pose:
     return Pose(shrink * frame, s.arms / (girth, 1.), s.legs / (girth, 1.))
 
 # %% ../../nbs/2_people/01_wearers.ipynb #06843ad9
-KEYPOINTS = ('nose', 'neck', 'r_shoulder', 'r_elbow', 'r_wrist', 'l_shoulder', 'l_elbow', 'l_wrist', 'r_hip', 'r_knee',
-             'r_ankle', 'l_hip', 'l_knee', 'l_ankle', 'r_eye', 'l_eye', 'r_ear', 'l_ear')
-BONES = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-         (0, 14), (14, 16), (0, 15), (15, 17))
+KEYPOINTS = ("nose", "neck", "r_shoulder", "r_elbow", "r_wrist", "l_shoulder", "l_elbow", "l_wrist", "r_hip",
+             "r_knee", "r_ankle", "l_hip", "l_knee", "l_ankle", "r_eye", "l_eye", "r_ear", "l_ear")
+BONES = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
+         (1, 0), (0, 14), (14, 16), (0, 15), (15, 17))
 
 
 def on_head(s: Skeleton, points) -> np.ndarray:
@@ -236,7 +258,8 @@ def on_head(s: Skeleton, points) -> np.ndarray:
 def keypoints18(w: Wearer) -> np.ndarray:
     "(18, 2) keypoints in cm, in the order of `KEYPOINTS`."
     s, turn = skeleton(w), 1.5 * w.look
-    face = on_head(s, [(turn * 1.2, -8.6), (turn - 3.7, -12.3), (turn + 3.7, -12.3), (-8.3, -11.), (8.3, -11.)])
+    face = on_head(s, [(turn * 1.2, -8.6), (turn - 3.7, -12.3), (turn + 3.7, -12.3), (-8.3, -11.),
+                       (8.3, -11.)])
     (l_arm, r_arm), (l_leg, r_leg) = s.arms, s.legs
     neck = (l_arm[0] + r_arm[0]) / 2 - (0, 1.2)
     return np.vstack([face[:1], neck, r_arm, l_arm, r_leg, l_leg, face[1:]])

@@ -20,21 +20,22 @@ __all__ = ['BEFORE', 'HAD', 'USUAL', 'REMARKS', 'IMPRESSIONS', 'MASS', 'PLURAL',
            'noun_chunks']
 
 # %% ../../nbs/3_shop/02_captions.ipynb #d88e41ee
-def normalise(text: str,  # any caption
-              max_words: int | None = 50,  # words kept; None keeps all
-              ) -> str:  # lower case, single blanks
+def normalise(
+    text: str,                   # any caption
+    max_words: int | None = 50,  # words kept; None keeps all
+) -> str:  # lower case, single blanks
     "The text as the model reads it (LAVIS's caption rules, UniFashion's released code)."
-    words = re.sub(r'[.!"()*#:;~]', ' ', text.lower()).split()
-    return ' '.join(words[:max_words])
+    words = re.sub(r'[.!"()*#:;~]', " ", text.lower()).split()
+    return " ".join(words[:max_words])
 
 # %% ../../nbs/3_shop/02_captions.ipynb #caf2ff18
 # adjectives in their order; parts from top to bottom; values that are seldom worth a word
-BEFORE = ('fit', 'length', 'sleeve', 'closure', 'fabric', 'pattern', 'neckline', 'trim', 'pockets', 'emblem')
-HAD = ('neckline', 'sleeve', 'emblem', 'pattern', 'trim', 'closure', 'pockets', 'fabric', 'length', 'fit')
-USUAL = {'pattern': 'plain', 'length': 'regular', 'fit': 'regular', 'closure': '', 'pockets': '', 'trim': ''}
+BEFORE = ("fit", "length", "sleeve", "closure", "fabric", "pattern", "neckline", "trim", "pockets", "emblem")
+HAD = ("neckline", "sleeve", "emblem", "pattern", "trim", "closure", "pockets", "fabric", "length", "fit")
+USUAL = {"pattern": "plain", "length": "regular", "fit": "regular", "closure": "", "pockets": "", "trim": ""}
 
 
-def _color(g: Garment, rng, pair: str = '') -> str:
+def _color(g: Garment, rng, pair: str = "") -> str:
     "The base colour, with `pair` between it and the second colour where a pattern shows both."
     first = pick(rng, COLOR_WORDS[g.color, g.shade])
     if not pair or PATTERNS[g.pattern] < 2: return first
@@ -51,9 +52,11 @@ def _worth(g: Garment, rng, rate: float, usual: float, keep=()) -> list:
     "The attributes to speak of: unusual values at `rate`, usual ones at `usual`, those of `keep` always."
     single = {a for a in HAD if len(KINDS[g.kind].allowed[a]) == 1}  # every piece of the kind has it
     absent = {a for a in HAD if not getattr(g, a) and (a in single or a not in USUAL)}
-    if g.emblem: absent.add('pattern')
+    if g.emblem:
+        absent.add("pattern")
     seldom = lambda a: a in single or getattr(g, a) == USUAL.get(a)
-    rates = [(a, usual if seldom(a) else rate * (.75 if a == 'fabric' else 1)) for a in HAD  # weaves are hard to see
+    # weaves are hard to see
+    rates = [(a, usual if seldom(a) else rate * (.75 if a == "fabric" else 1)) for a in HAD
              if a not in absent and entry(a, getattr(g, a), g.kind)[1]]
     return [a for a, r in rates if a in keep or rng.random() < r]
 
@@ -61,209 +64,249 @@ def _worth(g: Garment, rng, rate: float, usual: float, keep=()) -> list:
 def _before(g: Garment, attributes, rng) -> str:
     "The adjectives of these attributes in their settled order."
     words = (phrase(g, a, 0, rng) for a in BEFORE if a in attributes)
-    return ' '.join(w for w in words if w)
+    return " ".join(w for w in words if w)
 
 # %% ../../nbs/3_shop/02_captions.ipynb #d4870ab2
-def title(g: Garment,  # what to name
-          rng: np.random.Generator,  # source of chance
-          keep: tuple = (),  # attributes not to leave out
-          ) -> str:
+def title(
+    g: Garment,                # what to name
+    rng: np.random.Generator,  # source of chance
+    keep: tuple = (),          # attributes not to leave out
+) -> str:
     "A product's name as in FashionGen's `input_name`."
-    lead = [a for a in ('pattern', 'emblem') if getattr(g, a) not in ('', 'plain') and (a in keep or rng.random() < .9)]
-    rest = [a for a in _worth(g, rng, .6, 0., keep) if a not in ('pattern', 'emblem') and sayable(g, a)]
+    lead = [
+        a
+        for a in ("pattern", "emblem")
+        if getattr(g, a) not in ("", "plain") and (a in keep or rng.random() < 0.9)
+    ]
+    rest = [a for a in _worth(g, rng, .6, 0., keep) if a not in ("pattern", "emblem") and sayable(g, a)]
     size = 1 + (rng.random() < .6) - (len(lead) > 0 and rng.random() < .4)
     chosen = [a for a in rest if a in keep] + [rest[i] for i in rng.permutation(len(rest))][:size]
-    words = _color(g, rng, '&' if 'pattern' in lead else ''), _before(g, {*lead, *chosen}, rng), _noun(g, rng)
-    return ' '.join(w for w in words if w).title()
+    words = _color(g, rng, "&" if "pattern" in lead else ""), _before(g, {*lead, *chosen}, rng), _noun(g, rng)
+    return " ".join(w for w in words if w).title()
 
 # %% ../../nbs/3_shop/02_captions.ipynb #000f2b81
 REMARKS = (  # of one line at most one
-    ('tonal stitching', 'topstitched seams'),
-    ('fully lined', 'unlined', 'partially lined'),
-    ('machine washable', 'hand wash only', 'dry clean only'),
-    ('imported', 'made in Portugal', 'made in Italy'),
-    ('soft hand feel', 'garment-washed', 'breathable', 'midweight'),
-    ('label at inner seam', 'responsibly sourced'),
+    ("tonal stitching", "topstitched seams"),
+    ("fully lined", "unlined", "partially lined"),
+    ("machine washable", "hand wash only", "dry clean only"),
+    ("imported", "made in Portugal", "made in Italy"),
+    ("soft hand feel", "garment-washed", "breathable", "midweight"),
+    ("label at inner seam", "responsibly sourced"),
 )
 
 
 def _had(g: Garment, attribute: str, rng, placed: float = .8) -> str:
     "The phrase for something a garment has, an emblem with its place in a share `placed` of the cases."
     text = phrase(g, attribute, 1, rng)
-    return f'{text} {phrase(g, "place", 1, rng)}' if attribute == 'emblem' and rng.random() < placed else text
+    return f'{text} {phrase(g, "place", 1, rng)}' if attribute == "emblem" and rng.random() < placed else text
 
 
 def _carriers(g: Garment, keep) -> tuple:
     "`keep`, and what speaks of the second colour and the place if those are to be kept."
-    return (*keep, *(('pattern', 'emblem', 'trim') if 'second' in keep else ('emblem',) if 'place' in keep else ()))
+    return (*keep, *(("pattern", "emblem", "trim") if "second" in keep else
+                     ("emblem", ) if "place" in keep else ()))
 
 
 def _opening(g: Garment, told: list, colored: bool, rng) -> str:
     "The first sentence, with or without the base colour; removes from `told` what it says."
-    able = [a for a in told if a in ('fit', 'sleeve', 'length', 'fabric', 'closure') and sayable(g, a)]
+    able = [a for a in told if a in ("fit", "sleeve", "length", "fabric", "closure") and sayable(g, a)]
     lead = [a for a in able if rng.random() < .7][:3]
     words = [_before(g, lead, rng), _noun(g, rng)]
-    if colored: words += ['in', _color(g, rng)]
-    if 'pattern' in told and rng.random() < .8:
-        lead.append('pattern')
-        pattern = phrase(g, 'pattern', 1, rng)
-        both = colored and g.second and not re.search(' (in|to) ', pattern)
-        words += ['and' if both and rng.random() < .6 else 'with', pattern]
+    if colored:
+        words += ["in", _color(g, rng)]
+    if "pattern" in told and rng.random() < .8:
+        lead.append("pattern")
+        pattern = phrase(g, "pattern", 1, rng)
+        both = colored and g.second and not re.search(" (in|to) ", pattern)
+        words += ["and" if both and rng.random() < .6 else "with", pattern]
     told[:] = [a for a in told if a not in lead]
-    return ' '.join(w for w in words if w)
+    return " ".join(w for w in words if w)
 
 
 def _sentences(parts: list, rng) -> list:
     "Short parts as sentences, some of them two parts long."
     out = []
     for part in parts:
-        if out and ' and ' not in out[-1] and rng.random() < .3: out[-1] += f' and {part}'
-        else: out.append(part)
+        if out and " and " not in out[-1] and rng.random() < .3:
+            out[-1] += f" and {part}"
+        else:
+            out.append(part)
     return out
 
 # %% ../../nbs/3_shop/02_captions.ipynb #8109ace1
-def professional_caption(g: Garment,  # what to describe
-                         rng: np.random.Generator,  # source of chance
-                         name: str = '',  # the title it follows: what that says is seldom said again
-                         keep: tuple = (),  # attributes not to leave out
-                         ) -> str:
+def professional_caption(
+    g: Garment,                # what to describe
+    rng: np.random.Generator,  # source of chance
+    name: str = "",            # the title it follows: what that says is seldom said again
+    keep: tuple = (),          # attributes not to leave out
+) -> str:
     "A description as in FashionGen's `input_description` (U Table 7: detailed and professional)."
-    open_ = {'emblem', 'trim' if g.trim in CONTRAST_TRIMS else ''}  # a name leaves their colour and place open
+    # a name leaves their colour and place open
+    open_ = {"emblem", "trim" if g.trim in CONTRAST_TRIMS else ""}
     said = set(mentions(name)) - open_
     keep = _carriers(g, keep)
     told = [a for a in _worth(g, rng, .92, .15, keep) if a not in said or rng.random() < .15]
     first = _opening(g, told, not name or rng.random() < .75, rng)
-    if rng.random() < .25: rng.shuffle(told)
+    if rng.random() < .25:
+        rng.shuffle(told)
     told.sort(key=lambda a: a not in keep)
     last = [pick(rng, REMARKS[i]) for i in rng.permutation(len(REMARKS))[:int(rng.random() * 2.6)]]
-    sentences = [first, *_sentences([_had(g, a, rng, .8 + ('place' in keep)) for a in told], rng), *last]
-    return ' '.join(s[0].upper() + s[1:] + '.' for s in sentences)
+    sentences = [first, *_sentences([_had(g, a, rng, .8 + ("place" in keep)) for a in told], rng), *last]
+    return " ".join(s[0].upper() + s[1:] + "." for s in sentences)
 
 # %% ../../nbs/3_shop/02_captions.ipynb #394b6a84
 def _short(g: Garment, rng) -> str:
     "One attempt at a short caption, of any length."
     told = _worth(g, rng, .75, .03)
-    told = sorted((told[i] for i in rng.permutation(len(told))), key=lambda a: a not in ('pattern', 'emblem'))
+    told = sorted((told[i] for i in rng.permutation(len(told))), key=lambda a: a not in ("pattern", "emblem"))
     told = told[:1 + int(rng.random() * 3)]
-    color, noun = _color(g, rng, 'and' if 'pattern' in told and rng.random() < .5 else ''), _noun(g, rng)
+    color, noun = _color(g, rng, "and" if "pattern" in told and rng.random() < .5 else ""), _noun(g, rng)
     form = rng.random()
-    if form < .55: words = color, _before(g, told, rng), noun
-    elif form < .7: words = _before(g, told, rng), noun, 'in', color
-    elif told: words = _before(g, told[:-1] if form < .85 else (), rng), color, noun, 'with', _had(g, told[-1], rng)
-    else: words = color, noun
-    return ' '.join(w for w in words if w).lower()
+    if form < .55:
+        words = color, _before(g, told, rng), noun
+    elif form < .7:
+        words = _before(g, told, rng), noun, "in", color
+    elif told:
+        words = _before(g, told[:-1] if form < .85 else (), rng), color, noun, "with", _had(g, told[-1], rng)
+    else:
+        words = color, noun
+    return " ".join(w for w in words if w).lower()
 
 
-def short_caption(g: Garment,  # what to describe
-                  rng: np.random.Generator,  # source of chance
-                  ) -> str:  # three to seven words
+def short_caption(
+    g: Garment,                # what to describe
+    rng: np.random.Generator,  # source of chance
+) -> str:  # three to seven words
     "A brief description as in Fashion200K (U Table 7: short)."
-    while not 3 <= len((text := _short(g, rng)).split()) <= 7: pass
+    while not 3 <= len((text := _short(g, rng)).split()) <= 7:
+        pass
     return text
 
 # %% ../../nbs/3_shop/02_captions.ipynb #10306813
 IMPRESSIONS = (  # (words, when they are fair)
-    ('casual, everyday, laid-back', lambda g: g.fabric in ('jersey', 'fleece', 'denim') or g.kind == 'shorts'),
-    ('sporty, athletic', lambda g: g.kind in ('hoodie', 'leggings', 'polo shirt') or g.trim == 'side stripe'),
-    ('elegant, refined, feminine', lambda g: g.fabric in ('satin', 'velvet') or g.kind == 'slip dress'),
-    ('smart, polished, tailored', lambda g: g.neckline == 'lapel' or g.pattern == 'pinstripes' or g.fabric == 'wool'),
-    ('simple, minimal, understated', lambda g: g.pattern == 'plain' and not g.emblem and g.trim not in CONTRAST_TRIMS),
-    ('bold, eye-catching, lively', lambda g: g.pattern in ('leopard', 'zebra', 'camo', 'tie-dye', 'tropical')),
-    ('playful, fun', lambda g: g.emblem != '' or g.pattern == 'dots'),
-    ('classic, timeless', lambda g: g.pattern in ('stripes', 'check', 'gingham', 'houndstooth', 'argyle')),
-    ('romantic, delicate', lambda g: g.pattern == 'floral' or g.trim in ('lace', 'ruffle hem')),
-    ('cosy, warm', lambda g: g.fabric in ('knit', 'wool', 'cable knit', 'fleece', 'quilted')),
-    ('neat, modern', lambda g: True),
+    (
+        "casual, everyday, laid-back",
+        lambda g: g.fabric in ("jersey", "fleece", "denim") or g.kind == "shorts",
+    ),
+    ("sporty, athletic", lambda g: g.kind in ("hoodie", "leggings", "polo shirt") or g.trim == "side stripe"),
+    ("elegant, refined, feminine", lambda g: g.fabric in ("satin", "velvet") or g.kind == "slip dress"),
+    (
+        "smart, polished, tailored",
+        lambda g: g.neckline == "lapel" or g.pattern == "pinstripes" or g.fabric == "wool",
+    ),
+    (
+        "simple, minimal, understated",
+        lambda g: g.pattern == "plain" and not g.emblem and g.trim not in CONTRAST_TRIMS,
+    ),
+    (
+        "bold, eye-catching, lively",
+        lambda g: g.pattern in ("leopard", "zebra", "camo", "tie-dye", "tropical"),
+    ),
+    ("playful, fun", lambda g: g.emblem != "" or g.pattern == "dots"),
+    ("classic, timeless", lambda g: g.pattern in ("stripes", "check", "gingham", "houndstooth", "argyle")),
+    ("romantic, delicate", lambda g: g.pattern == "floral" or g.trim in ("lace", "ruffle hem")),
+    ("cosy, warm", lambda g: g.fabric in ("knit", "wool", "cable knit", "fleece", "quilted")),
+    ("neat, modern", lambda g: True),
 )
-MASS = ('trim', 'edging', 'piping', 'lace', 'fabric', 'ombre', 'quilting', 'pile', 'yarn')  # nouns without an article
+# nouns without an article
+MASS = ("trim", "edging", "piping", "lace", "fabric", "ombre", "quilting", "pile", "yarn")
 
 
 def _article(text: str) -> str:
     "The phrase with *a* or *an* where English wants one."
-    head = re.split(r' (?:at|in|on|to|across) ', text)[0].split()[-1]
-    if head in MASS or head.endswith('s') or text.split()[0] in ('no', 'a', 'an', 'pull-over'): return text
+    head = re.split(r" (?:at|in|on|to|across) ", text)[0].split()[-1]
+    if head in MASS or head.endswith("s") or text.split()[0] in ("no", "a", "an", "pull-over"): return text
     return f'{"an" if text[0] in "aeiou" else "a"} {text}'
 
 
 def _listed(parts: list) -> str:
-    return ' and '.join(filter(None, [', '.join(parts[:-1]), *parts[-1:]]))
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def _mood(g: Garment, rng) -> str:
-    fair = [words.split(', ') for words, test in IMPRESSIONS if test(g)]
+    fair = [words.split(", ") for words, test in IMPRESSIONS if test(g)]
     fair = [pick(rng, fair[i]) for i in rng.permutation(len(fair))[:1 + (rng.random() < .4)]]
-    return ' and '.join(fair)
+    return " and ".join(fair)
 
 # %% ../../nbs/3_shop/02_captions.ipynb #17660972
-PLURAL = ('jeans', 'trousers', 'shorts', 'leggings')
-BEGIN = ('the {adj} {noun} {is} {color} and {has} {had}', '{a} {adj} {noun} in {color} with {had}',
-         '{this} {adj} {noun} {comes} in {color} and {has} {had}', '{a} {color} {adj} {noun} featuring {had}',
-         'in {color}, {this} {adj} {noun} {has} {had}')
-MORE = ('{it} {has} {had}', '{it} also {has} {had}', 'other details are {had}', 'details include {had}')
-LOOK = ('the look is {mood}', 'the overall style is {mood}', 'the design feels {mood}', '{it} {is} {mood}')
+PLURAL = ("jeans", "trousers", "shorts", "leggings")
+BEGIN = ("the {adj} {noun} {is} {color} and {has} {had}", "{a} {adj} {noun} in {color} with {had}",
+         "{this} {adj} {noun} {comes} in {color} and {has} {had}", "{a} {color} {adj} {noun} featuring {had}",
+         "in {color}, {this} {adj} {noun} {has} {had}")
+MORE = ("{it} {has} {had}", "{it} also {has} {had}", "other details are {had}", "details include {had}")
+LOOK = ("the look is {mood}", "the overall style is {mood}", "the design feels {mood}", "{it} {is} {mood}")
 
 
 def _grammar(g: Garment, noun: str) -> dict:
     "Words that follow the number of the noun."
     many = g.kind in PLURAL
-    return dict(noun=noun, it='they' if many else 'it', has='have' if many else 'has', this='these' if many else 'this',
-                comes='come' if many else 'comes', **{'is': 'are' if many else 'is'})
+    return dict(noun=noun, it="they" if many else "it", has="have" if many else "has",
+                this="these" if many else "this", comes="come" if many else "comes",
+                **{"is": "are" if many else "is"})
 
 
 def _filled(pattern: str, words: dict) -> str:
     "A sentence from a pattern: blanks closed, article chosen, first letter large."
-    text = ' '.join(pattern.format(**words, a='{a}').split())
-    if '{a}' in text:
-        after = text.split('{a} ')[1]
-        text = text.replace('{a}', '' if words['it'] == 'they' else 'an' if after[0] in 'aeiou' else 'a').strip()
-    return text[0].upper() + text[1:] + '.'
+    text = " ".join(pattern.format(**words, a="{a}").split())
+    if "{a}" in text:
+        after = text.split("{a} ")[1]
+        text = text.replace("{a}",
+                            "" if words["it"] == "they" else "an" if after[0] in "aeiou" else "a").strip()
+    return text[0].upper() + text[1:] + "."
 
 
-def key_points(g: Garment,  # what to describe
-               rng: np.random.Generator,  # source of chance
-               ) -> str:
+def key_points(
+    g: Garment,                # what to describe
+    rng: np.random.Generator,  # source of chance
+) -> str:
     "One to three sentences as in Fashion-IQ-Cap (U Table 7: style, colour, design and other key points)."
     told = _worth(g, rng, .75, .12)
     front = [a for a in told if sayable(g, a) and rng.random() < .35][:2]
-    parts = [_article(_had(g, a, rng)) for a in told if a not in front] or [_article(_had(g, 'fabric', rng))]
-    parts.sort(key=lambda part: part.startswith('no '))
+    parts = [_article(_had(g, a, rng)) for a in told if a not in front] or [_article(_had(g, "fabric", rng))]
+    parts.sort(key=lambda part: part.startswith("no "))
     cut = len(parts) if len(parts) < 4 else 2 + int(rng.random() * 2)
-    words = _grammar(g, _noun(g, rng)) | dict(color=_color(g, rng), mood=_mood(g, rng), adj=_before(g, front, rng))
-    sentences = [_filled(pick(rng, BEGIN), words | {'had': _listed(parts[:cut])})]
-    more = MORE[:2] if any(p.startswith('no ') for p in parts) else MORE
-    if parts[cut:]: sentences.append(_filled(pick(rng, more), words | {'had': _listed(parts[cut:])}))
+    words = _grammar(g, _noun(g, rng)) | dict(
+        color=_color(g, rng), mood=_mood(g, rng), adj=_before(g, front, rng)
+    )
+    sentences = [_filled(pick(rng, BEGIN), words | {"had": _listed(parts[:cut])})]
+    more = MORE[:2] if any(p.startswith("no ") for p in parts) else MORE
+    if parts[cut:]:
+        sentences.append(_filled(pick(rng, more), words | {"had": _listed(parts[cut:])}))
     place = len(sentences) if rng.random() < .8 else 1
-    if rng.random() < .7: sentences.insert(place, _filled(pick(rng, LOOK), words))
-    return ' '.join(sentences)
+    if rng.random() < .7:
+        sentences.insert(place, _filled(pick(rng, LOOK), words))
+    return " ".join(sentences)
 
 # %% ../../nbs/3_shop/02_captions.ipynb #178b5044
-def generic_caption(g: Garment,  # what to name
-                    ) -> str:
+def generic_caption(
+    g: Garment,  # what to name
+) -> str:
     "Type and base colour alone: the captions that the foundations learn from."
     return f'this picture shows {"some" if g.kind in PLURAL else "one"} {g.color} {g.kind}'
 
 
-def world_corpus(n: int,  # texts wanted
-                 seed: int = 0,  # which texts
-                 ) -> list[str]:  # normalised, nothing cut off
+def world_corpus(
+    n: int,         # texts wanted
+    seed: int = 0,  # which texts
+) -> list[str]:  # normalised, nothing cut off
     "Texts in every style about random garments: what the word-piece tokenizer is trained on."
-    rng, out = stream(seed, 'world_corpus'), []
+    rng, out = stream(seed, "world_corpus"), []
     while len(out) < n:
         g = sample_garment(rng)
         name = title(g, rng)
-        out += [name + '. ' + professional_caption(g, rng, name), short_caption(g, rng), key_points(g, rng)]
+        out += [name + ". " + professional_caption(g, rng, name), short_caption(g, rng), key_points(g, rng)]
         out.append(generic_caption(g))
     return [normalise(text, None) for text in out[:n]]
 
 # %% ../../nbs/3_shop/02_captions.ipynb #a388e86f
-STYLES = ('fine', 'coarse')
+STYLES = ("fine", "coarse")
 
 
 def _unusual(g: Garment, form: int) -> list:
     "Attributes with a word of this form whose value sets the piece apart from others of its kind."
-    had = lambda a: a not in ('emblem', 'sleeve', 'neckline') or getattr(g, a)
+    had = lambda a: a not in ("emblem", "sleeve", "neckline") or getattr(g, a)
     apart = lambda a: getattr(g, a) != USUAL.get(a) and len(KINDS[g.kind].allowed[a]) > 1
-    return [a for a in HAD if had(a) and apart(a) and not (g.emblem and a == 'pattern') and (
+    return [a for a in HAD if had(a) and apart(a) and not (g.emblem and a == "pattern") and (
         sayable(g, a) if form == 0 else phrase(g, a, 1, np.random.default_rng(0)))]
 
 
@@ -273,30 +316,33 @@ def _piece(g: Garment, rng, most: int, colored: float) -> str:
     chosen = [able[i] for i in rng.permutation(len(able))[:int(rng.random() * (most + 1))]]
     words = [phrase(g, a, 0, rng) for a in BEFORE if a in chosen]
     color = [pick(rng, COLOR_WORDS[g.color, g.shade])] * (rng.random() < colored)
-    return ' '.join([*color, *words, _noun(g, rng)])
+    return " ".join([*color, *words, _noun(g, rng)])
 
 # %% ../../nbs/3_shop/02_captions.ipynb #2ceaf678
 def _part(g: Garment, rng) -> str:
     "What the piece has, or its colour; the whole piece where nothing stands out."
     able, color = _unusual(g, 1), pick(rng, COLOR_WORDS[g.color, g.shade])
-    plain = g.pattern == 'plain' and not g.emblem and g.trim not in CONTRAST_TRIMS
+    plain = g.pattern == "plain" and not g.emblem and g.trim not in CONTRAST_TRIMS
     if plain and rng.random() < .25: return f'{pick(rng, ("solid", "plain"))} {color} color'
     if not able: return _piece(g, rng, 1, 1.)
     part = phrase(g, able[int(rng.integers(len(able)))], 1, rng)
     form = rng.random()
     if form < .6: return part
-    return f'{color} colored and {part}' if form < .8 else f'{_piece(g, rng, 0, .4)} with {part}'
+    return f"{color} colored and {part}" if form < .8 else f"{_piece(g, rng, 0, .4)} with {part}"
 
 # %% ../../nbs/3_shop/02_captions.ipynb #8927a358
-def noun_chunks(g: Garment,  # what to describe
-                rng: np.random.Generator,  # source of chance
-                style: str = 'fine',  # 'fine' or 'coarse'
-                ) -> tuple:  # three phrases, no two alike
+def noun_chunks(
+    g: Garment,                # what to describe
+    rng: np.random.Generator,  # source of chance
+    style: str = "fine",       # 'fine' or 'coarse'
+) -> tuple:  # three phrases, no two alike
     "Noun chunks as in MGD's caption files; every phrase is true of the garment. Raises ValueError for another style."
     if style not in STYLES: raise ValueError(f'style: {style!r} is none of {", ".join(STYLES)}')
     chunks = []
     while len(chunks) < 3:
-        part = style == 'fine' and rng.random() < .5
-        text = (_part(g, rng) if part else _piece(g, rng, 1 if style == 'fine' else 2, .75 if style == 'fine' else .9)).lower()
-        if text not in chunks and len(text.split()) > 1: chunks.append(text)
-    return tuple(sorted(chunks) if style == 'fine' else chunks)
+        part = style == "fine" and rng.random() < .5
+        text = (_part(g, rng) if part else _piece(g, rng, 1 if style == "fine" else 2,
+                                                  .75 if style == "fine" else .9)).lower()
+        if text not in chunks and len(text.split()) > 1:
+            chunks.append(text)
+    return tuple(sorted(chunks) if style == "fine" else chunks)

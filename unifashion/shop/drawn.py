@@ -26,7 +26,8 @@ def sizes_of(
     "The profile's sizes of one data set. Raises `ValueError` where they are zero."
     splits = ("train", "val", "test") if name == "fashioniq" else ("train", "test")
     sizes = {split: getattr(formats, f"{name}_{split}") for split in splits}
-    if not all(sizes.values()): raise ValueError(f"this profile reads {name} from real files: its formats.{name}_* are 0")
+    if not all(sizes.values()):
+        raise ValueError(f"this profile reads {name} from real files: its formats.{name}_* are 0")
     return sizes
 
 
@@ -44,4 +45,5 @@ def drawn_dataset(
     if name == "fashion200k": return drawn_fashion200k(world, sizes, workers)
     if name == "fashioniq": return drawn_fashioniq(world, sizes, workers) / "fashion_iq"
     folder = {"vitonhd": "viton_hd", "dresscode": "dress_code"}[name]
-    return drawn_people(folder, sizes["train"], sizes["test"], world.height, world.width, world.seed, workers=workers)
+    return drawn_people(folder, sizes["train"], sizes["test"], world.height, world.width, world.seed,
+                        workers=workers)

@@ -50,19 +50,20 @@ class Product:
     season: str
     composition: str
     price: float  # US dollars
-    department: str = 'CLOTHING'
+    department: str = "CLOTHING"
 
     @property
-    def text(self) -> str: return f'{self.name}. {self.description}'
+    def text(self) -> str: return f"{self.name}. {self.description}"
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #9dcb8e89
-PARTS = ('run', 'foundations')
+PARTS = ("run", "foundations")
 
 
-def part_of(g: Garment,  # any garment; its seed is not looked at
-            ) -> str:  # 'run' or 'foundations'
+def part_of(
+    g: Garment,  # any garment; its seed is not looked at
+) -> str:  # 'run' or 'foundations'
     "The slice of the world to which a description belongs."
-    return 'foundations' if int(digest(replace(g, seed=0)), 16) % 3 == 0 else 'run'
+    return "foundations" if int(digest(replace(g, seed=0)), 16) % 3 == 0 else "run"
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #f25f0fef
 def _new(draft, part: str, seen: set, tries: int):
@@ -74,50 +75,56 @@ def _new(draft, part: str, seen: set, tries: int):
             return g
 
 
-def draw_garments(n: int,  # how many
-                  kind: str,  # key of `KINDS`
-                  part: str,  # 'run' or 'foundations'
-                  seen: set,  # descriptions that are taken already; grows
-                  rng: np.random.Generator,  # source of chance
-                  ) -> list:  # (garment, attributes in which its sibling differs)
+def draw_garments(
+    n: int,                    # how many
+    kind: str,                 # key of `KINDS`
+    part: str,                 # 'run' or 'foundations'
+    seen: set,                 # descriptions that are taken already; grows
+    rng: np.random.Generator,  # source of chance
+) -> list:  # (garment, attributes in which its sibling differs)
     "Garments of one kind, a quarter of them in pairs of near-duplicates, no two alike."
     out, paired = [], 2 * ((n + 4) // 8)
     while len(out) < n:
         g = _new(lambda: sample_garment(rng, kind), part, seen, 100_000)
-        sibling = _new(lambda: near_duplicate(g, rng), part, seen, 20) if len(out) < min(paired, n - 1) else None
+        sibling = (
+            _new(lambda: near_duplicate(g, rng), part, seen, 20) if len(out) < min(paired, n - 1) else None
+        )
         differs = tuple(changes(g, sibling)) if sibling else ()
         out += [(x, differs) for x in (g, sibling) if x]
     return out
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #69147533
-BRANDS = ('Alder & Finch', 'Maison Frêne', 'Ødegaard', 'Kestrel Row', 'Atelier Brûlé', 'Lowland', 'Señal', 
-          'Umbra Works', 'Bergström', 'Third Harbour', 'Façade', 'Hazel Court', 'Nordlicht', 'Papier', 'Zoë Marsh')
-FIBRES = {'knit': 'merino wool', 'cable knit': 'wool', 'wool': 'wool', 'linen': 'linen', 'satin': 'viscose',
-          'velvet': 'viscose', 'leather': 'lambskin', 'quilted': 'nylon'}  # anything else is cotton
-DOLLARS = {'TOPS': 90, 'SHIRTS': 190, 'SWEATERS': 260, 'JACKETS & COATS': 620, 'BOTTOMS': 210, 'DRESSES': 380,
-           'JUMPSUITS': 340}
+BRANDS = ("Alder & Finch", "Maison Frêne", "Ødegaard", "Kestrel Row", "Atelier Brûlé", "Lowland", "Señal",
+          "Umbra Works", "Bergström", "Third Harbour", "Façade", "Hazel Court", "Nordlicht", "Papier",
+          "Zoë Marsh")
+FIBRES = {"knit": "merino wool", "cable knit": "wool", "wool": "wool", "linen": "linen", "satin": "viscose",
+          "velvet": "viscose", "leather": "lambskin", "quilted": "nylon"}  # anything else is cotton
+DOLLARS = {"TOPS": 90, "SHIRTS": 190, "SWEATERS": 260, "JACKETS & COATS": 620, "BOTTOMS": 210, "DRESSES": 380,
+           "JUMPSUITS": 340}
 
 
 def _shop(g: Garment, rng) -> dict:
     "The fields that no picture shows."
     kind, number = KINDS[g.kind], lambda low, high: int(rng.integers(low, high))
-    women = kind.region == 'dresses' or g.kind == 'skirt' or rng.random() < .5
-    share = 100 if g.fabric == 'leather' or rng.random() < .6 else number(75, 98)
-    fibres = [f'{share}% {FIBRES.get(g.fabric, "cotton")}'] + [f'{100 - share}% elastane'] * (share < 100)
-    return dict(gender='Women' if women else 'Men', brand=BRANDS[number(0, len(BRANDS))],
-                composition=', '.join(fibres) + '.', season=f'{("SS", "FW")[number(0, 2)]}{number(2014, 2019)}',
+    women = kind.region == "dresses" or g.kind == "skirt" or rng.random() < .5
+    share = 100 if g.fabric == "leather" or rng.random() < .6 else number(75, 98)
+    fibres = [f'{share}% {FIBRES.get(g.fabric, "cotton")}'] + [f"{100 - share}% elastane"] * (share < 100)
+    return dict(gender="Women" if women else "Men", brand=BRANDS[number(0, len(BRANDS))],
+                composition=", ".join(fibres) + ".",
+                season=f'{("SS", "FW")[number(0, 2)]}{number(2014, 2019)}',
                 price=5. * round(DOLLARS[kind.category] * float(np.exp(rng.normal(0, .4))) / 5))
 
 
-def make_product(number: int,  # its id
-                 g: Garment,  # what is sold
-                 split: str,  # 'train' or 'test'
-                 differs: tuple,  # attributes that the texts must not leave out
-                 texts: set,  # texts that are taken; grows
-                 seed: int,  # of the world
-                 ) -> Product:
+def make_product(
+    number: int,     # its id
+    g: Garment,      # what is sold
+    split: str,      # 'train' or 'test'
+    differs: tuple,  # attributes that the texts must not leave out
+    texts: set,      # texts that are taken; grows
+    seed: int,       # of the world
+) -> Product:
     "List a garment: views, texts that no other product has, shop data."
-    rng = stream(seed, 'product', number)
+    rng = stream(seed, "product", number)
     while True:
         name = title(g, rng, differs)
         description = professional_caption(g, rng, name, differs)
@@ -130,19 +137,21 @@ def make_product(number: int,  # its id
 def _sizes(world: World, part: str) -> dict:
     "(split, kind) -> number of products. Raises ValueError where the world is too small."
     kinds, held = tuple(KINDS), world.test_per_type
-    if part == 'foundations': held = min(held, max(1, world.products // (10 * len(kinds))))
+    if part == "foundations":
+        held = min(held, max(1, world.products // (10 * len(kinds))))
     train = world.products - held * len(kinds)
-    if train < len(kinds): raise ValueError(
-        f'world.products: {world.products} leave no train products for {len(kinds)} kinds with test_per_type={held}')
+    if train < len(kinds):
+        raise ValueError(
+        f"world.products: {world.products} leave no train products for {len(kinds)} kinds with test_per_type={held}")
     extra = {kind: i < train % len(kinds) for i, kind in enumerate(kinds)}
-    return {'train': {k: train // len(kinds) + extra[k] for k in kinds}, 'test': dict.fromkeys(kinds, held)}
+    return {"train": {k: train // len(kinds) + extra[k] for k in kinds}, "test": dict.fromkeys(kinds, held)}
 
 
 def _numbers(world: World, part: str) -> dict:
     "split -> kind -> ids of its products: both splits shuffled, train first."
-    first, ids = {'run': 100_000, 'foundations': 500_000}[part], {}
+    first, ids = {"run": 100_000, "foundations": 500_000}[part], {}
     for split, sizes in _sizes(world, part).items():
-        shuffled = first + stream(world.seed, 'order', part, split).permutation(sum(sizes.values()))
+        shuffled = first + stream(world.seed, "order", part, split).permutation(sum(sizes.values()))
         ids[split] = dict(zip(sizes, np.split(shuffled, np.cumsum(list(sizes.values()))[:-1])))
         first += len(shuffled)
     return ids
@@ -153,60 +162,70 @@ def _of_kind(job: tuple) -> list:
     world, part, kind, ids = job
     seen, texts, products = set(), set(), []
     for split, numbers in ids.items():
-        drawn = draw_garments(len(numbers), kind, part, seen, stream(world.seed, 'garments', part, split, kind))
-        products += [make_product(int(i), g, split, d, texts, world.seed) for i, (g, d) in zip(numbers, drawn)]
+        drawn = draw_garments(
+            len(numbers), kind, part, seen, stream(world.seed, "garments", part, split, kind)
+        )
+        products += [
+            make_product(int(i), g, split, d, texts, world.seed) for i, (g, d) in zip(numbers, drawn)
+        ]
     return products
 
 
-def draw_products(world: World,  # size, split and seed
-                  part: str = 'run',  # 'run', or the slice of 'foundations'
-                  mapped=map,  # maps a function over jobs, as `workers_of` gives it
-                  ) -> list[Product]:  # train products first, ids ascending
+def draw_products(
+    world: World,       # size, split and seed
+    part: str = "run",  # 'run', or the slice of 'foundations'
+    mapped=map,         # maps a function over jobs, as `workers_of` gives it
+) -> list[Product]:  # train products first, ids ascending
     "The products of a drawn world: equal worlds have equal products. Raises ValueError for a world that cannot be."
-    if world.dataset != 'drawn': raise ValueError(f"world.dataset: {world.dataset!r} is not 'drawn'")
+    if world.dataset != "drawn": raise ValueError(f"world.dataset: {world.dataset!r} is not 'drawn'")
     if part not in PARTS: raise ValueError(f'part: {part!r} is none of {", ".join(PARTS)}')
     numbers = _numbers(world, part)
     jobs = [(world, part, kind, {split: numbers[split][kind] for split in numbers}) for kind in KINDS]
     return sorted((p for products in mapped(_of_kind, jobs) for p in products), key=lambda p: p.id)
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #221708a7
-def on_square(picture: np.ndarray,  # (height, width, 3) uint8, not wider than high
-              ) -> np.ndarray:  # (height, height, 3) uint8
+def on_square(
+    picture: np.ndarray,  # (height, width, 3) uint8, not wider than high
+) -> np.ndarray:  # (height, height, 3) uint8
     "Centre a picture on a square of the colour of its corner."
     height, width = picture.shape[:2]
-    if width > height: raise ValueError(f'width: {width} is more than the height {height}')
+    if width > height: raise ValueError(f"width: {width} is more than the height {height}")
     square = np.empty((height, height, 3), np.uint8)
     square[:] = picture[0, 0]
     square[:, (height - width) // 2:][:, :width] = picture
     return square
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #370ff600
-FILES = {'train': 'train', 'test': 'validation'}
+FILES = {"train": "train", "test": "validation"}
 STRINGS = {  # key of the file -> text of a product's view
-    'input_name': lambda p, v: p.name, 'input_description': lambda p, v: p.description,
-    'input_concat_description': lambda p, v: f'{p.text} {p.composition}',
-    'input_category': lambda p, v: KINDS[p.garment.kind].category,
-    'input_subcategory': lambda p, v: KINDS[p.garment.kind].subcategory, 'input_gender': lambda p, v: p.gender,
-    'input_brand': lambda p, v: p.brand, 'input_season': lambda p, v: p.season,
-    'input_composition': lambda p, v: p.composition, 'input_department': lambda p, v: p.department,
-    'input_pose': lambda p, v: f'id_gridfs_{VIEWS.index(v) + 1}'}
-NUMBERS = {'index': np.int32, 'index_2': np.int32, 'input_productID': np.int32, 'input_msrpUSD': np.float32}
+    "input_name": lambda p, v: p.name, "input_description": lambda p, v: p.description,
+    "input_concat_description": lambda p, v: f"{p.text} {p.composition}",
+    "input_category": lambda p, v: KINDS[p.garment.kind].category,
+    "input_subcategory": lambda p, v: KINDS[p.garment.kind].subcategory,
+    "input_gender": lambda p, v: p.gender, "input_brand": lambda p, v: p.brand,
+    "input_season": lambda p, v: p.season, "input_composition": lambda p, v: p.composition,
+    "input_department": lambda p, v: p.department,
+    "input_pose": lambda p, v: f"id_gridfs_{VIEWS.index(v) + 1}"
+}
+NUMBERS = {"index": np.int32, "index_2": np.int32, "input_productID": np.int32, "input_msrpUSD": np.float32}
 
 
-def fashiongen_name(side: int,  # S, in pixels
-                    split: str,  # 'train' or 'test'
-                    ) -> str:
+def fashiongen_name(
+    side: int,   # S, in pixels
+    split: str,  # 'train' or 'test'
+) -> str:
     "The official name of a split's file at this side."
-    return f'fashiongen_{side}_{side}_{FILES[split]}.h5'
+    return f"fashiongen_{side}_{side}_{FILES[split]}.h5"
 
 
 def _write_columns(file, rows: list):
     "All columns but the pictures: (N, 1), fixed-length bytes or numbers."
     n = np.arange(len(rows))
     values = dict(zip(NUMBERS, (n, n, [p.id for p, _ in rows], [p.price for p, _ in rows])))
-    for key, kind in NUMBERS.items(): file[key] = np.asarray(values[key], kind).reshape(-1, 1)
+    for key, kind in NUMBERS.items():
+        file[key] = np.asarray(values[key], kind).reshape(-1, 1)
     for key, text in STRINGS.items():
-        file[key] = np.array([text(p, v).encode('latin-1') for p, v in rows]).reshape(-1, 1)
+        file[key] = np.array([text(p, v).encode("latin-1") for p, v in rows]).reshape(-1, 1)
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #a4d67e77
 def _rendered(job: tuple) -> list:
@@ -216,115 +235,136 @@ def _rendered(job: tuple) -> list:
 
 
 @contextmanager
-def workers_of(n: int,  # processes; below 2, this process does the work
-               ):  # a context that gives a `map`
+def workers_of(
+    n: int,  # processes; below 2, this process does the work
+):  # a context that gives a `map`
     "A `map` over so many worker processes, results in the order of the jobs."
-    if n < 2: yield map; return
-    pool = ProcessPoolExecutor(n, multiprocessing.get_context('spawn'), watch, (os.getpid(),))
-    try: yield lambda function, jobs: pool.map(function, jobs, chunksize=1 + len(jobs) // 500)
+    if n < 2:
+        yield map
+        return
+    pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), watch, (os.getpid(),))
+    try:
+        yield lambda function, jobs: pool.map(function, jobs, chunksize=1 + len(jobs) // 500)
     except BrokenProcessPool:
         raise RuntimeError("the processes that draw have ended: a script that draws with workers needs "
                            "`if __name__ == '__main__':` around what it runs (or workers=1)") from None
-    finally: pool.shutdown(cancel_futures=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_pictures(file, products: list, height: int, width: int, mapped):
     "`input_image`, one gzip chunk a row."
     n, row = sum(len(p.views) for p in products), 0
-    images = file.create_dataset('input_image', (n, height, height, 3), np.uint8, chunks=(1, height, height, 3),
-                                 compression='gzip', compression_opts=1)
-    with tqdm(total=n, unit='picture', disable=None, leave=False) as bar:
+    images = file.create_dataset("input_image", (n, height, height, 3), np.uint8,
+                                 chunks=(1, height, height, 3), compression="gzip", compression_opts=1)
+    with tqdm(total=n, unit="picture", disable=None, leave=False) as bar:
         for chunks in mapped(_rendered, [(p.garment, p.views, height, width) for p in products]):
-            for chunk in chunks: images.id.write_direct_chunk((row, 0, 0, 0), chunk); row += 1
+            for chunk in chunks:
+                images.id.write_direct_chunk((row, 0, 0, 0), chunk)
+                row += 1
             bar.update(len(chunks))
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #deaf1169
 def _room(folder: Path, size: int):
     "Raise OSError where the disk has no room for so many bytes."
     free = shutil.disk_usage(folder).free
-    if free < size: raise OSError(f'{folder}: {size >> 20} MiB are needed and {free >> 20} MiB free; '
-                                  'set UNIFASHION_CACHE to a folder with more room')
+    if free < size:
+        raise OSError(f"{folder}: {size >> 20} MiB are needed and {free >> 20} MiB free; "
+                      "set UNIFASHION_CACHE to a folder with more room")
 
 
-def write_fashiongen(folder: Path,  # where the file shall lie; made if need be
-                     products: list,  # of one or both splits
-                     split: str,  # 'train' or 'test'
-                     height: int,  # px, the side S of the file
-                     width: int,  # px, of the drawing on it
-                     workers: int = 2,  # processes that draw
-                     mapped=None,  # the map of workers that run already
-                     ) -> Path:  # of the finished file
+def write_fashiongen(
+    folder: Path,      # where the file shall lie; made if need be
+    products: list,    # of one or both splits
+    split: str,        # 'train' or 'test'
+    height: int,       # px, the side S of the file
+    width: int,        # px, of the drawing on it
+    workers: int = 2,  # processes that draw
+    mapped=None,       # the map of workers that run already
+) -> Path:  # of the finished file
     "One split in FashionGen's format. Raises ValueError for an unknown or empty split, OSError without room."
     if split not in FILES: raise ValueError(f'split: {split!r} is none of {", ".join(FILES)}')
     products = [p for p in products if p.split == split]
-    if not products: raise ValueError(f'split: there are no products in {split!r}')
+    if not products: raise ValueError(f"split: there are no products in {split!r}")
     rows = [(p, v) for p in products for v in p.views]
     path = Path(folder, fashiongen_name(height, split))
     path.parent.mkdir(parents=True, exist_ok=True)
     _room(path.parent, 2 * len(rows) * height * height)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp~')
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp~")
     try:
-        with h5py.File(part, 'w') as file, (nullcontext(mapped) if mapped else workers_of(workers)) as spread:
+        with h5py.File(part, "w") as file, (nullcontext(mapped) if mapped else workers_of(workers)) as spread:
             _write_columns(file, rows)
             _write_pictures(file, products, height, width, spread)
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #2066bd63
 def write_products(path: Path, products: list) -> Path:
     "Every product with its garment, one JSON object a line."
-    return atomic_write(path, ''.join(json.dumps(asdict(p), ensure_ascii=False) + '\n' for p in products))
+    return atomic_write(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in products))
 
 
-def read_products(folder: Path,  # of a drawn catalogue
-                  ) -> list[Product]:
+def read_products(
+    folder: Path,  # of a drawn catalogue
+) -> list[Product]:
     "The products of a drawn catalogue, with their garments."
-    rows = map(json.loads, Path(folder, 'products.jsonl').read_text(encoding='utf-8').splitlines())
-    return [Product(**row | {'garment': Garment(**row['garment']), 'views': tuple(row['views'])}) for row in rows]
+    rows = map(json.loads, Path(folder, "products.jsonl").read_text(encoding="utf-8").splitlines())
+    return [
+        Product(**row | {"garment": Garment(**row["garment"]), "views": tuple(row["views"])}) for row in rows
+    ]
 
 
 @cache
 def _code() -> str:
     "The code as this process found it: what it draws with, even if files change while it runs."
-    return code_hash(('shop.fashiongen_files',), Path(unifashion.__file__).parent)
+    return code_hash(("shop.fashiongen_files",), Path(unifashion.__file__).parent)
 
 
-def world_folder(world: World,  # which world
-                 part: str = 'run',  # 'run' or 'foundations'
-                 ) -> Path:  # may not exist yet
+def world_folder(
+    world: World,       # which world
+    part: str = "run",  # 'run' or 'foundations'
+) -> Path:  # may not exist yet
     "Where a drawn catalogue lies in the cache: named by the world and the code that draws it."
-    return cache_dir() / 'worlds' / digest({'world': world, 'part': part, 'code': _code()})
+    return cache_dir() / "worlds" / digest({"world": world, "part": part, "code": _code()})
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #ce734292
 def _complete(folder: Path, world: World) -> bool:
     names = [fashiongen_name(world.height, split) for split in FILES]
-    return all((folder / name).exists() for name in ('products.jsonl', *names))
+    return all((folder / name).exists() for name in ("products.jsonl", *names))
 
 
 def _build(folder: Path, world: World, workers: int, part: str):
     "Draw a world beside its place and move it there."
-    start, building = time.perf_counter(), folder.with_name(f'.{folder.name}.{os.getpid()}.tmp~')
-    for old in (folder, *folder.parent.glob(f'.{folder.name}.*.tmp~')): shutil.rmtree(old, ignore_errors=True)
-    with workers_of(workers if world.products >= 500 else 1) as mapped:  # a process takes two seconds to start
+    start, building = time.perf_counter(), folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
+    for old in (folder, *folder.parent.glob(f".{folder.name}.*.tmp~")):
+        shutil.rmtree(old, ignore_errors=True)
+    # a process takes two seconds to start
+    with workers_of(workers if world.products >= 500 else 1) as mapped:
         products = draw_products(world, part, mapped)
-        for split in FILES: write_fashiongen(building, products, split, world.height, world.width, mapped=mapped)
-    write_products(building / 'products.jsonl', products)
+        for split in FILES:
+            write_fashiongen(building, products, split, world.height, world.width, mapped=mapped)
+    write_products(building / "products.jsonl", products)
     os.replace(building, folder)
     n = sum(len(p.views) for p in products)
-    print(f'drew {n:,} pictures of {len(products):,} products in {time.perf_counter() - start:.0f} s', flush=True)
+    print(f"drew {n:,} pictures of {len(products):,} products in {time.perf_counter() - start:.0f} s",
+          flush=True)
 
 
-def drawn_catalogue(world: World,  # which world
-                    workers: int = 2,  # processes that draw
-                    part: str = 'run',  # 'run' or 'foundations'
-                    ) -> Path:  # folder with the .h5 files and products.jsonl
+def drawn_catalogue(
+    world: World,       # which world
+    workers: int = 2,   # processes that draw
+    part: str = "run",  # 'run' or 'foundations'
+) -> Path:  # folder with the .h5 files and products.jsonl
     "The folder of a drawn world, drawn now if it is not in the cache. Raises ValueError for another kind of world."
     folder = world_folder(world, part)
     if _complete(folder, world): return folder
-    lock = folder.with_name(f'.{folder.name}.lock')
-    hold(lock, 'drawn catalogue')
+    lock = folder.with_name(f".{folder.name}.lock")
+    hold(lock, "drawn catalogue")
     try:
-        if not _complete(folder, world): _build(folder, world, workers, part)
-    finally: let_go(lock)
+        if not _complete(folder, world):
+            _build(folder, world, workers, part)
+    finally:
+        let_go(lock)
     return folder

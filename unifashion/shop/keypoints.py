@@ -15,8 +15,8 @@ __all__ = ['KEYPOINTS', 'BODY_25', 'LIMBS', 'check_keypoints', 'seen', 'to_viton
            'from_dresscode', 'normalised', 'draw_skeleton']
 
 # %% ../../nbs/3_shop/04_keypoints.ipynb #6ccc787c
-KEYPOINTS = ("nose", "neck", "r_shoulder", "r_elbow", "r_wrist", "l_shoulder", "l_elbow", "l_wrist", "r_hip", "r_knee",
-             "r_ankle", "l_hip", "l_knee", "l_ankle", "r_eye", "l_eye", "r_ear", "l_ear")
+KEYPOINTS = ("nose", "neck", "r_shoulder", "r_elbow", "r_wrist", "l_shoulder", "l_elbow", "l_wrist", "r_hip",
+             "r_knee", "r_ankle", "l_hip", "l_knee", "l_ankle", "r_eye", "l_eye", "r_ear", "l_ear")
 
 
 def check_keypoints(
@@ -50,9 +50,11 @@ def to_vitonhd(
     "A file of VITON-HD: one person, BODY_25, pixels. Feet are not known; the middle hip is the middle."
     points, body = np.where(seen(points)[:, None], points, 0.), np.zeros((25, 3))
     body[list(BODY_25)] = points * (width, height, 1)
-    if body[9, 2] and body[12, 2]: body[8] = (body[9] + body[12]) / 2
+    if body[9, 2] and body[12, 2]:
+        body[8] = (body[9] + body[12]) / 2
     person = {"person_id": [-1], "pose_keypoints_2d": body.round(3).ravel().tolist()}
-    empty = dict.fromkeys(f"{part}_keypoints_{d}d" for d in (2, 3) for part in ("face", "hand_left", "hand_right", "pose"))
+    empty = dict.fromkeys(f"{part}_keypoints_{d}d" for d in (2, 3)
+                          for part in ("face", "hand_left", "hand_right", "pose"))
     return {"version": 1.3, "people": [{**{key: [] for key in empty}, **person}]}
 
 
@@ -99,11 +101,12 @@ def normalised(
     return np.where(found[:, None], points, 0.)
 
 # %% ../../nbs/3_shop/04_keypoints.ipynb #01972fb7
-LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-         (0, 14), (14, 16), (0, 15), (15, 17))
+LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
+         (1, 0), (0, 14), (14, 16), (0, 15), (15, 17))
 
 
-def _hue(k: int, value: float) -> tuple: return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(k / 18, 1, value))
+def _hue(k: int, value: float) -> tuple:
+    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(k / 18, 1, value))
 
 
 def draw_skeleton(
@@ -116,7 +119,8 @@ def draw_skeleton(
     picture, unit = Image.new("RGB", (4 * width, 4 * height)), 4 * height / 512
     pen = ImageDraw.Draw(picture)
     for k, (a, b) in enumerate(LIMBS):
-        if there[a] and there[b]: pen.line((*at[a], *at[b]), _hue(k, .65), round(7 * unit))
+        if there[a] and there[b]:
+            pen.line((*at[a], *at[b]), _hue(k, .65), round(7 * unit))
     for k in np.flatnonzero(there):
         x, y, r = *at[k], 5.5 * unit
         pen.ellipse((x - r, y - r, x + r, y + r), _hue(k, 1))

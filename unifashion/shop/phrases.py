@@ -17,12 +17,12 @@ __all__ = ['COLOR_WORDS', 'PHRASES', 'NOUNS', 'SPECIAL', 'EMBLEM_WORDS', 'entry'
 # %% ../../nbs/3_shop/01_phrases.ipynb #1c01804d
 def _table(text: str) -> dict:
     "Lines `value = word, word | word, word` as value -> (first list, second list)."
-    words = lambda part: tuple(w.strip() for w in part.split(',') if w.strip())
-    rows = (line.split('=') for line in text.strip().splitlines())
-    return {k.strip(): tuple(map(words, v.split('|'))) for k, v in rows}
+    words = lambda part: tuple(w.strip() for w in part.split(",") if w.strip())
+    rows = (line.split("=") for line in text.strip().splitlines())
+    return {k.strip(): tuple(map(words, v.split("|"))) for k, v in rows}
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #67e3fe34
-COLOR_WORDS = {tuple(k.split('/')): v[0] for k, v in _table('''
+COLOR_WORDS = {tuple(k.split("/")): v[0] for k, v in _table("""
     white/ = white, bright white, optic white
     cream/ = cream, ivory, off-white
     black/ = black, jet black
@@ -60,11 +60,11 @@ COLOR_WORDS = {tuple(k.split('/')): v[0] for k, v in _table('''
     pink/dark = dark pink, hot pink, fuchsia
     purple/light = light purple, lilac, lavender
     purple/ = purple, violet
-    purple/dark = dark purple, plum, aubergine''').items()}
+    purple/dark = dark purple, plum, aubergine""").items()}
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #9e0256de
 PHRASES = {
-    'pattern': _table('''
+    "pattern": _table("""
         plain = plain, solid | a plain finish, no print
         stripes = striped, horizontal striped | {s} stripes, horizontal {s} stripes, stripes in {s}
         vertical stripes = vertical striped, vertical stripe | vertical {s} stripes, vertical stripes in {s}
@@ -84,21 +84,22 @@ PHRASES = {
         zigzag = zigzag, chevron | {s} zigzag pattern, {s} chevrons
         argyle = argyle, diamond pattern | {s} argyle pattern, {s} argyle diamonds
         houndstooth = houndstooth, dogtooth | {s} houndstooth pattern, {s} dogtooth check
-        marl = marled, heathered, melange | marled yarn, melange effect'''),
-    'emblem': _table('''
-        any = {e}-print, {e}-graphic, {e}-motif | {s} {e} print, {s} {e}, {s} {e} graphic, {e} motif in {s}'''),
-    'place': _table('''
+        marl = marled, heathered, melange | marled yarn, melange effect"""),
+    "emblem": _table("""
+        any = {e}-print, {e}-graphic, {e}-motif | {s} {e} print, {s} {e}, {s} {e} graphic, {e} motif in {s}"""
+                     ),
+    "place": _table("""
         chest centre = | at chest, on the chest, across the chest
         left chest = | at left chest, on the left chest, at left breast
         hip = | at hip, on the hip
-        left leg = | at left leg, on the left leg, at left thigh'''),
-    'sleeve': _table('''
+        left leg = | at left leg, on the left leg, at left thigh"""),
+    "sleeve": _table("""
         sleeveless = sleeveless | a sleeveless cut, no sleeves
         cap = cap sleeve | cap sleeves
         short = short sleeve, short-sleeved | short sleeves
         elbow = elbow sleeve, half sleeve | elbow-length sleeves, half sleeves
-        long = long sleeve, long-sleeved | long sleeves, full sleeves'''),
-    'neckline': _table('''
+        long = long sleeve, long-sleeved | long sleeves, full sleeves"""),
+    "neckline": _table("""
         crew = crewneck, crew neck, round neck | crewneck collar, round neckline, crew neckline
         v-neck = v-neck | v-neckline, v-neck collar
         scoop = scoop neck | scoop neckline, scooped neckline
@@ -116,8 +117,8 @@ PHRASES = {
         halter = halter, halter neck | halter neckline, halter neck
         sweetheart = sweetheart | sweetheart neckline
         cowl = cowl neck | cowl neckline, draped neckline
-        straight = straight neck | straight neckline, straight-cut neckline'''),
-    'length': _table('''
+        straight = straight neck | straight neckline, straight-cut neckline"""),
+    "length": _table("""
         regular = regular length | regular length, standard length
         cropped = cropped, crop | cropped length, cropped body
         longline = longline, elongated | longline cut, longline body
@@ -127,8 +128,8 @@ PHRASES = {
         maxi = maxi, floor-length | maxi length, floor length
         short = short cut | short length, short legs
         ankle = ankle-length | ankle length, hem at the ankle
-        full = full-length | full length, full-length legs'''),
-    'fit': _table('''
+        full = full-length | full length, full-length legs"""),
+    "fit": _table("""
         slim = slim, slim-fit, fitted | slim fit, fitted cut, close fit
         slim lower_body = slim, slim-fit, skinny | slim fit, skinny fit
         slim skirt = slim, fitted, pencil | slim fit, pencil cut
@@ -139,8 +140,8 @@ PHRASES = {
         loose lower_body = loose, wide-leg, loose-fit | loose fit, wide legs, relaxed fit
         loose skirt = loose, full-skirted | loose fit, full skirt, relaxed fit
         flared = flared, flare | flared legs, flared cut
-        tapered = tapered | tapered legs, tapered fit'''),
-    'closure': _table('''
+        tapered = tapered | tapered legs, tapered fit"""),
+    "closure": _table("""
          = | no closure, no fastening
          sweater = | no closure, pull-over style
          hoodie = | no zip, pull-over style
@@ -155,8 +156,8 @@ PHRASES = {
         wrap = wrap, wrap-front | wrap front, wrap closure, wrapped front
         double-breasted = double-breasted | double-breasted closure, double-breasted front
         drawstring = drawstring | drawstring waist, drawstring waistband, drawcord waist
-        pull-on = pull-on, elasticated | elasticated waist, elastic waistband, pull-on waist'''),
-    'pockets': _table('''
+        pull-on = pull-on, elasticated | elasticated waist, elastic waistband, pull-on waist"""),
+    "pockets": _table("""
          = pocketless | no pockets
         chest = chest-pocket | chest pocket, breast pocket
         chest jacket = chest-pocket | chest pockets, breast pockets
@@ -166,8 +167,8 @@ PHRASES = {
         patch = patch-pocket | patch pockets, patch pockets at front
         cargo = cargo, utility | cargo pockets, flap pockets
         kangaroo = | kangaroo pocket, pouch pocket
-        zip = zip-pocket | zip pockets, zippered pockets'''),
-    'fabric': _table('''
+        zip = zip-pocket | zip pockets, zippered pockets"""),
+    "fabric": _table("""
         jersey = jersey, cotton jersey, soft jersey | jersey fabric
         ribbed = ribbed, rib knit | ribbed texture, ribbed fabric
         cotton = cotton, woven cotton, poplin | cotton fabric
@@ -181,8 +182,8 @@ PHRASES = {
         leather = leather, lambskin | leather finish, smooth leather surface
         corduroy = corduroy, cord | corduroy ridges, corduroy texture
         velvet = velvet, velour | velvet finish, velvet pile
-        quilted = quilted, padded | quilted texture, padded quilting'''),
-    'trim': _table('''
+        quilted = quilted, padded | quilted texture, padded quilting"""),
+    "trim": _table("""
          = untrimmed | no trim, clean edges
         contrast trim = contrast-trim, tipped | {s} trim, {s} edging, contrast trim in {s}
         contrast collar = | {s} collar, contrast collar in {s}
@@ -197,11 +198,11 @@ PHRASES = {
         turn-ups = cuffed | turn-ups, turned-up cuffs, rolled cuffs
         rips = ripped, distressed | rips, ripped details, distressed patches
         pleats = pleated | pleats, pressed pleats
-        slit = slit | side slit, slit at hem'''),
+        slit = slit | side slit, slit at hem"""),
 }
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #8a9874b8
-NOUNS = {k: v[0] for k, v in _table('''
+NOUNS = {k: v[0] for k, v in _table("""
     t-shirt = t-shirt, tee, tee shirt
     shirt = shirt
     polo shirt = polo shirt, polo
@@ -217,24 +218,24 @@ NOUNS = {k: v[0] for k, v in _table('''
     leggings = leggings, legging pants
     dress = dress
     jumpsuit = jumpsuit, all-in-one
-    slip dress = slip dress, camisole dress''').items()}
+    slip dress = slip dress, camisole dress""").items()}
 SPECIAL = {  # noun -> (kind, attribute, value)
-    'pullover': ('sweater', 'closure', ''), 'cardigan': ('sweater', 'closure', 'buttons'),
-    'blazer': ('jacket', 'neckline', 'lapel'), 'camisole': ('tank top', 'neckline', 'strap'),
-    'bermuda shorts': ('shorts', 'length', 'knee'), 'gown': ('dress', 'length', 'maxi'),
-    'playsuit': ('jumpsuit', 'length', 'short'), 'blouse': ('shirt', 'trim', 'ruffle hem'),
-    'puffer coat': ('coat', 'fabric', 'quilted'),
+    "pullover": ("sweater", "closure", ""), "cardigan": ("sweater", "closure", "buttons"),
+    "blazer": ("jacket", "neckline", "lapel"), "camisole": ("tank top", "neckline", "strap"),
+    "bermuda shorts": ("shorts", "length", "knee"), "gown": ("dress", "length", "maxi"),
+    "playsuit": ("jumpsuit", "length", "short"), "blouse": ("shirt", "trim", "ruffle hem"),
+    "puffer coat": ("coat", "fabric", "quilted"),
 }
 EMBLEM_WORDS = {e: (e,) for e in EMBLEMS} | {
-    'moon': ('moon', 'crescent moon'), 'flower': ('flower', 'daisy'), 'bolt': ('lightning bolt', 'bolt'),
-    'mountain': ('mountain', 'mountain peak'), 'number 7': ('number 7', 'number seven')}
+    "moon": ("moon", "crescent moon"), "flower": ("flower", "daisy"), "bolt": ("lightning bolt", "bolt"),
+    "mountain": ("mountain", "mountain peak"), "number 7": ("number 7", "number seven")}
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #4127a0c7
 def entry(attribute: str, value: str, kind: str) -> tuple:
     "The two word lists of a value: the kind's own, its region's, or the plain ones."
     table = PHRASES[attribute]
-    if attribute == 'emblem': return table['any'] if value else ((), ())
-    for key in (f'{value} {kind}', f'{value} {KINDS[kind].region}', value):
+    if attribute == "emblem": return table["any"] if value else ((), ())
+    for key in (f"{value} {kind}", f"{value} {KINDS[kind].region}", value):
         if key.strip() in table: return table[key.strip()]
     return (), ()
 
@@ -250,39 +251,45 @@ def pick(rng, words):
 
 
 def with_emblem(text: str, word: str) -> str:
-    return text.replace('{e}-', word.replace(' ', '-') + '-').replace('{e}', word)
+    return text.replace("{e}-", word.replace(" ", "-") + "-").replace("{e}", word)
 
 
 def phrase(g: Garment, attribute: str, form: int, rng) -> str:
     "A wording of one value of `g`: before the noun (form 0) or to be had (form 1); '' where there is none."
     words = entry(attribute, getattr(g, attribute), g.kind)[form]
-    if not words: return ''
+    if not words: return ""
     text = pick(rng, words)
-    if '{e}' in text: text = with_emblem(text, pick(rng, EMBLEM_WORDS[g.emblem]))
-    return text.replace('{s}', pick(rng, COLOR_WORDS[g.second, ''])) if '{s}' in text else text
+    if "{e}" in text:
+        text = with_emblem(text, pick(rng, EMBLEM_WORDS[g.emblem]))
+    return text.replace("{s}", pick(rng, COLOR_WORDS[g.second, ""])) if "{s}" in text else text
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #36907c10
 def _spelt(text: str, facts: dict):
     "The phrase with emblems and second colours spelt out: (words, facts) pairs."
-    if '{e}' in text:
+    if "{e}" in text:
         for e, words in EMBLEM_WORDS.items():
-            for w in words: yield from _spelt(with_emblem(text, w), facts | {'emblem': e})
-    elif '{s}' in text:
+            for w in words:
+                yield from _spelt(with_emblem(text, w), facts | {"emblem": e})
+    elif "{s}" in text:
         for (color, shade), words in COLOR_WORDS.items():
-            for w in words if shade == '' else (): yield from _spelt(text.replace('{s}', w), facts | {'second': color})
-    else: yield tuple(text.lower().split()), facts
+            for w in words if shade == "" else ():
+                yield from _spelt(text.replace("{s}", w), facts | {"second": color})
+    else:
+        yield tuple(text.lower().split()), facts
 
 
 @cache
 def _lexicon() -> dict:
     "Every phrase that states something: its words -> {attribute: value}."
-    book = {w: f for t, (k, a, v) in SPECIAL.items() for w, f in _spelt(t, {'kind': k, a: v})}
-    book |= {w: f for kind, nouns in NOUNS.items() for t in nouns for w, f in _spelt(t, {'kind': kind})}
-    book |= {tuple(t.split()): {'color': c, 'shade': s} for (c, s), words in COLOR_WORDS.items() for t in words}
+    book = {w: f for t, (k, a, v) in SPECIAL.items() for w, f in _spelt(t, {"kind": k, a: v})}
+    book |= {w: f for kind, nouns in NOUNS.items() for t in nouns for w, f in _spelt(t, {"kind": kind})}
+    book |= {
+        tuple(t.split()): {"color": c, "shade": s} for (c, s), words in COLOR_WORDS.items() for t in words
+    }
     for attribute, table in PHRASES.items():
         for key, forms in table.items():
-            value = next((v for v in _values(attribute) if f'{key} '.startswith(f'{v} ')), '')
-            facts = {} if attribute == 'emblem' else {attribute: value}
+            value = next((v for v in _values(attribute) if f"{key} ".startswith(f"{v} ")), "")
+            facts = {} if attribute == "emblem" else {attribute: value}
             book |= {w: f for form in forms for t in form for w, f in _spelt(t, facts)}
     return book
 
@@ -297,24 +304,29 @@ def _found(words: list):
     book, i = _lexicon(), 0
     while i < len(words):
         hit = next((n for n in range(min(6, len(words) - i), 0, -1) if tuple(words[i:i + n]) in book), 0)
-        if hit: yield i, i + hit, book[tuple(words[i:i + hit])]
+        if hit:
+            yield i, i + hit, book[tuple(words[i:i + hit])]
         i += hit or 1
 
 
-def mentions(text: str,  # any caption
-             ) -> dict[str, set]:  # attribute -> the values it is said to have
+def mentions(
+    text: str,  # any caption
+) -> dict[str, set]:  # attribute -> the values it is said to have
     "What a text states about a garment: more than one value means that it contradicts itself."
-    words, stated, color_end = re.sub(r'[.,;:!()]', ' | ', text.lower()).replace('&', 'and').split(), {}, -9
+    words, stated, color_end = re.sub(r"[.,;:!()]", " | ", text.lower()).replace("&", "and").split(), {}, -9
     for start, stop, facts in _found(words):
-        if 'color' in facts:
-            after, color_end = color_end == start - 1 and words[start - 1] == 'and', stop
-            if after: facts = {'second': facts['color']}
-        for attribute, value in facts.items(): stated.setdefault(attribute, set()).add(value)
+        if "color" in facts:
+            after, color_end = color_end == start - 1 and words[start - 1] == "and", stop
+            if after:
+                facts = {"second": facts["color"]}
+        for attribute, value in facts.items():
+            stated.setdefault(attribute, set()).add(value)
     return stated
 
 
-def agrees(text: str,  # any caption
-           garment: Garment,  # what it may be about
-           ) -> bool:
+def agrees(
+    text: str,         # any caption
+    garment: Garment,  # what it may be about
+) -> bool:
     "Whether everything that the text states is true of the garment."
     return all(values == {getattr(garment, a)} for a, values in mentions(text).items())

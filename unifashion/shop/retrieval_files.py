@@ -32,9 +32,9 @@ __all__ = ['CATEGORIES', 'SPLITS', 'ASKED', 'USED', 'TAKEN', 'FOLDERS', 'Query',
            'write_fashion200k', 'drawn_once', 'drawn_fashioniq', 'drawn_fashion200k']
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #dfd7586e
-CATEGORIES = {'dress': ('dress', 'slip dress'), 'shirt': ('shirt', 'polo shirt', 't-shirt'),
-              'toptee': ('tank top', 't-shirt', 'sweater')}  # Fashion-IQ's, and the kinds in them
-SPLITS = ('train', 'val', 'test')
+CATEGORIES = {"dress": ("dress", "slip dress"), "shirt": ("shirt", "polo shirt", "t-shirt"),
+              "toptee": ("tank top", "t-shirt", "sweater")}  # Fashion-IQ's, and the kinds in them
+SPLITS = ("train", "val", "test")
 ASKED, USED = .53, .69  # shares of a gallery: targets; targets and references
 
 
@@ -59,25 +59,31 @@ def _relatives(kinds: tuple, n: int, seen: set, rng) -> list:
     "A family: (garments of one kind, all from the first by a few variations), none of them in `seen`."
     family = []
     while len(family) < n:
-        if not family: g = sample_garment(rng, kinds[int(rng.integers(len(kinds)))])
+        if not family:
+            g = sample_garment(rng, kinds[int(rng.integers(len(kinds)))])
         else:
             g = family[int(rng.integers(len(family)))]
-            for _ in range(1 + int(rng.random() * 2.6)): g = vary(g, rng)
-        if (look := replace(g, seed=0)) not in seen and part_of(g) == 'run': seen.add(look); family.append(g)
+            for _ in range(1 + int(rng.random() * 2.6)):
+                g = vary(g, rng)
+        if (look := replace(g, seed=0)) not in seen and part_of(g) == "run":
+            seen.add(look)
+            family.append(g)
     return family
 
 
 def _families(kinds: tuple, n: int, seen: set, rng) -> list:
     "So many garments in families of two to five."
     out = []
-    while (left := n - sum(map(len, out))) > 0: out.append(_relatives(kinds, min(left, 2 + int(rng.integers(4))), seen, rng))
+    while (left := n - sum(map(len, out))) > 0:
+        out.append(_relatives(kinds, min(left, 2 + int(rng.integers(4))), seen, rng))
     return out[:-2] + [out[-2] + out[-1]] if len(out) > 1 and len(out[-1]) == 1 else out
 
 
 def _names(n: int, rng) -> list:
     "So many different ids of the form B00XXXXXXX."
-    letters, names = np.array(list('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ')), {}
-    while len(names) < n: names['B00' + ''.join(letters[rng.integers(36, size=7)])] = None
+    letters, names = np.array(list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")), {}
+    while len(names) < n:
+        names["B00" + "".join(letters[rng.integers(36, size=7)])] = None
     return list(names)
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #036087e3
@@ -88,34 +94,43 @@ def _queries(families: list, names: dict, n: int, rng) -> tuple:
         target, family = pool[i]
         while True:
             near = rng.random() < .8 and len(family) > 1
-            reference = family[int(rng.integers(len(family)))] if near else pool[int(rng.integers(len(pool)))][0]
+            reference = (
+                family[int(rng.integers(len(family)))] if near else pool[int(rng.integers(len(pool)))][0]
+            )
             if reference == target: continue
-            try: texts = change_texts(reference, target, rng)
-            except ValueError: continue  # they differ in nothing that can be told
+            try:
+                texts = change_texts(reference, target, rng)
+            except ValueError:
+                continue  # they differ in nothing that can be told
             if (reference, texts) not in asked: break
         asked.add((reference, texts))
         out.append(Query(names[reference], names[target], texts))
     return tuple(out)
 
 
-def draw_shelf(category: str,  # key of `CATEGORIES`
-               sizes: dict,  # split -> pictures in its gallery, 8 at least
-               seed: int,  # of the world
-               ) -> list[Shelf]:  # one a split
+def draw_shelf(
+    category: str,  # key of `CATEGORIES`
+    sizes: dict,    # split -> pictures in its gallery, 8 at least
+    seed: int,      # of the world
+) -> list[Shelf]:  # one a split
     "The galleries of one category; no description occurs twice. Raises ValueError for an unknown split or a tiny gallery."
     seen, shelves = set(), []
     for split, n in sizes.items():
         if split not in SPLITS: raise ValueError(f'sizes: {split!r} is none of {", ".join(SPLITS)}')
-        if n < 8: raise ValueError(f'sizes: a gallery of {n} pictures for {split!r} is too small; 8 at least')
-        rng = stream(seed, 'fashion-iq', category, split)
+        if n < 8: raise ValueError(f"sizes: a gallery of {n} pictures for {split!r} is too small; 8 at least")
+        rng = stream(seed, "fashion-iq", category, split)
         used = _families(CATEGORIES[category], round(USED * n), seen, rng)
         away = _families(CATEGORIES[category], (n - round(USED * n)) // 2, seen, rng)
         near = [g for family in used for g in family]
         while sum(map(len, away)) < n - len(near):
             g = vary(near[int(rng.integers(len(near)))], rng)
-            if (look := replace(g, seed=0)) not in seen and part_of(g) == 'run': seen.add(look); away.append([g])
+            if (look := replace(g, seed=0)) not in seen and part_of(g) == "run":
+                seen.add(look)
+                away.append([g])
         garments = near + [g for family in away for g in family]
-        named = dict(zip(_names(n, stream(seed, 'ids', category, split)), (garments[i] for i in rng.permutation(n))))
+        named = dict(
+            zip(_names(n, stream(seed, "ids", category, split)), (garments[i] for i in rng.permutation(n)))
+        )
         queries = _queries(used, {g: name for name, g in named.items()}, round(ASKED * n), rng)
         shelves.append(Shelf(category, split, named, queries))
     return shelves
@@ -135,61 +150,75 @@ def _save(job: tuple):
     "In a worker: draw one picture and write it, PNG or JPEG by its name."
     path, garment, view, height, width, square, cut = job
     picture, data = _shape(draw(garment, view, height, width), square, cut), io.BytesIO()
-    how = dict(compress_level=1) if path.endswith('.png') else dict(quality=95, subsampling=0)
-    Image.fromarray(picture).save(data, 'PNG' if path.endswith('.png') else 'JPEG', **how)
+    how = dict(compress_level=1) if path.endswith(".png") else dict(quality=95, subsampling=0)
+    Image.fromarray(picture).save(data, "PNG" if path.endswith(".png") else "JPEG", **how)
     Path(path).write_bytes(data.getvalue())
 
 
 def _save_all(jobs: list, mapped):
     "Make the folders, then all pictures."
-    for folder in {os.path.dirname(job[0]) for job in jobs}: os.makedirs(folder, exist_ok=True)
-    for _ in mapped(_save, jobs): pass
+    for folder in {os.path.dirname(job[0]) for job in jobs}:
+        os.makedirs(folder, exist_ok=True)
+    for _ in mapped(_save, jobs):
+        pass
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #e88bafd3
-def _json(path: Path, value, indent: int = 4): return atomic_write(path, json.dumps(value, indent=indent, ensure_ascii=False))
+def _json(path: Path, value, indent: int = 4):
+    return atomic_write(path, json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def _annotations(folder: Path, shelf: Shelf):
     "The two JSON files of a shelf."
-    name = f'{shelf.category}.{shelf.split}.json'
-    target = lambda q: {} if shelf.split == 'test' else {'target': q.target}
-    _json(folder / 'captions' / f'cap.{name}',
-          [target(q) | {'candidate': q.reference, 'captions': list(q.captions)} for q in shelf.queries])
-    _json(folder / 'image_splits' / f'split.{name}', list(shelf.garments))
+    name = f"{shelf.category}.{shelf.split}.json"
+    target = lambda q: {} if shelf.split == "test" else {"target": q.target}
+    _json(folder / "captions" / f"cap.{name}",
+          [target(q) | {"candidate": q.reference, "captions": list(q.captions)} for q in shelf.queries])
+    _json(folder / "image_splits" / f"split.{name}", list(shelf.garments))
 
 
-def write_fashioniq(folder: Path,  # where `captions`, `image_splits` and `images` shall lie
-                    shelves: list,  # of `Shelf`
-                    height: int,  # px
-                    width: int,  # px
-                    workers: int = 2,  # processes that draw
-                    pictures: bool = True,  # False: annotations alone, as their repository has them
-                    ) -> Path:
+def write_fashioniq(
+    folder: Path,           # where `captions`, `image_splits` and `images` shall lie
+    shelves: list,          # of `Shelf`
+    height: int,            # px
+    width: int,             # px
+    workers: int = 2,       # processes that draw
+    pictures: bool = True,  # False: annotations alone, as their repository has them
+) -> Path:
     "Shelves as Fashion-IQ's files, with `truth.json` beside them. Raises ValueError when there are none."
-    if not shelves: raise ValueError('shelves: there are none')
+    if not shelves: raise ValueError("shelves: there are none")
     folder = Path(folder)
-    for shelf in shelves: _annotations(folder, shelf)
+    for shelf in shelves:
+        _annotations(folder, shelf)
     if not pictures: return folder
-    jobs = [(str(folder / 'images' / f'{name}.png'), g, 'front', height, width, int(digest(name), 16) % 5 == 0, None)
-            for shelf in shelves for name, g in shelf.garments.items()]
-    with workers_of(workers if len(jobs) >= 500 else 1) as mapped: _save_all(jobs, mapped)
-    _json(folder / 'truth.json', [asdict(shelf) for shelf in shelves], None)
+    jobs = [(str(folder / "images" / f"{name}.png"), g, "front", height, width,
+             int(digest(name), 16) % 5 == 0, None) for shelf in shelves for name, g in shelf.garments.items()]
+    with workers_of(workers if len(jobs) >= 500 else 1) as mapped:
+        _save_all(jobs, mapped)
+    _json(folder / "truth.json", [asdict(shelf) for shelf in shelves], None)
     return folder
 
 
-def read_truth(folder: Path,  # written by `write_fashioniq`
-               ) -> list[Shelf]:
+def read_truth(
+    folder: Path,  # written by `write_fashioniq`
+) -> list[Shelf]:
     "The shelves with their garments and the targets of the test queries."
-    rows = json.loads(Path(folder, 'truth.json').read_text(encoding='utf-8'))
-    query = lambda q: Query(q['reference'], q['target'], tuple(q['captions']))
-    return [Shelf(r['category'], r['split'], {k: Garment(**g) for k, g in r['garments'].items()}, tuple(map(query, r['queries'])))
-            for r in rows]
+    rows = json.loads(Path(folder, "truth.json").read_text(encoding="utf-8"))
+    query = lambda q: Query(q["reference"], q["target"], tuple(q["captions"]))
+    return [
+        Shelf(
+            r["category"],
+            r["split"],
+            {k: Garment(**g) for k, g in r["garments"].items()},
+            tuple(map(query, r["queries"])),
+        )
+        for r in rows
+    ]
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #e9e113c5
 def guidance_of(captions: tuple) -> str:
     "Both sentences as the released files keep them: stripped, the first letter large, a comma between."
-    first, second = (text.strip('.?, ') for text in captions)
-    return f'{first[:1].upper()}{first[1:]}, {second}'
+    first, second = (text.strip(".?, ") for text in captions)
+    return f"{first[:1].upper()}{first[1:]}, {second}"
 
 
 TAKEN = .45  # share of a query's statements that a guided caption takes up
@@ -197,36 +226,49 @@ TAKEN = .45  # share of a query's statements that a guided caption takes up
 
 def guided_caption(g: Garment, captions: tuple, rng) -> str:
     "A caption whose writer has read the query: it repeats most of it, without what should be replaced, and goes on."
-    said = [re.sub(r' (instead of|rather than) .*?(?= and (?:has|have|is|are) |,|$)', '', text.strip('.?, ').lower()) for text in captions]
-    said = [re.sub(r'^(?:it |the .+? |)(?:is|are|has|have|looks|with) ', '', text) for text in said]
-    parts = dict.fromkeys(part for text in said for part in re.split(r' and (?:has |have |is |are |)| with |, ', text))
+    said = [
+        re.sub(
+            r" (instead of|rather than) .*?(?= and (?:has|have|is|are) |,|$)", "", text.strip(".?, ").lower()
+        )
+        for text in captions
+    ]
+    said = [re.sub(r"^(?:it |the .+? |)(?:is|are|has|have|looks|with) ", "", text) for text in said]
+    parts = dict.fromkeys(part for text in said
+                          for part in re.split(r" and (?:has |have |is |are |)| with |, ", text))
     kept = [part for part in parts if rng.random() < TAKEN]
-    return f'The {pick(rng, NOUNS[g.kind])}: {", ".join(kept)}. {key_points(g, rng)}' if kept else key_points(g, rng)
+    return (
+        f'The {pick(rng, NOUNS[g.kind])}: {", ".join(kept)}. {key_points(g, rng)}'
+        if kept
+        else key_points(g, rng)
+    )
 
 
-def write_fashioniq_cap(folder: Path,  # where the files shall lie
-                        shelves: list,  # of `Shelf`; test shelves are left out, as in the release
-                        seed: int,  # of the world
-                        guidance: bool = True,  # show the writer of a target's caption its query, as the release did
-                        ) -> Path:
+def write_fashioniq_cap(
+    folder: Path,           # where the files shall lie
+    shelves: list,          # of `Shelf`; test shelves are left out, as in the release
+    seed: int,              # of the world
+    guidance: bool = True,  # show the writer of a target's caption its query, as the release did
+) -> Path:
     "Captions of every picture in Fashion-IQ-Cap's released schema."
-    for shelf in (s for s in shelves if s.split != 'test'):
-        rng = stream(seed, 'fashion-iq-cap', shelf.category, shelf.split)
+    for shelf in (s for s in shelves if s.split != "test"):
+        rng = stream(seed, "fashion-iq-cap", shelf.category, shelf.split)
         asked = {q.target: q.captions for q in shelf.queries} if guidance else {}
         caption = lambda name, g: guided_caption(g, asked[name], rng) if name in asked else key_points(g, rng)
-        rows = [{'image': name, 'caption': '\n' + caption(name, g), 'text_guidance': guidance_of(asked[name]) if name in asked else ''}
-                for name, g in shelf.garments.items()]
-        _json(Path(folder, f'next_llava.{shelf.split}.{shelf.category}.caption.json'), rows, 1)
+        rows = [{
+            "image": name, "caption": "\n" + caption(name, g),
+            "text_guidance": guidance_of(asked[name]) if name in asked else ""
+        } for name, g in shelf.garments.items()]
+        _json(Path(folder, f"next_llava.{shelf.split}.{shelf.category}.caption.json"), rows, 1)
     return Path(folder)
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #bb79b632
 FOLDERS = {  # category -> kind -> folder under women/
-    'dress': {'dress': 'dresses/casual_and_day_dresses', 'slip dress': 'dresses/cocktail_and_party_dresses'},
-    'jacket': {'jacket': 'jackets/casual_jackets', 'coat': 'jackets/long_coats'},
-    'pants': {'jeans': 'pants/jeans', 'trousers': 'pants/full-length_pants', 'leggings': 'pants/leggings'},
-    'skirt': {'skirt': 'skirts/knee-length_skirts'},
-    'top': {'shirt': 'tops/blouses', 't-shirt': 'tops/t-shirts', 'tank top': 'tops/sleeveless_and_tank_tops',
-            'sweater': 'tops/long_sleeved_tops'}}
+    "dress": {"dress": "dresses/casual_and_day_dresses", "slip dress": "dresses/cocktail_and_party_dresses"},
+    "jacket": {"jacket": "jackets/casual_jackets", "coat": "jackets/long_coats"},
+    "pants": {"jeans": "pants/jeans", "trousers": "pants/full-length_pants", "leggings": "pants/leggings"},
+    "skirt": {"skirt": "skirts/knee-length_skirts"},
+    "top": {"shirt": "tops/blouses", "t-shirt": "tops/t-shirts", "tank top": "tops/sleeveless_and_tank_tops",
+            "sweater": "tops/long_sleeved_tops"}}
 
 
 @dataclass(frozen=True)
@@ -243,99 +285,124 @@ class Listing:
     @property
     def paths(self) -> list:
         "Names of the pictures, relative to the data set's folder."
-        folder = f'women/{FOLDERS[self.category][self.garment.kind]}/{self.id}'
-        return [f'{folder}/{self.id}_{k}.jpeg' for k in range(len(self.views))]
+        folder = f"women/{FOLDERS[self.category][self.garment.kind]}/{self.id}"
+        return [f"{folder}/{self.id}_{k}.jpeg" for k in range(len(self.views))]
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #398f7523
-def draw_listings(category: str,  # key of `FOLDERS`
-                  sizes: dict,  # 'train', 'test' -> products
-                  seed: int,  # of the world
-                  ) -> list[Listing]:
+def draw_listings(
+    category: str,  # key of `FOLDERS`
+    sizes: dict,    # 'train', 'test' -> products
+    seed: int,      # of the world
+) -> list[Listing]:
     "The products of one category, kinds in equal shares, a quarter in near-duplicate pairs."
     seen, out, kinds = set(), [], tuple(FOLDERS[category])
     first = 40_000_000 + 2_000_000 * tuple(FOLDERS).index(category)
     for split, n in sizes.items():
-        if split not in ('train', 'test'): raise ValueError(f"sizes: {split!r} is neither 'train' nor 'test'")
-        rng = stream(seed, 'fashion200k', category, split)
+        if split not in ("train", "test"): raise ValueError(f"sizes: {split!r} is neither 'train' nor 'test'")
+        rng = stream(seed, "fashion200k", category, split)
         shares = [n // len(kinds) + (i < n % len(kinds)) for i in range(len(kinds))]
-        garments = [g for kind, k in zip(kinds, shares) for g, _ in draw_garments(k, kind, 'run', seen, rng)]
+        garments = [g for kind, k in zip(kinds, shares) for g, _ in draw_garments(k, kind, "run", seen, rng)]
         for i in rng.permutation(len(garments)):
             views = views_for(garments[i], rng)
             scores = tuple(round(float(s), 6) for s in 1 - .5 * rng.random(len(views)) ** 2)
-            out.append(Listing(str(first + 17 * len(out) + int(rng.integers(17))), category, split, garments[i], views,
-                               short_caption(garments[i], rng), scores))
+            out.append(
+                Listing(
+                    str(first + 17 * len(out) + int(rng.integers(17))),
+                    category,
+                    split,
+                    garments[i],
+                    views,
+                    short_caption(garments[i], rng),
+                    scores,
+                )
+            )
     return out
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #7152fea8
-def write_fashion200k(folder: Path,  # where `labels` and `women` shall lie
-                      listings: list,  # of `Listing`
-                      height: int,  # px of the drawing; pictures are cut out of it
-                      width: int,  # px
-                      workers: int = 2,  # processes that draw
-                      ) -> Path:
+def write_fashion200k(
+    folder: Path,      # where `labels` and `women` shall lie
+    listings: list,    # of `Listing`
+    height: int,       # px of the drawing; pictures are cut out of it
+    width: int,        # px
+    workers: int = 2,  # processes that draw
+) -> Path:
     "Listings as Fashion200K's files, with `truth.jsonl` beside them. Raises ValueError when there are none."
-    if not listings: raise ValueError('listings: there are none')
+    if not listings: raise ValueError("listings: there are none")
     folder, files = Path(folder), {}
     for item in listings:
-        lines = files.setdefault(f'{item.category}_{item.split}_detect_all.txt', [])
-        lines += [f'{path}\t{score:.6f}\t{item.text}\n' for path, score in zip(item.paths, item.scores)]
-    for name, lines in files.items(): atomic_write(folder / 'labels' / name, ''.join(lines))
+        lines = files.setdefault(f"{item.category}_{item.split}_detect_all.txt", [])
+        lines += [f"{path}\t{score:.6f}\t{item.text}\n" for path, score in zip(item.paths, item.scores)]
+    for name, lines in files.items():
+        atomic_write(folder / "labels" / name, "".join(lines))
     jobs = [(str(folder / path), item.garment, view, height, width, False, max(height // 32, 1))
             for item in listings for path, view in zip(item.paths, item.views)]
-    with workers_of(workers if len(jobs) >= 500 else 1) as mapped: _save_all(jobs, mapped)
-    atomic_write(folder / 'truth.jsonl', ''.join(json.dumps(asdict(item), ensure_ascii=False) + '\n' for item in listings))
+    with workers_of(workers if len(jobs) >= 500 else 1) as mapped:
+        _save_all(jobs, mapped)
+    atomic_write(folder / "truth.jsonl",
+                 "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in listings))
     return folder
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #6dff5a79
 @cache
 def _code() -> str:
     "The code as this process found it."
-    return code_hash(('shop.retrieval_files',), Path(unifashion.__file__).parent)
+    return code_hash(("shop.retrieval_files",), Path(unifashion.__file__).parent)
 
 
-def drawn_once(name: str,  # of the data set
-               settings: dict,  # all that decides what is drawn
-               build: Callable,  # called with the folder to fill
-               ) -> Path:
+def drawn_once(
+    name: str,        # of the data set
+    settings: dict,   # all that decides what is drawn
+    build: Callable,  # called with the folder to fill
+) -> Path:
     "The folder of a drawn data set in the cache, filled now if it is not there."
-    folder = cache_dir() / name / digest({'settings': settings, 'code': _code()})
-    lock = folder.with_name(f'.{folder.name}.lock')
+    folder = cache_dir() / name / digest({"settings": settings, "code": _code()})
+    lock = folder.with_name(f".{folder.name}.lock")
     if folder.exists(): return folder
-    hold(lock, f'drawn {name}')
+    hold(lock, f"drawn {name}")
     try:
         if folder.exists(): return folder
-        start, building = time.perf_counter(), folder.with_name(f'.{folder.name}.{os.getpid()}.tmp~')
-        for old in folder.parent.glob(f'.{folder.name}.*.tmp~'): shutil.rmtree(old, ignore_errors=True)
+        start, building = time.perf_counter(), folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
+        for old in folder.parent.glob(f".{folder.name}.*.tmp~"):
+            shutil.rmtree(old, ignore_errors=True)
         build(building)
         os.replace(building, folder)
-        print(f'drew {name} in {time.perf_counter() - start:.0f} s', flush=True)
-    finally: let_go(lock)
+        print(f"drew {name} in {time.perf_counter() - start:.0f} s", flush=True)
+    finally:
+        let_go(lock)
     return folder
 
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #515a5ce4
-def drawn_fashioniq(world: World,  # height, width and seed count
-                    sizes: dict,  # split -> pictures in a category's gallery
-                    workers: int = 2,  # processes that draw
-                    ) -> Path:  # folder with fashion_iq, unifashion_fashion_iq_cap and without_guidance
+def drawn_fashioniq(
+    world: World,      # height, width and seed count
+    sizes: dict,       # split -> pictures in a category's gallery
+    workers: int = 2,  # processes that draw
+) -> Path:  # folder with fashion_iq, unifashion_fashion_iq_cap and without_guidance
     "Drawn Fashion-IQ and Fashion-IQ-Cap, all three categories, from the cache or drawn now."
     def build(folder):
         with workers_of(workers if sum(sizes.values()) >= 500 else 1) as mapped:
-            shelves = [s for found in mapped(_shelf_job, [(c, sizes, world.seed) for c in CATEGORIES]) for s in found]
-        write_fashioniq(folder / 'fashion_iq', shelves, world.height, world.width, workers)
-        write_fashioniq(folder / 'without_guidance' / 'fashion_iq', shelves, world.height, world.width, pictures=False)
-        for guidance, root in ((True, folder), (False, folder / 'without_guidance')):
-            write_fashioniq_cap(root / 'unifashion_fashion_iq_cap', shelves, world.seed, guidance)
-    return drawn_once('fashion_iq', {'size': (world.height, world.width, world.seed), 'sizes': sizes}, build)
+            shelves = [
+                s for found in mapped(_shelf_job, [(c, sizes, world.seed) for c in CATEGORIES]) for s in found
+            ]
+        write_fashioniq(folder / "fashion_iq", shelves, world.height, world.width, workers)
+        write_fashioniq(folder / "without_guidance" / "fashion_iq", shelves, world.height, world.width,
+                        pictures=False)
+        for guidance, root in ((True, folder), (False, folder / "without_guidance")):
+            write_fashioniq_cap(root / "unifashion_fashion_iq_cap", shelves, world.seed, guidance)
+    return drawn_once("fashion_iq", {"size": (world.height, world.width, world.seed), "sizes": sizes}, build)
 
 
 def _shelf_job(job: tuple) -> list: return draw_shelf(*job)
 
 
-def drawn_fashion200k(world: World,  # height, width and seed count
-                      sizes: dict,  # 'train', 'test' -> products of a category
-                      workers: int = 2,  # processes that draw
-                      ) -> Path:  # folder with labels and women
+def drawn_fashion200k(
+    world: World,      # height, width and seed count
+    sizes: dict,       # 'train', 'test' -> products of a category
+    workers: int = 2,  # processes that draw
+) -> Path:  # folder with labels and women
     "Drawn Fashion200K, all five categories, from the cache or drawn now."
     listings = lambda: [item for c in FOLDERS for item in draw_listings(c, sizes, world.seed)]
-    return drawn_once('fashion200k', {'size': (world.height, world.width, world.seed), 'sizes': sizes},
-                      lambda folder: write_fashion200k(folder, listings(), world.height, world.width, workers))
+    return drawn_once(
+        "fashion200k",
+        {"size": (world.height, world.width, world.seed), "sizes": sizes},
+        lambda folder: write_fashion200k(folder, listings(), world.height, world.width, workers),
+    )

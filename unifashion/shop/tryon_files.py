@@ -77,7 +77,8 @@ def draw_pairs(
     "People with garments: equal arguments give equal people. Raises ValueError for numbers that cannot be."
     if part not in PARTS: raise ValueError(f"part: {part!r} is none of {', '.join(PARTS)}")
     least = 2 * len(categories)
-    if min(train, test) < least: raise ValueError(f"train, test: at least {least} each, not {train} and {test}")
+    if min(train, test) < least:
+        raise ValueError(f"train, test: at least {least} each, not {train} and {test}")
     pairs, seen = [], set()
     for split, n in (("train", train), ("test", test)):
         for i, category in enumerate(categories):
@@ -86,8 +87,18 @@ def draw_pairs(
             for k, other in enumerate(_others(share, stream(seed, "others", part, split, category))):
                 rng, number = stream(seed, "person", part, split, category, k), first + k
                 style = "fine" if split == "test" or rng.random() < .5 else "coarse"
-                pairs.append(TryOnPair(number, split, category, sample_scene(rng, garments[k], category), first + int(other),
-                                       garments[other], noun_chunks(garments[k], rng, style), style))
+                pairs.append(
+                    TryOnPair(
+                        number,
+                        split,
+                        category,
+                        sample_scene(rng, garments[k], category),
+                        first + int(other),
+                        garments[other],
+                        noun_chunks(garments[k], rng, style),
+                        style,
+                    )
+                )
     return pairs
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #f83ab7ef
@@ -105,7 +116,8 @@ def jpeg(picture: np.ndarray) -> bytes:
 def png(picture: np.ndarray, palette: bool = False) -> bytes:
     "A map as PNG; label maps carry a palette for the eye."
     buffer, image = io.BytesIO(), Image.fromarray(picture)
-    if palette: image.putpalette(PALETTE)
+    if palette:
+        image.putpalette(PALETTE)
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
@@ -171,7 +183,9 @@ def vitonhd_lists(pairs: list) -> dict:  # name -> bytes
     "The pairs files and the captions."
     files = {"captions.json": json.dumps({vitonhd_name(p.number)[:5]: p.chunks for p in pairs}, indent=4)}
     for split in ("train", "test"):
-        rows = [f"{vitonhd_name(p.number)}.jpg {vitonhd_name(p.other)}.jpg\n" for p in pairs if p.split == split]
+        rows = [
+            f"{vitonhd_name(p.number)}.jpg {vitonhd_name(p.other)}.jpg\n" for p in pairs if p.split == split
+        ]
         files[f"{split}_pairs.txt"] = "".join(rows)
     return {name: text.encode() for name, text in files.items()}
 
@@ -182,13 +196,18 @@ def dresscode_files(
     width: int,
 ) -> dict:  # name relative to the data set's folder -> bytes
     "Everything that Dress Code, MGD and Fashion-RAG have of one person; for test people the unpaired truth too."
-    names, test = "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split(), pair.split == "test"
+    names, test = (
+        "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split(),
+        pair.split == "test",
+    )
     p, at, n = render(pair.scene, height, width, names), keypoints(pair.scene), f"{pair.number:06d}"
     files = {
         f"images/{n}_0.jpg": jpeg(p["person"]),
         f"images/{n}_1.jpg": jpeg(p["garment"]),
         f"masks/{n}_1.png": png(_grey(p["garment_mask"])),
-        f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))),
+        f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(
+            np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))
+        ),
         f"keypoints/{n}_2.json": json.dumps(to_dresscode(at, height, width)).encode(),
         f"label_maps/{n}_4.png": png(p["parse_dresscode"], True),
         f"skeletons/{n}_5.jpg": jpeg(draw_skeleton(at, height, width)),
@@ -212,8 +231,10 @@ def dresscode_lists(pairs: list) -> dict:  # name -> bytes
     "The pairs files of categories and root, and both caption files."
     files = {}
     for name, (split, garment) in PAIR_LISTS.items():
-        rows = [(p.category, f"{p.number:06d}_0.jpg\t{getattr(p, garment):06d}_1.jpg") for p in pairs if p.split == split]
-        for category in CATEGORIES: files[f"{category}/{name}.txt"] = "".join(f"{row}\n" for c, row in rows if c == category)
+        rows = [(p.category, f"{p.number:06d}_0.jpg\t{getattr(p, garment):06d}_1.jpg") for p in pairs
+                if p.split == split]
+        for category in CATEGORIES:
+            files[f"{category}/{name}.txt"] = "".join(f"{row}\n" for c, row in rows if c == category)
         files[f"{name}.txt"] = "".join(f"{row}\t{CATEGORIES.index(c)}\n" for c, row in rows)
     for style in ("fine", "coarse"):
         chunks = {f"{p.number:06d}": p.chunks for p in pairs if p.style == style}
@@ -248,15 +269,19 @@ def write_people(
     "A data set of people in its official form. Raises FileExistsError, and ValueError where a split would be empty."
     folder = Path(folder)
     if folder.exists(): raise FileExistsError(f"{folder} is there already")
-    if name == "viton_hd": pairs = [p for p in pairs if p.category == "upper_body"]
-    if {p.split for p in pairs} != {"train", "test"}: raise ValueError(f"pairs: {name} needs train and test people")
+    if name == "viton_hd":
+        pairs = [p for p in pairs if p.category == "upper_body"]
+    if {p.split for p in pairs} != {"train", "test"}:
+        raise ValueError(f"pairs: {name} needs train and test people")
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
     try:
         with workers_of(workers) as mapped:
-            for _ in mapped(_person, [(name, building, p, height, width) for p in pairs]): pass
+            for _ in mapped(_person, [(name, building, p, height, width) for p in pairs]):
+                pass
         _save(building, FORMATS[name][1](pairs))
         os.replace(building, folder)
-    finally: shutil.rmtree(building, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #f77c687d
@@ -278,7 +303,8 @@ def drawn_people(
 ) -> Path:
     "The folder of a drawn data set of people, drawn now if it is not in the cache. Raises ValueError as `draw_pairs`."
     if name not in FORMATS: raise ValueError(f"name: {name!r} is none of {', '.join(FORMATS)}")
-    settings = dict(name=name, train=train, test=test, height=height, width=width, seed=seed, part=part, code=_code())
+    settings = dict(name=name, train=train, test=test, height=height, width=width, seed=seed, part=part,
+                    code=_code())
     folder = cache_dir() / "people" / digest(settings)
     lock = folder.with_name(f".{folder.name}.lock")
     if folder.exists(): return folder
@@ -289,5 +315,6 @@ def drawn_people(
             pairs = draw_pairs(train, test, seed, categories, part)
             write_people(name, folder, pairs, height, width, workers if len(pairs) >= 50 else 1)
             print(f"drew {len(pairs):,} people for {name} in {time.perf_counter() - start:.0f} s", flush=True)
-    finally: let_go(lock)
+    finally:
+        let_go(lock)
     return folder

@@ -23,22 +23,29 @@ __all__ = ['PROMPT_WORDS', 'THINGS', 'build_prompt', 'build_leaking_prompt', 'Jo
            'run_job', 'annotate', 'annotate_with_guidance', 'Llava']
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #01dc8fcd
-PROMPT_WORDS = ("revealing", "conservative", "western", "eastern", "sexy", "modest", "patterned", "plain", "frilly", "simple", "buttons", "crochet", "collar", "floral", "elegant",
-                "casual", "monochromatic", "colorful", "flowery", "shiny", "matte", "darker", "lighter", "fitted", "loose", "print", "flare", "tighter", "looser")
-THINGS = {"dress": "dress", "shirt": "shirt", "toptee": "top"}  # Fashion-IQ's categories as a person would say them
+PROMPT_WORDS = ("revealing", "conservative", "western", "eastern", "sexy", "modest", "patterned", "plain",
+                "frilly", "simple", "buttons", "crochet", "collar", "floral", "elegant", "casual",
+                "monochromatic", "colorful", "flowery", "shiny", "matte", "darker", "lighter", "fitted",
+                "loose", "print", "flare", "tighter", "looser")
+# Fashion-IQ's categories as a person would say them
+THINGS = {"dress": "dress", "shirt": "shirt", "toptee": "top"}
 
 
-def build_prompt(category: str,  # 'dress', 'shirt', 'toptee' or another thing's name
-                 words: tuple = PROMPT_WORDS,  # to choose from
-                ) -> str:
+def build_prompt(
+    category: str,                # 'dress', 'shirt', 'toptee' or another thing's name
+    words: tuple = PROMPT_WORDS,  # to choose from
+) -> str:
     "The question about one picture (U App. C, Fig. 5), made of its category alone."
     thing = THINGS.get(category, category)
     return (f"Describe the {thing} in this picture in one caption: its color, its length and sleeves, any pattern, graphic or logo, and its design. "
             f"Use at least five fitting words of this list: {', '.join(words)}. Describe only what can be seen, and do not compare it with anything.")
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #d228a4e4
-def build_leaking_prompt(category: str, told: str,  # what the captioner shall be told of the picture, '' for nothing
-                         words: tuple = PROMPT_WORDS) -> str:
+def build_leaking_prompt(
+    category: str,                # what the captioner shall be told of the picture, '' for nothing
+    told: str,                    # what the captioner shall be told of the picture, '' for nothing
+    words: tuple = PROMPT_WORDS,
+) -> str:
     "For the audit alone: the question with a text about the picture in it, as in the release."
     return build_prompt(category, words) + (f" Reference caption: {told}" if told else "")
 
@@ -59,13 +66,26 @@ class Job:
     @cached_property
     def key(self) -> str:
         "Digest of all that decides the captions."
-        return digest([self.captioner, list(self.gallery.ids), [str(k) for k in self.gallery.keys], self.gallery.store.fingerprint, self.prompts, self.told, self.size])
+        return digest(
+            [
+                self.captioner,
+                list(self.gallery.ids),
+                [str(k) for k in self.gallery.keys],
+                self.gallery.store.fingerprint,
+                self.prompts,
+                self.told,
+                self.size,
+            ]
+        )
 
     @property
-    def folder(self) -> Path: return self.path.with_name(f".{self.path.name}.{self.key}.parts")
+    def folder(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.{self.key}.parts")
 
     def shards(self) -> list:  # of ranges of rows
-        return [range(i, min(i + self.size, len(self.gallery))) for i in range(0, len(self.gallery), self.size)]
+        return [
+            range(i, min(i + self.size, len(self.gallery))) for i in range(0, len(self.gallery), self.size)
+        ]
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #934fdd64
 def write_shard(job: Job, number: int, captioner: Callable, report: Report) -> dict:  # what was written
@@ -73,15 +93,21 @@ def write_shard(job: Job, number: int, captioner: Callable, report: Report) -> d
     rows, images, found = list(job.shards()[number]), [], []
     before = len(report.skipped)
     for i in rows:
-        try: images.append(job.gallery.image(i)); found.append(i)
-        except DataError as error: report.reject(f"picture {job.gallery.ids[i]!r}: {error.reason}", job.path, i, error.kind)
+        try:
+            images.append(job.gallery.image(i))
+            found.append(i)
+        except DataError as error:
+            report.reject(f"picture {job.gallery.ids[i]!r}: {error.reason}", job.path, i, error.kind)
     texts = captioner(images, [job.prompts[i] for i in found]) if found else []
-    if len(texts) != len(found): raise ValueError(f"{job.captioner}: {len(texts)} captions for {len(found)} pictures")
+    if len(texts) != len(found):
+        raise ValueError(f"{job.captioner}: {len(texts)} captions for {len(found)} pictures")
     kept = []
     for i, text in zip(found, texts):
         text = " ".join(str(text).split())
-        if text: kept.append({"image": job.gallery.ids[i], "caption": text, "text_guidance": job.told[i]})
-        else: report.reject(f"no caption for picture {job.gallery.ids[i]!r}", job.path, i, "no caption")
+        if text:
+            kept.append({"image": job.gallery.ids[i], "caption": text, "text_guidance": job.told[i]})
+        else:
+            report.reject(f"no caption for picture {job.gallery.ids[i]!r}", job.path, i, "no caption")
     part = {"rows": kept, "skipped": [[e.reason, e.row, e.kind] for e in report.skipped[before:]]}
     write_json(job.folder / f"{number:06d}.json", part)
     return part
@@ -93,8 +119,16 @@ def put_together(job: Job):
     rows, skipped = ([x for part in found for x in part[name]] for name in ("rows", "skipped"))
     if not rows: raise ValueError(f"{job.path.name}: not one picture has a caption")
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    card = {"key": job.key, "captioner": job.captioner, "pictures": len(job.gallery), "captions": len(rows), "guided": sum(map(bool, job.told)), "skipped": skipped,
-            "sha256": digest(text, 64), "prompts": "with guidance" if any(job.told) else sorted(set(job.prompts))}
+    card = {
+        "key": job.key,
+        "captioner": job.captioner,
+        "pictures": len(job.gallery),
+        "captions": len(rows),
+        "guided": sum(map(bool, job.told)),
+        "skipped": skipped,
+        "sha256": digest(text, 64),
+        "prompts": "with guidance" if any(job.told) else sorted(set(job.prompts)),
+    }
     os.replace(atomic_write(job.folder / f"whole.{os.getpid()}", text), job.path)
     os.replace(write_json(job.folder / f"card.{os.getpid()}", card), job.card)
 
@@ -103,11 +137,13 @@ def finished(job: Job, report: Report) -> bool:
     "Whether the file is there, made by this job and unchanged since; what it left out is counted again, or raised."
     if not (job.path.exists() and job.card.exists()): return False
     card = read_json(job.card)
-    if card["key"] != job.key or card["sha256"] != digest(job.path.read_text(encoding="utf-8"), 64): return False
+    if card["key"] != job.key or card["sha256"] != digest(job.path.read_text(encoding="utf-8"), 64):
+        return False
     report.rows, report.kept = card["pictures"], card["captions"]
     shutil.rmtree(job.folder, ignore_errors=True)
     report.skipped.clear()
-    for reason, row, kind in card["skipped"]: report.reject(reason, job.path, row, kind)
+    for reason, row, kind in card["skipped"]:
+        report.reject(reason, job.path, row, kind)
     return True
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #615e6616
@@ -116,42 +152,55 @@ def run_job(job: Job, captioner: Callable, on_error: str, worker: int, workers: 
     report, part = Report(on_error), lambda n: job.folder / f"{n:06d}.json"
     if finished(job, report): return report
     todo = [n for n in range(worker, len(job.shards()), workers) if not part(n).exists()]
-    for number in tqdm(todo, desc=job.path.name, disable=len(todo) < 50): write_shard(job, number, captioner, report)
+    for number in tqdm(todo, desc=job.path.name, disable=len(todo) < 50):
+        write_shard(job, number, captioner, report)
     if all(part(n).exists() for n in range(len(job.shards()))):
-        try: put_together(job)
+        try:
+            put_together(job)
         except (OSError, DataError):  # another process was faster, and has taken the parts away
             if not finished(job, report): raise
     finished(job, report)
     return report
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #0896cf27
-def annotate(gallery: Catalogue,  # pictures with ids and categories; texts are not looked at
-             captioner: Callable,  # (list of (h, w, 3) uint8 images, list of prompts) -> list of texts
-             name: str,  # of the captioner: with another name everything is written anew
-             path: Path,  # of the file: next_llava.{split}.{category}.caption.json
-             size: int = 32,  # pictures a shard, which is the captioner's batch
-             on_error: str = "raise",  # or 'skip': unreadable pictures and empty captions are counted
-             worker: int = 0, workers: int = 1,  # this process takes every so manieth shard
-            ) -> Report:  # of the whole once all shards are there, else of this call
+def annotate(
+    gallery: Catalogue,       # pictures with ids and categories; texts are not looked at
+    captioner: Callable,      # (list of (h, w, 3) uint8 images, list of prompts) -> list of texts
+    name: str,                # of the captioner: with another name everything is written anew
+    path: Path,               # of the file: next_llava.{split}.{category}.caption.json
+    size: int = 32,           # pictures a shard, which is the captioner's batch
+    on_error: str = "raise",  # or 'skip': unreadable pictures and empty captions are counted
+    worker: int = 0,          # this process takes every so manieth shard
+    workers: int = 1,         # this process takes every so manieth shard
+) -> Report:  # of the whole once all shards are there, else of this call
     "Caption every picture from its pixels and category alone (U App. C). Raises `DataError` that names the picture."
     prompts = [build_prompt(category) for category in gallery.categories]
-    return run_job(Job(gallery, prompts, [""] * len(gallery), name, Path(path), size), captioner, on_error, worker, workers)
+    return run_job(Job(gallery, prompts, [""] * len(gallery), name, Path(path), size), captioner, on_error,
+                   worker, workers)
 
 
-def annotate_with_guidance(gallery: Catalogue, told: dict,  # id -> what the captioner is told: the query whose target the picture is
-                           captioner: Callable, name: str, path: Path, size: int = 32) -> Report:
+def annotate_with_guidance(
+    gallery: Catalogue,   # id -> what the captioner is told: the query whose target the picture is
+    told: dict,           # id -> what the captioner is told: the query whose target the picture is
+    captioner: Callable,
+    name: str,
+    path: Path,
+    size: int = 32,
+) -> Report:
     "For the audit alone: captions as the release made them, with the answer's own query in the prompt."
     guidance = [told.get(i, "") for i in gallery.ids]
     prompts = [build_leaking_prompt(category, text) for category, text in zip(gallery.categories, guidance)]
-    return run_job(Job(gallery, prompts, guidance, f"{name}, with guidance", Path(path), size), captioner, "raise", 0, 1)
+    return run_job(Job(gallery, prompts, guidance, f"{name}, with guidance", Path(path), size), captioner,
+                   "raise", 0, 1)
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #bea92c30
 class Llava:
     "A LLaVA of the hub as captioner (U App. C): greedy, so that a restart writes the same."
-    def __init__(self,
+    def __init__(
+        self,
         name: str = "llava-hf/llava-1.5-13b-hf",
-        max_new_tokens: int = 256,  # as the released script
-        device: str = "",  # default: a GPU where there is one
+        max_new_tokens: int = 256,                # as the released script
+        device: str = "",                         # default: a GPU where there is one
     ):
         self.name, self.max_new_tokens, self.device, self.parts = name, max_new_tokens, device, None
 
@@ -163,7 +212,8 @@ class Llava:
             from unifashion.ground.core import pick_device
             from unifashion.models.foundations import from_hub
             device = self.device or pick_device()
-            model = from_hub(LlavaForConditionalGeneration.from_pretrained, self.name, dtype=torch.float16 if device == "cuda" else torch.float32)
+            model = from_hub(LlavaForConditionalGeneration.from_pretrained, self.name,
+                             dtype=torch.float16 if device == "cuda" else torch.float32)
             processor = from_hub(AutoProcessor.from_pretrained, self.name)
             processor.tokenizer.padding_side = "left"
             self.parts = processor, model.to(device).eval()
@@ -174,6 +224,7 @@ class Llava:
         processor, model = self.load()
         asked = [f"USER: <image>\n{prompt} ASSISTANT:" for prompt in prompts]
         inputs = processor(images=images, text=asked, padding=True, return_tensors="pt").to(model.device)
-        if "pixel_values" in inputs: inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
         return processor.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)

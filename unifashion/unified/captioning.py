@@ -54,14 +54,18 @@ def query_outputs(
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        try: outputs_into(part, qformer.eval().to(device), tokens, batch, device); os.replace(part, path)
-        finally: part.unlink(missing_ok=True)
+        try:
+            outputs_into(part, qformer.eval().to(device), tokens, batch, device)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def outputs_into(path, qformer, tokens, batch, device):
     "Fill an array on disk with the outputs of every picture."
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(tokens), *qformer.query_tokens.shape[1:]))
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16,
+                                    shape=(len(tokens), *qformer.query_tokens.shape[1:]))
     for start in tqdm(range(0, len(tokens), batch), desc="queries", unit="batch", disable=len(tokens) < 1000):
         states = qformer.image_states(torch.from_numpy(np.array(tokens[start:start + batch])).to(device))
         out[start:start + batch] = states.half().cpu().numpy()
@@ -91,9 +95,11 @@ def write_batch(
     mixed = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
     with mixed:
         embeds, seen = captioner.eval().prompt(image, style)
-        pieces = captioner.llm.generate(inputs_embeds=embeds, attention_mask=seen.long(), max_new_tokens=captioner.max_words, do_sample=False,
-                                        num_beams=settings.beams, repetition_penalty=settings.repetition, use_cache=True,
-                                        pad_token_id=w.pad, eos_token_id=w.tokenizer.eos_token_id)
+        pieces = captioner.llm.generate(inputs_embeds=embeds, attention_mask=seen.long(),
+                                        max_new_tokens=captioner.max_words, do_sample=False,
+                                        num_beams=settings.beams, repetition_penalty=settings.repetition,
+                                        use_cache=True, pad_token_id=w.pad,
+                                        eos_token_id=w.tokenizer.eos_token_id)
     return [w.say(p) for p in pieces.tolist()]
 
 
@@ -112,7 +118,8 @@ def write_all(
         rows = order[start:start + settings.write_batch]
         image = torch.from_numpy(np.stack([np.array(images[i]) for i in rows])).to(device)
         style = torch.tensor([style_number(captioner, styles[i]) for i in rows], device=device)
-        for i, text in zip(rows, write_batch(captioner, image, style, settings)): out[i] = text
+        for i, text in zip(rows, write_batch(captioner, image, style, settings)):
+            out[i] = text
     return out
 
 # %% ../../nbs/6_unified/03_captioning.ipynb #2a5fc49a
@@ -121,7 +128,10 @@ def style_number(
     style: str,
 ) -> int:
     "Of a style that the captioner was trained on. Raises `ValueError`, listing them."
-    if style not in captioner.styles: raise ValueError(f"unknown style {style!r}; this captioner was trained on {', '.join(captioner.styles)}")
+    if style not in captioner.styles:
+        raise ValueError(
+            f"unknown style {style!r}; this captioner was trained on {', '.join(captioner.styles)}"
+        )
     return captioner.styles.index(style)
 
 # %% ../../nbs/6_unified/03_captioning.ipynb #390cefb8
@@ -136,7 +146,8 @@ def claim_captions(
         return write_json(path, owner)
     theirs = json.loads(path.read_text(encoding="utf-8"))
     differs = [k for k in owner if theirs.get(k) != owner[k]]
-    if differs: raise ValueError(f"{folder.name} holds captions of another run (other {', '.join(differs)}): take another folder, or delete it")
+    if differs:
+        raise ValueError(f"{folder.name} holds captions of another run (other {', '.join(differs)}): take another folder, or delete it")
 
 
 def write_captions(
@@ -151,18 +162,28 @@ def write_captions(
 ) -> list:  # of dicts: id, style, caption; in the order of the jobs
     "Captions on disk, resumably: shards of lines of JSON. Raises `ValueError` for another run's folder."
     folder, shard = Path(folder), shard or 4 * settings.write_batch
-    owner = dict(captioner=weights_digest(captioner), pictures=pictures, questions=digest(captioner.questions), max_words=captioner.max_words,
-                 jobs=digest([[str(a), int(b), c] for a, b, c in jobs]), beams=settings.beams, repetition=settings.repetition, shard=shard)
+    owner = dict(captioner=weights_digest(captioner), pictures=pictures,
+                 questions=digest(captioner.questions), max_words=captioner.max_words,
+                 jobs=digest([[str(a), int(b), c] for a, b, c in jobs]), beams=settings.beams,
+                 repetition=settings.repetition, shard=shard)
     claim_captions(folder, owner)
-    order = sorted(range(len(jobs)), key=lambda i: (jobs[i][2], i))  # a style's captions end at about the same time
+    # a style's captions end at about the same time
+    order = sorted(range(len(jobs)), key=lambda i: (jobs[i][2], i))
     rows = [None] * len(jobs)
-    for number, start in enumerate(tqdm(range(0, len(order), shard), desc="captions", unit="shard", disable=len(order) < 1000)):
+    for number, start in enumerate(
+        tqdm(range(0, len(order), shard), desc="captions", unit="shard", disable=len(order) < 1000)
+    ):
         own, path = order[start:start + shard], folder / f"captions-{number:05d}.jsonl"
         if not path.exists():
-            texts = write_all(captioner, [images[jobs[i][1]] for i in own], [jobs[i][2] for i in own], settings, device)
-            lines = [json.dumps({"id": str(jobs[i][0]), "style": jobs[i][2], "caption": text}, ensure_ascii=False) for i, text in zip(own, texts)]
+            texts = write_all(captioner, [images[jobs[i][1]] for i in own], [jobs[i][2] for i in own],
+                              settings, device)
+            lines = [
+                json.dumps({"id": str(jobs[i][0]), "style": jobs[i][2], "caption": text}, ensure_ascii=False)
+                for i, text in zip(own, texts)
+            ]
             atomic_write(path, "\n".join(lines) + "\n")
-        for i, line in zip(own, path.read_text(encoding="utf-8").splitlines()): rows[i] = json.loads(line)
+        for i, line in zip(own, path.read_text(encoding="utf-8").splitlines()):
+            rows[i] = json.loads(line)
     return rows
 
 # %% ../../nbs/6_unified/03_captioning.ipynb #778e8950
@@ -183,13 +204,21 @@ def caption_pictures(
     captioner, qformer, encoder = captioner.to(device), qformer.eval().to(device), encoder.eval().to(device)
     number = style_number(captioner, style)
     for start in range(0, len(pictures), settings.write_batch):
-        try: batch = [read_picture(pictures[i], i, encoder.size, fit, report) for i in range(start, min(start + settings.write_batch, len(pictures)))]
-        except DataError as error: error.captions = texts; raise
+        try:
+            batch = [
+                read_picture(pictures[i], i, encoder.size, fit, report)
+                for i in range(start, min(start + settings.write_batch, len(pictures)))
+            ]
+        except DataError as error:
+            error.captions = texts
+            raise
         good = [p for p in batch if p is not None]
         said = iter(())
         if good:
             states = qformer.image_states(encoder(torch.from_numpy(np.stack(good)).to(device)).half())
-            said = iter(write_batch(captioner, states, torch.full((len(good),), number, device=device), settings))
+            said = iter(
+                write_batch(captioner, states, torch.full((len(good),), number, device=device), settings)
+            )
         texts += [None if p is None else next(said) for p in batch]
     report.rows, report.kept = len(texts), sum(t is not None for t in texts)
     return texts, report
@@ -197,8 +226,15 @@ def caption_pictures(
 
 def read_picture(picture, row, size, fit, report):
     "A picture at the encoder's size; None, counted, where it cannot be read."
-    try: pixels = picture.read() if hasattr(picture, "read") else np.asarray(picture)
-    except DataError as error: return report.reject(error.reason, error.file, error.row, "unreadable picture")
+    try:
+        pixels = picture.read() if hasattr(picture, "read") else np.asarray(picture)
+    except DataError as error:
+        return report.reject(error.reason, error.file, error.row, "unreadable picture")
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-        return report.reject(f"a picture of shape {pixels.shape} and type {pixels.dtype}; wanted (height, width, 3) of uint8", "pictures", row, "not a picture")
+        return report.reject(
+            f"a picture of shape {pixels.shape} and type {pixels.dtype}; wanted (height, width, 3) of uint8",
+            "pictures",
+            row,
+            "not a picture",
+        )
     return fit_image(pixels, *size, fit)

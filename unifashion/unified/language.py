@@ -39,7 +39,8 @@ def template(
     style: str,  # of `INSTRUCTIONS`
 ) -> str:
     "The question in the model's own frame, with the placeholder. Raises `ValueError` for an unknown style."
-    if style not in INSTRUCTIONS: raise ValueError(f"unknown style {style!r}; there are {', '.join(INSTRUCTIONS)}")
+    if style not in INSTRUCTIONS:
+        raise ValueError(f"unknown style {style!r}; there are {', '.join(INSTRUCTIONS)}")
     return writer.frame.format(image=IMAGE, instruction=INSTRUCTIONS[style])
 
 
@@ -49,23 +50,34 @@ def prompt_ids(
 ) -> tuple:  # (ids before the image, ids after it)
     "Word pieces on both sides of the placeholder. Raises `ValueError` where it is missing or stands twice."
     parts = question.split(IMAGE)
-    if len(parts) != 2: raise ValueError(f"a question holds {IMAGE} once; here {len(parts) - 1} times: {question!r}")
-    opening = writer.tokenizer.bos_token_id if not question.startswith(writer.tokenizer.bos_token or question) else None
-    before, after = (writer.tokenizer(writer.clean(p) if writer.plain else p, add_special_tokens=False)["input_ids"] for p in parts)
+    if len(parts) != 2:
+        raise ValueError(f"a question holds {IMAGE} once; here {len(parts) - 1} times: {question!r}")
+    opening = (
+        writer.tokenizer.bos_token_id
+        if not question.startswith(writer.tokenizer.bos_token or question)
+        else None
+    )
+    before, after = (writer.tokenizer(writer.clean(p) if writer.plain else p,
+                                      add_special_tokens=False)["input_ids"] for p in parts)
     return ([] if opening is None else [opening]) + before, after
 
 # %% ../../nbs/6_unified/02_language.ipynb #9a39e628
 class Adapter(nn.Module):
     "Task-specific adapter: query outputs to word embeddings (U 3.1.2, App. B)."
-    def __init__(self,
-        width: int,      # of a query's output
-        out: int,        # of a word embedding
-        layers: int = 2,  # U App. B: two; 1 is a linear projection
+    def __init__(
+        self,
+        width: int,          # of a query's output
+        out: int,            # of a word embedding
+        layers: int = 2,     # U App. B: two; 1 is a linear projection
         scale: float = 1.0,  # typical size of an entry of a word embedding
     ):
         super().__init__()
         self.layers = layers
-        self.net = nn.Linear(width, out) if layers == 1 else nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
+        self.net = (
+            nn.Linear(width, out)
+            if layers == 1
+            else nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
+        )
         self.norm = nn.LayerNorm(out)
         nn.init.constant_(self.norm.weight, scale)
 
@@ -80,7 +92,8 @@ def with_lora(
 ) -> nn.Module:  # a peft model; all but LoRA is frozen
     "LoRA on every linear layer of the language model but the output's."
     from peft import LoraConfig, get_peft_model
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
+                        task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         model = get_peft_model(writer.model, config)
@@ -94,8 +107,11 @@ def load_lora(
 ) -> nn.Module:
     "LoRA read back onto its base. Raises `ValueError` where it belongs to another."
     from peft import PeftModel
-    made_for = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if made_for != writer.identity: raise ValueError(f"{Path(folder).name}: LoRA of {made_for}, not of {writer.identity}")
+    made_for = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))[
+        "base_model_name_or_path"
+    ]
+    if made_for != writer.identity:
+        raise ValueError(f"{Path(folder).name}: LoRA of {made_for}, not of {writer.identity}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return PeftModel.from_pretrained(writer.model, folder)
@@ -103,20 +119,29 @@ def load_lora(
 # %% ../../nbs/6_unified/02_language.ipynb #f0534c12
 class Captioner(nn.Module):
     "A language model that is shown an image's queries: `prompt` is the question, `logits` what it says of a caption."
-    def __init__(self,
+    def __init__(
+        self,
         writer: Writer,
-        llm: nn.Module,       # the writer's model, plain or with LoRA
-        adapter: nn.Module,   # None where no image is shown
-        n_image: int,         # queries of an image; 0: none is shown
-        max_words: int,       # longest caption in word pieces, its end included
+        llm: nn.Module,              # the writer's model, plain or with LoRA
+        adapter: nn.Module,          # None where no image is shown
+        n_image: int,                # queries of an image; 0: none is shown
+        max_words: int,              # longest caption in word pieces, its end included
         styles=tuple(INSTRUCTIONS),  # that can be asked for
     ):
         super().__init__()
-        self.writer, self.llm, self.adapter, self.n_image, self.max_words, self.styles = writer, llm, adapter, n_image, max_words, tuple(styles)
+        self.writer, self.llm, self.adapter, self.n_image, self.max_words, self.styles = (
+            writer,
+            llm,
+            adapter,
+            n_image,
+            max_words,
+            tuple(styles),
+        )
         sides = [prompt_ids(writer, template(writer, s)) for s in self.styles]
         self.questions = [before + [-1] * n_image + after for before, after in sides]  # -1: an image's query
         longest, room = max(map(len, self.questions)), llm.config.max_position_embeddings
-        if longest + max_words > room: raise ValueError(f"{writer.identity} reads {room} word pieces; a question of {longest} and a caption of {max_words} are more: lower max_words")
+        if longest + max_words > room:
+            raise ValueError(f"{writer.identity} reads {room} word pieces; a question of {longest} and a caption of {max_words} are more: lower max_words")
 
     def prompt(self, image, style):
         "(b, n_image, width) and (b,) numbers of styles -> embeddings (b, n, llm width), mask (b, n); filled up on the left."
@@ -124,7 +149,8 @@ class Captioner(nn.Module):
         n, device = max(map(len, questions)), style.device
         ids = torch.tensor([[-2] * (n - len(q)) + q for q in questions], device=device)  # -2: nothing
         embeds = self.llm.get_input_embeddings()(ids.clamp(min=0))
-        if self.n_image: embeds = embeds.masked_scatter((ids == -1)[..., None], self.adapter(image).to(embeds.dtype))
+        if self.n_image:
+            embeds = embeds.masked_scatter((ids == -1)[..., None], self.adapter(image).to(embeds.dtype))
         return embeds, ids != -2
 
     def logits(self, image, style, ids, mask):
@@ -132,7 +158,8 @@ class Captioner(nn.Module):
         question, seen = self.prompt(image, style)
         embeds = torch.cat([question, self.llm.get_input_embeddings()(ids)], 1)
         seen = torch.cat([seen, mask], 1).long()
-        out = self.llm(inputs_embeds=embeds, attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0), use_cache=False,
+        out = self.llm(inputs_embeds=embeds, attention_mask=seen,
+                       position_ids=(seen.cumsum(1) - 1).clamp(min=0), use_cache=False,
                        logits_to_keep=ids.shape[1] + 1)
         return out.logits[:, :-1]
 
@@ -145,11 +172,25 @@ def save_captioner(
     folder, a = Path(folder), captioner.adapter
     folder.mkdir(parents=True, exist_ok=True)
     lora = hasattr(captioner.llm, "peft_config")
-    if lora: captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)  # "auto" would ask the hub
-    if a is not None: save_file({k: v.detach().cpu().contiguous() for k, v in a.state_dict().items()}, folder / "adapter.safetensors")
-    widths = {} if a is None else dict(width=a.net.in_features if a.layers == 1 else a.net[0].in_features, layers=a.layers)
-    write_json(folder / "captioner.json", dict(writer=captioner.writer.identity, lora=lora, n_image=captioner.n_image,
-                                               max_words=captioner.max_words, styles=captioner.styles, adapter=widths))
+    if lora:
+        # "auto" would ask the hub
+        captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)
+    if a is not None:
+        save_file({k: v.detach().cpu().contiguous()
+                   for k, v in a.state_dict().items()}, folder / "adapter.safetensors")
+    widths = {} if a is None else dict(width=a.net.in_features if a.layers == 1 else a.net[0].in_features,
+                                       layers=a.layers)
+    write_json(
+        folder / "captioner.json",
+        dict(
+            writer=captioner.writer.identity,
+            lora=lora,
+            n_image=captioner.n_image,
+            max_words=captioner.max_words,
+            styles=captioner.styles,
+            adapter=widths,
+        ),
+    )
 
 
 def load_captioner(
@@ -159,10 +200,12 @@ def load_captioner(
     "A stored captioner. Raises `ValueError` for another language model."
     folder = Path(folder)
     kept = json.loads((folder / "captioner.json").read_text(encoding="utf-8"))
-    if kept["writer"] != writer.identity: raise ValueError(f"{folder.name} was trained with {kept['writer']}, not with {writer.identity}")
+    if kept["writer"] != writer.identity:
+        raise ValueError(f"{folder.name} was trained with {kept['writer']}, not with {writer.identity}")
     llm = load_lora(folder / "lora", writer) if kept["lora"] else writer.model
     adapter = Adapter(out=writer.width, **kept["adapter"]) if kept["adapter"] else None
-    if adapter is not None: adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
+    if adapter is not None:
+        adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
     return Captioner(writer, llm, adapter, kept["n_image"], kept["max_words"], kept["styles"]).eval()
 
 
@@ -170,7 +213,8 @@ def merge(
     captioner: Captioner,  # changed in place: save it first
 ) -> Captioner:
     "LoRA added into the matrices it corrects: the same function, without its cost."
-    if hasattr(captioner.llm, "peft_config"): captioner.llm = captioner.llm.merge_and_unload()
+    if hasattr(captioner.llm, "peft_config"):
+        captioner.llm = captioner.llm.merge_and_unload()
     return captioner.eval()
 
 # %% ../../nbs/6_unified/02_language.ipynb #441a2643
@@ -190,7 +234,8 @@ def new_captioner(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "captioner").integers(2**31)))
         words = writer.model.get_input_embeddings().weight
-        adapter = Adapter(width, writer.width, layers, 1. if words.is_meta else words.float().std().item()) if n else None
+        adapter = Adapter(width, writer.width, layers,
+                          1. if words.is_meta else words.float().std().item()) if n else None
         llm = with_lora(writer, settings.rank, settings.alpha, settings.dropout) if lora else writer.model
     return Captioner(writer, llm, adapter, n, settings.max_words, styles)
 
@@ -201,7 +246,9 @@ def itg_loss(
 ) -> torch.Tensor:  # scalar, nats a word piece
     "Image-grounded text generation (U Eq. 6): mean cross-entropy of the captions' pieces."
     logits = model.logits(batch["image"], batch["style"], batch["ids"], batch["mask"])
-    return F.cross_entropy(logits.float().flatten(0, 1), batch["ids"].masked_fill(~batch["mask"], -100).flatten())
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), batch["ids"].masked_fill(~batch["mask"], -100).flatten()
+    )
 
 # %% ../../nbs/6_unified/02_language.ipynb #cb11271b
 def style_texts(
@@ -213,7 +260,11 @@ def style_texts(
     from unifashion.shop.fashiongen_files import drawn_catalogue, read_products
     listed = {str(p.id): p for p in read_products(drawn_catalogue(world))}
     own = [listed[str(product)] for product in catalogue.products]
-    return {"short": [p.short for p in own], "professional": [p.text for p in own], "key points": [p.key_points for p in own]}
+    return {
+        "short": [p.short for p in own],
+        "professional": [p.text for p in own],
+        "key points": [p.key_points for p in own],
+    }
 
 # %% ../../nbs/6_unified/02_language.ipynb #d8200d20
 def encode_captions(
@@ -232,32 +283,47 @@ def encode_captions(
 
 class Captions:
     "Training examples: every product in every style. `ids` names them, `report` counts what was left out."
-    def __init__(self,
-        images,          # (n_image, n, width) fp16: query outputs, or whatever an image is shown as
-        products,        # (n_image,) product of each picture
-        texts: dict,     # style -> (n_image,) captions; a product's first one counts
+    def __init__(
+        self,
+        images,                   # (n_image, n, width) fp16: query outputs, or whatever an image is shown as
+        products,                 # (n_image,) product of each picture
+        texts: dict,              # style -> (n_image,) captions; a product's first one counts
         writer: Writer,
         max_words: int,
         on_error: str = "raise",  # 'raise' or 'skip': for empty captions
     ):
         self.images, self.report, rows = images, Report(on_error), {}
-        for row, product in enumerate(products): rows.setdefault(product, []).append(row)
+        for row, product in enumerate(products):
+            rows.setdefault(product, []).append(row)
         self.examples = []  # (product, number of the style, its rows)
         for product, own in rows.items():
             for number, style in enumerate(texts):
-                if texts[style][own[0]].strip(): self.examples.append((product, number, own))
-                else: self.report.reject(f"the {style} caption of {product} is empty", "captions", own[0], "empty caption")
-        names, self.ids = list(texts), [f"{product} ({list(texts)[number]})" for product, number, _ in self.examples]
-        self.words, self.mask, cut = encode_captions(writer, [texts[names[number]][own[0]] for _, number, own in self.examples], max_words)
+                if texts[style][own[0]].strip():
+                    self.examples.append((product, number, own))
+                else:
+                    self.report.reject(f"the {style} caption of {product} is empty", "captions", own[0],
+                                       "empty caption")
+        names, self.ids = list(texts), [
+            f"{product} ({list(texts)[number]})" for product, number, _ in self.examples
+        ]
+        self.words, self.mask, cut = encode_captions(
+            writer, [texts[names[number]][own[0]] for _, number, own in self.examples], max_words
+        )
         self.report.rows, self.report.kept = len(rows) * len(texts), len(self.examples)
-        if cut: self.report.notes[f"caption cut at {max_words} word pieces"] = cut
+        if cut:
+            self.report.notes[f"caption cut at {max_words} word pieces"] = cut
 
     def __len__(self): return len(self.examples)
 
     def __getitem__(self, i: int) -> dict:
         _, style, rows = self.examples[i]
         row = rows[int(torch.randint(len(rows), ()))]
-        return {"image": torch.from_numpy(np.array(self.images[row])), "style": style, "ids": self.words[i], "mask": self.mask[i]}
+        return {
+            "image": torch.from_numpy(np.array(self.images[row])),
+            "style": style,
+            "ids": self.words[i],
+            "mask": self.mask[i],
+        }
 
 # %% ../../nbs/6_unified/02_language.ipynb #0f577ea0
 def for_run(
@@ -266,7 +332,11 @@ def for_run(
     full: bool,
 ) -> Language:
     "The settings, with the number of steps that such a run takes."
-    steps = (settings.gpu_steps if device == "cuda" else 0) or (settings.full_steps if full else 0) or settings.steps
+    steps = (
+        (settings.gpu_steps if device == "cuda" else 0)
+        or (settings.full_steps if full else 0)
+        or settings.steps
+    )
     return replace(settings, steps=steps)
 
 
@@ -281,6 +351,7 @@ def train_captioner(
 ) -> History:
     "Adapter and LoRA learn to caption (U 3.1.2, App. B). Raises what `fit` raises."
     device = device or pick_device()
-    recipe = Fit(steps=settings.steps, batch=settings.batch, lr=settings.lr, warmup=round(settings.warmup * settings.steps), weight_decay=0.,
-                 betas=(0.9, 0.99), checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device))
+    recipe = Fit(steps=settings.steps, batch=settings.batch, lr=settings.lr,
+                 warmup=round(settings.warmup * settings.steps), weight_decay=0., betas=(0.9, 0.99),
+                 checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device))
     return fit(captioner, data, itg_loss, recipe, Path(folder), seed, collate=trimmed, device=device, log=log)

@@ -33,7 +33,8 @@ def pretrain(
     "Phase 1 of the Q-Former (U 3.1.1); it is left in evaluation mode. Raises what `fit` raises."
     device = device or pick_device()
     loss = partial(phase1_loss, itm_rows=settings.itm_rows, hardness=settings.hardness)
-    return fit(Phase1(qformer), data, loss, fit_settings(settings, device), Path(folder), seed, collate=trimmed, device=device, log=log)
+    return fit(Phase1(qformer), data, loss, fit_settings(settings, device), Path(folder), seed,
+               collate=trimmed, device=device, log=log)
 
 # %% ../../nbs/6_unified/01_pretrain.ipynb #9fd10abb
 @torch.no_grad()

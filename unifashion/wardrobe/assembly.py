@@ -35,7 +35,7 @@ def folded_cut(g: Garment) -> Cut:
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #257c3cb0
 def folded_curve(k: GarmentDrawing) -> Curve:
     "Outline of trousers or a skirt folded over."
-    w, y0, y1 = (waist_width(k.g), WAIST, WAIST + 38) if k.g.kind == 'skirt' else (12.4, WAIST, WAIST + 42)
+    w, y0, y1 = (waist_width(k.g), WAIST, WAIST + 38) if k.g.kind == "skirt" else (12.4, WAIST, WAIST + 42)
     side = np.array([(w, y0), (w + 1.4, y0 + 8), (w + 1.5, y1 - 4), (w - .6, y1 - .4)])
     foot = np.array([(w - .6, y1 - .4), (0, y1 + .6), (.6 - w, y1 - .4)])
     return k.at(side, foot, mirror(side), np.array([(-w, y0), (0, y0 + 1.3), (w, y0)]))
@@ -51,8 +51,9 @@ def sleeve_bands(k: GarmentDrawing) -> tuple:
     "Cuffs."
     g = k.g
     reach = ARM[0] * min(k.cut.sleeve, 1) + ARM[1] * max(k.cut.sleeve - 1, 0)
-    if gathered(g): return Band(reach - 4.6, reach + 9, k.accent if g.trim == 'contrast trim' else None, .09),
-    if g.trim == 'contrast trim': return Band(reach - (2.3 if g.sleeve != 'long' else 5.8), reach + 9, k.accent),
+    if gathered(g): return Band(reach - 4.6, reach + 9, k.accent if g.trim == "contrast trim" else None, .09),
+    if g.trim == "contrast trim":
+        return Band(reach - (2.3 if g.sleeve != "long" else 5.8), reach + 9, k.accent),
     return ()
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #5a0a31c9
@@ -60,27 +61,29 @@ def leg_bands(k: GarmentDrawing) -> tuple:
     "Turn-ups show the cloth's paler reverse."
     end = LEG_END[k.g.length]
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
-    if k.g.trim == 'lace': return Band(reach - 5, reach + 9, lace_color(k), .12),
-    return (Band(reach - 4.6, reach + 9, k.base * .62 + 255 * .34),) if k.g.trim == 'turn-ups' else ()
+    if k.g.trim == "lace": return Band(reach - 5, reach + 9, lace_color(k), .12),
+    return (Band(reach - 4.6, reach + 9, k.base * .62 + 255 * .34),) if k.g.trim == "turn-ups" else ()
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #d3bdac4d
 def lay_out(k: GarmentDrawing):
     "Cut the pieces: `body` (curve), `trunk`, `sleeves`, `legs` (pieces) on the sketch."
     g, pose = k.g, k.pose
     k.sleeves, k.legs, k.body, k.cut = [], [], None, None
-    lower = KINDS[g.kind].region == 'lower_body'
-    if lower and k.shape == 'folded': k.body = k.trunk = folded_curve(k)
+    lower = KINDS[g.kind].region == "lower_body"
+    if lower and k.shape == "folded":
+        k.body = k.trunk = folded_curve(k)
     elif not lower:
-        k.cut = folded_cut(g) if k.shape == 'folded' else top_cut(g)
+        k.cut = folded_cut(g) if k.shape == "folded" else top_cut(g)
         k.body = bodice(
-            g if k.shape != 'folded' else replace(
-                g, kind='t-shirt' if g.kind == 'shirt' else g.kind, sleeve=g.sleeve or 'short'), k.cut, pose, k.back)
-        cloth = k.contrast if g.trim == 'contrast sleeves' else k.cloth
-        if k.cut.sleeve: k.sleeves = [sleeve_piece(g, k.cut, pose, i, cloth, sleeve_bands(k)) for i in (0, 1)]
-    elif g.kind == 'skirt':
+            g if k.shape != "folded" else replace(g, kind="t-shirt" if g.kind == "shirt" else g.kind,
+                                                  sleeve=g.sleeve or "short"), k.cut, pose, k.back)
+        cloth = k.contrast if g.trim == "contrast sleeves" else k.cloth
+        if k.cut.sleeve:
+            k.sleeves = [sleeve_piece(g, k.cut, pose, i, cloth, sleeve_bands(k)) for i in (0, 1)]
+    elif g.kind == "skirt":
         k.cut = skirt_cut(g)
         k.body = skirt_curve(g, k.cut, pose)
-    if g.kind in ('jeans', 'trousers', 'shorts', 'leggings', 'jumpsuit') and k.shape != 'folded':
+    if g.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit") and k.shape != "folded":
         waist = (41.5, width_at(k, 41.5)) if k.cut else None
         k.legs = [leg_piece(g, pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
     k.trunk = k.body if k.body is not None else both_legs(k)
@@ -89,25 +92,29 @@ def lay_out(k: GarmentDrawing):
 def emblem(k: GarmentDrawing):
     "The emblem in its place."
     g, along = k.g, (0., 1.)
-    if g.place == 'chest centre':
-        at, half = (0, {'v-neck': 31, 'scoop': 28.5, 'hood': 31, 'square': 27}.get(g.neckline, 24.5)), 9.5
-    if g.pockets == 'kangaroo' and g.place == 'chest centre':
+    if g.place == "chest centre":
+        at, half = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(g.neckline, 24.5)), 9.5
+    if g.pockets == "kangaroo" and g.place == "chest centre":
         at, half = ((0, 27.5), 8.6) if k.cut.length > 55 else ((0, 20.6), 7.4)
-    elif g.place == 'chest centre': pass
-    elif g.place == 'left chest': at, half = (9.2, 22.6 if 'collar' in g.neckline else 20.5), 6.2
-    elif g.place == 'left leg':
+    elif g.place == "chest centre":
+        pass
+    elif g.place == "left chest":
+        at, half = (9.2, 22.6 if "collar" in g.neckline else 20.5), 6.2
+    elif g.place == "left leg":
         a, b = tube(k.pose.legs[0], [.3 if LEG_END[g.length] > .6 else .14, .6], [0., 0.], 1)
         at, half, along = a, 6.4, (b - a) / np.hypot(*(b - a))
-    else: at, half = ((9.6, 61) if KINDS[g.kind].region == 'lower_body' else (8.6, k.cut.length - 14)), 6.6
-    if g.place == 'hip' and g.kind == 'leggings': at = (9.4, 55)
-    if k.shape == 'folded' and g.place == 'hip': return
-    draw_emblem(k.canvas, g.emblem, at if g.place == 'left leg' else on_torso(k.pose, [at])[0], half, k.second, k.base,
-                along)
+    else:
+        at, half = ((9.6, 61) if KINDS[g.kind].region == "lower_body" else (8.6, k.cut.length - 14)), 6.6
+    if g.place == "hip" and g.kind == "leggings":
+        at = (9.4, 55)
+    if k.shape == "folded" and g.place == "hip": return
+    draw_emblem(k.canvas, g.emblem, at if g.place == "left leg" else on_torso(k.pose, [at])[0], half,
+                k.second, k.base, along)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #306f8732
 def wire(k: GarmentDrawing):
     "A wooden hanger and its hook."
-    lower = KINDS[k.g.kind].region == 'lower_body'
+    lower = KINDS[k.g.kind].region == "lower_body"
     y = WAIST - 4 if lower else -1.5
     hook = np.array([(0, y), (0, y - 5), (1.6, y - 7.4), (2.8, y - 9.6), (.6, y - 12), (-2.2, y - 10.6)])
     k.line(hook, width=1., color=(120, 122, 128))
@@ -115,9 +122,11 @@ def wire(k: GarmentDrawing):
     bar = np.array([(-w, y + (0 if lower else 8)), (-w * .5, y + (0 if lower else 3.2)), (0, y),
                     (w * .5, y + (0 if lower else 3.2)), (w, y + (0 if lower else 8))])
     unit = k.canvas.scale * 128 / k.canvas.height
-    k.line(bar, width=2.2 * unit + 1, color=(110, 78, 46)); k.line(bar, width=2.2 * unit, color=(196, 152, 104))
+    k.line(bar, width=2.2 * unit + 1, color=(110, 78, 46))
+    k.line(bar, width=2.2 * unit, color=(196, 152, 104))
     if lower:
-        for s in (1, -1): k.line(np.array([(s * 12, y - .5), (s * 12, y + 6)]), width=2.2, color=(150, 152, 158))
+        for s in (1, -1):
+            k.line(np.array([(s * 12, y - .5), (s * 12, y + 6)]), width=2.2, color=(150, 152, 158))
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #c969e6d3
 def denim_seams(k: GarmentDrawing):
@@ -133,17 +142,19 @@ def denim_seams(k: GarmentDrawing):
 def back_seams(k: GarmentDrawing):
     "Yoke, centre seam or zip of the back."
     g, low = k.g, k.cut.length + 4
-    if g.kind in ('shirt', 'jacket') and k.shape != 'folded':
+    if g.kind in ("shirt", "jacket") and k.shape != "folded":
         k.line(np.array([(-24, 12), (0, 10.5), (24, 12)]), width=.55, clip=k.body)
-    if g.kind in ('coat', 'dress', 'slip dress') or g.neckline == 'lapel':
+    if g.kind in ("coat", "dress", "slip dress") or g.neckline == "lapel":
         k.line(np.array([(0, 3 if not has_straps(g) else 18), (0, low)]), width=.5, clip=k.body)
-    if g.trim == 'belt': belt(k, 40, width_at(k, 42) + .4, tie=g.kind in ('coat', 'slip dress'))
+    if g.trim == "belt":
+        belt(k, 40, width_at(k, 42) + .4, tie=g.kind in ("coat", "slip dress"))
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #07be69ec
 def pleats(k: GarmentDrawing, y, w, foot):
     "Pressed pleats from the waist to the hem."
     y1, w1 = foot
-    for x in np.linspace(-.86, .86, 9): k.line(np.array([(x * w, y + 1), (x * w1, y1 + 6)]), width=.7, clip=k.body)
+    for x in np.linspace(-.86, .86, 9):
+        k.line(np.array([(x * w, y + 1), (x * w1, y1 + 6)]), width=.7, clip=k.body)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #75fe9fec
 def slit(k: GarmentDrawing):
@@ -161,20 +172,24 @@ def front_details(k: GarmentDrawing):
     "Closure, pockets, belt and cloth-specific seams of the front."
     g = k.g
     y = 42.
-    if g.kind == 'dress' and g.fit == 'regular' and k.shape != 'folded':
+    if g.kind == "dress" and g.fit == "regular" and k.shape != "folded":
         k.line(np.array([(-width_at(k, y), y), (0, y + 1), (width_at(k, y), y)]), width=.6, clip=k.body)
-    if g.kind == 'jacket' and g.fabric == 'denim': denim_seams(k)
+    if g.kind == "jacket" and g.fabric == "denim":
+        denim_seams(k)
     body_closure(k)
-    if k.shape == 'folded': return
+    if k.shape == "folded": return
     body_pockets(k, k.cut, k.body)
-    if g.kind == 'jumpsuit' and g.pockets == 'side':
+    if g.kind == "jumpsuit" and g.pockets == "side":
         for s in (1, -1):
             k.line(np.array([(s * 12.6, 44.5), (s * 19.6, 57)]), width=1.1, color=k.ink)
             k.stitch(np.array([(s * 11.6, 45), (s * 18.8, 58)]))
-    if g.trim == 'pleats': pleats(k, y + 1, width_at(k, y), k.cut.profile[-1])
-    if g.trim == 'slit': slit(k)
-    if g.trim == 'belt': belt(k, y - 2, width_at(k, y) + .4, tie=g.kind in ('coat', 'slip dress'))
-    elif g.kind == 'jumpsuit' and g.closure != 'wrap':
+    if g.trim == "pleats":
+        pleats(k, y + 1, width_at(k, y), k.cut.profile[-1])
+    if g.trim == "slit":
+        slit(k)
+    if g.trim == "belt":
+        belt(k, y - 2, width_at(k, y) + .4, tie=g.kind in ("coat", "slip dress"))
+    elif g.kind == "jumpsuit" and g.closure != "wrap":
         k.leaf(*box(-width_at(k, 41) - .2, 40, width_at(k, 41) + .2, 43.6, .6), outline=1.1)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #fdae02c8
@@ -190,9 +205,14 @@ def leg_box(k: GarmentDrawing, piece: Piece, i: int):
     w = np.interp(top, *np.array(leg_widths(k.g)).T)
     corner = lambda t, a: tube(joints, [t], [a], side)[0]
     for t0, t1, out in ((top, top + .36, 0), (top - .02, top + .1, .5)):
-        pts = [corner(t0, w + 1.2), corner(t0, w - 9 - out), corner(t1, w - 9 - out), corner(t1, w + 1.2 + out)]
-        k.leaf(curve=chain(*[np.array([a, b]) for a, b in zip(pts, pts[1:] + pts[:1])]), frame=piece.frame, gain=1.04,
-               outline=1.2)
+        pts = [
+            corner(t0, w + 1.2),
+            corner(t0, w - 9 - out),
+            corner(t1, w - 9 - out),
+            corner(t1, w + 1.2 + out),
+        ]
+        k.leaf(curve=chain(*[np.array([a, b]) for a, b in zip(pts, pts[1:] + pts[:1])]), frame=piece.frame,
+               gain=1.04, outline=1.2)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #eafc89da
 def rips(k: GarmentDrawing, piece: Piece, i: int):
@@ -211,77 +231,101 @@ def rips(k: GarmentDrawing, piece: Piece, i: int):
 def draw_legs(k: GarmentDrawing):
     "Both legs and what is sewn on them."
     c, g = k.canvas, k.g
-    for p in k.legs: c.line(p.curve, k.ink, 1.6)
-    for p in k.legs: paint_piece(c, p)
+    for p in k.legs:
+        c.line(p.curve, k.ink, 1.6)
+    for p in k.legs:
+        paint_piece(c, p)
     end = LEG_END[g.length]
     for i, p in enumerate(k.legs):
         side, joints = (1, -1)[i], k.pose.legs[i]
         unit = c.scale * 128 / c.height
-        if g.trim == 'side stripe':
+        if g.trim == "side stripe":
             t, w = np.array(leg_widths(g)).T
             run = np.vstack([
                 on_torso(k.pose,
-                         np.array([(p.curve.vertices[0][0] * side, WAIST)]) * (side, 1)), p.curve.vertices[3:10:3],
+                         np.array([(p.curve.vertices[0][0] * side, WAIST)]) * (side, 1)),
+                p.curve.vertices[3:10:3],
                 tube(joints, t[2:], w[2:], side)
             ])
             c.line(spline(run), k.second, 5.2 * unit, clip=p.curve)
-        gap = .115 if g.trim == 'turn-ups' else .05
+        gap = .115 if g.trim == "turn-ups" else .05
         c.line(spline(tube(joints, [end - gap, end - gap + .025, end - gap], [20, 0, -20], side)),
                k.seam,
-               .5, clip=p.curve, dash=None if g.trim == 'turn-ups' else (1.1, .8))
-        if g.pockets == 'cargo' and not k.back: leg_box(k, p, i)
-        if g.trim == 'rips' and not k.back: rips(k, p, i)
-    if k.back or g.kind != 'jumpsuit': k.line(np.array([(0, WAIST + 5), (0, 73.4)]), width=.6)
-    if g.place == 'left leg' and not k.back: emblem(k)
+               .5, clip=p.curve, dash=None if g.trim == "turn-ups" else (1.1, .8))
+        if g.pockets == "cargo" and not k.back:
+            leg_box(k, p, i)
+        if g.trim == "rips" and not k.back:
+            rips(k, p, i)
+    if k.back or g.kind != "jumpsuit":
+        k.line(np.array([(0, WAIST + 5), (0, 73.4)]), width=.6)
+    if g.place == "left leg" and not k.back:
+        emblem(k)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #30796a23
 def draw_top(k: GarmentDrawing):
     "Everything worn on the torso."
     g, c = k.g, k.canvas
-    if has_straps(g): straps(k)
-    if g.neckline == 'hood' and not k.back: hood(k)
-    else: inside_back(k)
-    if k.shape == 'hanger': wire(k)
-    for p in k.sleeves: c.line(p.curve, ink(p.cloth.base), 1.6)
-    for p in k.sleeves: paint_piece(c, p)
-    if k.legs: draw_legs(k)
-    if g.trim == 'ruffle hem' and k.shape != 'folded': ruffle(k)
-    if g.trim == 'lace' and k.shape != 'folded': lace_hem(k)
+    if has_straps(g):
+        straps(k)
+    if g.neckline == "hood" and not k.back:
+        hood(k)
+    else:
+        inside_back(k)
+    if k.shape == "hanger":
+        wire(k)
+    for p in k.sleeves:
+        c.line(p.curve, ink(p.cloth.base), 1.6)
+    for p in k.sleeves:
+        paint_piece(c, p)
+    if k.legs:
+        draw_legs(k)
+    if g.trim == "ruffle hem" and k.shape != "folded":
+        ruffle(k)
+    if g.trim == "lace" and k.shape != "folded":
+        lace_hem(k)
     c.line(k.body, k.ink, 1.6)
-    rng = stream(g.seed, 'body')
-    bands = (Band(k.cut.length - 5.2, k.cut.length + 9, k.accent if g.trim == 'contrast trim' else None,
-                  .09), ) if gathered(g) and k.shape != 'folded' else ()
-    folds = body_folds(g, k.cut, rng) if k.shape != 'folded' else fold_marks(k)
+    rng = stream(g.seed, "body")
+    bands = (Band(k.cut.length - 5.2, k.cut.length + 9, k.accent if g.trim == "contrast trim" else None,
+                  .09), ) if gathered(g) and k.shape != "folded" else ()
+    folds = body_folds(g, k.cut, rng) if k.shape != "folded" else fold_marks(k)
     paint_piece(c, Piece(k.body, torso_frame(k.pose, k.cut.profile, k.cut.length), k.cloth, folds, bands))
     hem_finish(k)
     neck_finish(k)
-    if k.back: back_seams(k)
-    else: front_details(k)
-    if g.emblem and not k.back: emblem(k)
+    if k.back:
+        back_seams(k)
+    else:
+        front_details(k)
+    if g.emblem and not k.back:
+        emblem(k)
     collar(k)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #ff00c136
 def draw_skirt(k: GarmentDrawing):
     "A skirt with its hem, pleats and closure."
     g, c, cut = k.g, k.canvas, k.cut
-    if g.trim == 'ruffle hem': ruffle(k)
-    if g.trim == 'lace': lace_hem(k)
+    if g.trim == "ruffle hem":
+        ruffle(k)
+    if g.trim == "lace":
+        lace_hem(k)
     c.line(k.body, k.ink, 1.6)
     paint_piece(
         c,
         Piece(k.body, torso_frame(k.pose, cut.profile, cut.length), k.cloth,
-              skirt_folds(g, cut, stream(g.seed, 'body'))))
+              skirt_folds(g, cut, stream(g.seed, "body"))))
     hem_finish(k)
-    if g.trim == 'pleats': pleats(k, WAIST + 4, waist_width(g), cut.profile[-1])
+    if g.trim == "pleats":
+        pleats(k, WAIST + 4, waist_width(g), cut.profile[-1])
     if k.back: return k.line(np.array([(0, WAIST + 5), (0, WAIST + 24)]), width=.6)
-    if g.closure == 'buttons':
+    if g.closure == "buttons":
         buttons(k, WAIST + 8, cut.length - 5, 5 if cut.length < 90 else 8, 0, 1.)
         k.line(np.array([(1.8, WAIST + 5), (1.8, cut.length + 6)]), width=.55, clip=k.body)
-    if g.closure == 'zip': zipper(k, WAIST + 5, cut.length + 6, clip=k.body)
-    if g.closure == 'wrap':
+    if g.closure == "zip":
+        zipper(k, WAIST + 5, cut.length + 6, clip=k.body)
+    if g.closure == "wrap":
         k.line(np.array([(-waist_width(g) + 5, WAIST + 5), (-9, WAIST + 18), (-8, cut.length * .7 + 14),
                          (-11, cut.length + 5)]), width=.9, color=k.ink, clip=k.body)
-        for dy in (9, 14): dot(k, -waist_width(g) + 7.4, WAIST + dy, 1.1, k.hard)
+        for dy in (9, 14):
+            dot(k, -waist_width(g) + 7.4, WAIST + dy, 1.1, k.hard)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #8d7e5c30
 def draw_bottom(k: GarmentDrawing):
@@ -290,20 +334,27 @@ def draw_bottom(k: GarmentDrawing):
     if not k.back:
         hole = k.at(np.array([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)]),
                     np.array([(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)]))
-        c.line(hole, k.ink, 1.2); c.fill(hole, k.inside)
-    if k.shape == 'hanger': wire(k)
-    if k.legs: draw_legs(k)
-    else: draw_skirt(k)
+        c.line(hole, k.ink, 1.2)
+        c.fill(hole, k.inside)
+    if k.shape == "hanger":
+        wire(k)
+    if k.legs:
+        draw_legs(k)
+    else:
+        draw_skirt(k)
     leg_pockets(k)
     waist_finish(k)
-    if g.trim == 'pleats' and g.kind == 'trousers' and not k.back:
+    if g.trim == "pleats" and g.kind == "trousers" and not k.back:
         for x in (5.5, 9.5):
             for s in (1, -1):
                 k.line(np.array([(s * x, WAIST + 5.3), (s * (x + .5), WAIST + 14)]), width=.8, color=k.ink)
-    if g.place == 'hip' and not k.back: emblem(k)
+    if g.place == "hip" and not k.back:
+        emblem(k)
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #f300e911
 def hang(k: GarmentDrawing):
     "Paint a garment that `lay_out` has cut onto the sketch's canvas."
-    if KINDS[k.g.kind].region == 'lower_body': draw_bottom(k)
-    else: draw_top(k)
+    if KINDS[k.g.kind].region == "lower_body":
+        draw_bottom(k)
+    else:
+        draw_top(k)

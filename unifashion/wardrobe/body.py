@@ -28,7 +28,8 @@ ARM, LEG, HIP_JOINT = (30., 29.), (40., 39.), (10., 70.)  # bone lengths and the
 @dataclass(frozen=True)
 class Pose:
     "Where the body is: index 0 is the picture's right side, 1 its left."
-    torso: np.ndarray  # (2, 3) affine map of torso cm (x right, y down from the base of the neck) to picture cm
+    # (2, 3) affine map of torso cm (x right, y down from the base of the neck) to picture cm
+    torso: np.ndarray
     arms: np.ndarray  # (2, 3, 2) shoulder, elbow, wrist, relative to the cut's own shoulder in the catalogue
     legs: np.ndarray  # (2, 3, 2) hip, knee, ankle
 
@@ -41,10 +42,11 @@ def limb(start, lengths, angles) -> np.ndarray:
 # %% ../../nbs/1_wardrobe/04_body.ipynb #ca6944be
 def catalogue_pose(g: Garment, shoulder=(15.6, 9.)) -> Pose:
     "The flat pose of a shop picture: short sleeves stand off, long ones hang; legs apart a little."
-    upper, lower = {'cap': (46, 40), 'short': (42, 36), 'elbow': (33, 24)}.get(g.sleeve, (23, 10))
-    wobble = stream(g.seed, 'pose').uniform(-1.5, 1.5, 4)
-    legs = {'flared': (4.2, 3.2), 'loose': (5.6, 4.)}.get(g.fit, (4.6, 2.2))
-    if g.length in ('short', 'knee') and KINDS[g.kind].region == 'lower_body': legs = (5.8, 4.)
+    upper, lower = {"cap": (46, 40), "short": (42, 36), "elbow": (33, 24)}.get(g.sleeve, (23, 10))
+    wobble = stream(g.seed, "pose").uniform(-1.5, 1.5, 4)
+    legs = {"flared": (4.2, 3.2), "loose": (5.6, 4.)}.get(g.fit, (4.6, 2.2))
+    if g.length in ("short", "knee") and KINDS[g.kind].region == "lower_body":
+        legs = (5.8, 4.)
     flip = np.array([-1., 1.])
     arm = lambda i: limb(shoulder, ARM, np.radians((upper + wobble[i], lower + wobble[i + 2])))
     leg = lambda i: limb(HIP_JOINT, LEG, np.radians((legs[0] + wobble[i] / 4, legs[1] + wobble[i + 2] / 4)))
@@ -131,17 +133,17 @@ class Piece(NamedTuple):
     fade: float = 0.  # pale wear along the thigh
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #b836aac0
-SHEEN = {'satin': .26, 'leather': .24, 'velvet': .12, 'quilted': .08}
+SHEEN = {"satin": .26, "leather": .24, "velvet": .12, "quilted": .08}
 DEPTH = {
-    'satin': 1.5,
-    'leather': 1.2,
-    'linen': 1.25,
-    'wool': .7,
-    'knit': .7,
-    'cable knit': .5,
-    'quilted': .45,
-    'denim': .85,
-    'fleece': .8
+    "satin": 1.5,
+    "leather": 1.2,
+    "linen": 1.25,
+    "wool": .7,
+    "knit": .7,
+    "cable knit": .5,
+    "quilted": .45,
+    "denim": .85,
+    "fleece": .8
 }
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #897c1ea1
@@ -151,15 +153,21 @@ def shade_piece(piece: Piece, x, y, scale: float) -> np.ndarray:
     colors = piece.cloth.colors(s, t, down, scale)
     for band in piece.bands:
         inside = np.clip((t - band.start) * scale + .5, 0, 1) * np.clip((band.stop - t) * scale + .5, 0, 1)
-        if band.color is not None: colors = colors + inside[..., None] * (band.color.astype(np.float32) - colors)
-        if band.rib: colors = colors * (1 + inside * band.rib * np.cos(s * np.float32(4.2)))[..., None]
+        if band.color is not None:
+            colors = colors + inside[..., None] * (band.color.astype(np.float32) - colors)
+        if band.rib:
+            colors = colors * (1 + inside * band.rib * np.cos(s * np.float32(4.2)))[..., None]
     fabric = piece.cloth.fabric
     light = roundness(a, SHEEN.get(fabric, 0.)) if not piece.flat else np.ones_like(a)
-    if piece.tuck: light = light - np.float32(piece.tuck) * np.clip(-a, 0, 1)
-    if piece.fade: light = light + np.float32(piece.fade) * np.exp(-3 * a * a - ((t - 22) / 24) ** 2)
-    if len(piece.folds): light = light + 1.25 * DEPTH.get(fabric, 1.) * folded_light(x, y, piece.folds)
+    if piece.tuck:
+        light = light - np.float32(piece.tuck) * np.clip(-a, 0, 1)
+    if piece.fade:
+        light = light + np.float32(piece.fade) * np.exp(-3 * a * a - ((t - 22) / 24) ** 2)
+    if len(piece.folds):
+        light = light + 1.25 * DEPTH.get(fabric, 1.) * folded_light(x, y, piece.folds)
     light = light * np.float32(piece.gain) - 1
-    lift = np.float32(max(0., 62 - .6 * brightness(piece.cloth.base)))  # black cloth shows its folds by their gloss
+    # black cloth shows its folds by their gloss
+    lift = np.float32(max(0., 62 - .6 * brightness(piece.cloth.base)))
     return colors + (colors + lift) * light[..., None]
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #59237924
@@ -200,34 +208,36 @@ class Cut(NamedTuple):
     arm: tuple  # half width of the sleeve: upper, elbow, end
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #f7fbda7e
-TOP_LENGTH = {'cropped': 47., 'regular': 65., 'longline': 80., 'knee': 99., 'midi': 116., 'maxi': 134., 'mini': 82.}
-SLEEVE_END = {'': 0., 'sleeveless': 0., 'cap': .26, 'short': .66, 'elbow': 1.08, 'long': 1.98}
+TOP_LENGTH = {
+    "cropped": 47., "regular": 65., "longline": 80., "knee": 99., "midi": 116., "maxi": 134., "mini": 82.
+}
+SLEEVE_END = {"": 0., "sleeveless": 0., "cap": .26, "short": .66, "elbow": 1.08, "long": 1.98}
 EASE = {
-    't-shirt': 0,
-    'shirt': .5,
-    'polo shirt': 0,
-    'sweater': 1.,
-    'hoodie': 2.,
-    'tank top': -2.2,
-    'jacket': 1.5,
-    'coat': 2.5,
-    'dress': -3.,
-    'jumpsuit': -2.5,
-    'slip dress': -4.
+    "t-shirt": 0,
+    "shirt": .5,
+    "polo shirt": 0,
+    "sweater": 1.,
+    "hoodie": 2.,
+    "tank top": -2.2,
+    "jacket": 1.5,
+    "coat": 2.5,
+    "dress": -3.,
+    "jumpsuit": -2.5,
+    "slip dress": -4.
 }
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #0d80f735
 def top_cut(g: Garment) -> Cut:
     "The measures of anything worn on the torso."
-    grow, ease = {'slim': -2.6, 'loose': 4.}.get(g.fit, 0.), EASE[g.kind]
+    grow, ease = {"slim": -2.6, "loose": 4.}.get(g.fit, 0.), EASE[g.kind]
     chest, shoulder = 21.6 + ease + grow, 18.8 + .5 * ease + .45 * grow
     under, length = 22.5 + .45 * max(grow, 0), TOP_LENGTH.get(g.length, 64.)
     profile = body_profile(g, chest, under, length)
     upper = 7.5 + .35 * ease + .33 * grow
     end = {
-        'short': upper * 1.06,
-        'cap': upper * 1.05,
-        'elbow': upper * .88
+        "short": upper * 1.06,
+        "cap": upper * 1.05,
+        "elbow": upper * .88
     }.get(g.sleeve, 4.7 + .22 * ease + .32 * grow)
     arm = (upper, upper * .83, end)
     return Cut(shoulder, chest, under, profile, profile[-1][0], SLEEVE_END[g.sleeve], arm)
@@ -235,33 +245,47 @@ def top_cut(g: Garment) -> Cut:
 # %% ../../nbs/1_wardrobe/04_body.ipynb #498ffd64
 def body_profile(g: Garment, chest: float, under: float, length: float) -> tuple:
     "(y, half width) pairs down the side seam."
-    slim, loose = g.fit == 'slim', g.fit == 'loose'
-    if g.kind == 'coat':
-        return (under,
-                chest), (42, chest - (3 if slim else 1)), (62, chest + 1), (length,
-                                                                            chest + (3 if slim else 6 + .03 * length))
-    if KINDS[g.kind].region == 'dresses':
+    slim, loose = g.fit == "slim", g.fit == "loose"
+    if g.kind == "coat":
+        return (
+            (under, chest),
+            (42, chest - (3 if slim else 1)),
+            (62, chest + 1),
+            (length, chest + (3 if slim else 6 + 0.03 * length)),
+        )
+    if KINDS[g.kind].region == "dresses":
         waist = chest - (5 if slim else 4.4 if not loose else 1.)
-        if g.kind == 'jumpsuit': return (under, chest), (41, waist + .5), (44, waist + .5)
+        if g.kind == "jumpsuit": return (under, chest), (41, waist + .5), (44, waist + .5)
         if slim:
-            return (under,
-                    chest), (41, waist), (60, chest + 2.), (78,
-                                                            chest + 1.2), (length,
-                                                                           chest + (-.5 if g.kind == 'dress' else 2.5))
+            return (
+                (under, chest),
+                (41, waist),
+                (60, chest + 2.0),
+                (78, chest + 1.2),
+                (length, chest + (-0.5 if g.kind == "dress" else 2.5)),
+            )
         if loose: return (under, chest), (42, chest + 1.5), (length, chest + 4 + .085 * length)
-        if g.kind == 'slip dress':
+        if g.kind == "slip dress":
             return (under, chest), (41, chest - 2.6), (62, chest + 3.5), (length, chest + 1 + .075 * length)
         return (under, chest), (41, waist), (50, waist + 5.5), (length, waist + 8 + .125 * length)
     waist = chest - (3.2 if slim else 1.2 if not loose else -.3)
     hem = chest - .3 + (1.2 if length > 70 else 0)
     if gathered(g):
-        return (under, chest), (length - 14, chest + .6), (length - 6.5, chest + .4), (length - 5,
-                                                                                       chest - 2.2), (length,
-                                                                                                      chest - 2.6)
+        return (
+            (under, chest),
+            (length - 14, chest + 0.6),
+            (length - 6.5, chest + 0.4),
+            (length - 5, chest - 2.2),
+            (length, chest - 2.6),
+        )
     return (under, chest), (min(41, length - 8), waist), (length, hem)
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #15d19a8f
 def gathered(g: Garment) -> bool:
     "Whether hem and cuffs are ribbed bands."
-    return g.kind in ('sweater', 'hoodie'
-                      ) or g.kind == 'jacket' and g.neckline == 'stand collar' and g.fabric not in ('leather', 'denim')
+    return (
+        g.kind in ("sweater", "hoodie")
+        or g.kind == "jacket"
+        and g.neckline == "stand collar"
+        and g.fabric not in ("leather", "denim")
+    )

@@ -19,13 +19,13 @@ __all__ = ['LEG_END', 'LEG_WIDTHS', 'WAIST', 'SKIRT_LENGTH', 'leg_widths', 'wais
            'skirt_cut', 'skirt_curve', 'skirt_folds']
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #d266ab8c
-LEG_END = {'short': .42, 'knee': .93, 'ankle': 1.74, 'full': 2.0}
+LEG_END = {"short": .42, "knee": .93, "ankle": 1.74, "full": 2.0}
 LEG_WIDTHS = {  # half widths at thigh, knee, ankle
-    'slim': (11.6, 7.6, 5.6),
-    'regular': (12.5, 9.6, 8.4),
-    'loose': (13.6, 12.8, 13.4),
-    'tapered': (13.2, 9.8, 5.8),
-    'flared': (11.6, 8., 14.)
+    "slim": (11.6, 7.6, 5.6),
+    "regular": (12.5, 9.6, 8.4),
+    "loose": (13.6, 12.8, 13.4),
+    "tapered": (13.2, 9.8, 5.8),
+    "flared": (11.6, 8., 14.)
 }
 WAIST = 40.  # y of the waist, torso cm
 
@@ -33,20 +33,21 @@ WAIST = 40.  # y of the waist, torso cm
 def leg_widths(g: Garment) -> list[tuple]:
     "(bones, half width) down a leg to the garment's end."
     thigh, knee, ankle = np.array(LEG_WIDTHS[g.fit]) - (
-        (1.3, 1.3, 1.2 if g.fit == 'slim' else 0) if g.kind == 'leggings' else 0)
+        (1.3, 1.3, 1.2 if g.fit == "slim" else 0) if g.kind == "leggings" else 0)
     end = LEG_END[g.length]
     ts, ws = [-.6, .16, .55, 1., 1.5, 2.], [
-        thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == 'flared') * 1.2, ankle
+        thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
+        ankle
     ]
     inside = [(t, w) for t, w in zip(ts, ws) if t < end - .08]
-    last = np.interp(end, ts,
-                     ws) + (1. if g.length in ('short', 'knee') and g.kind != 'leggings' and g.fit != 'slim' else 0)
+    last = np.interp(end, ts, ws) + (1. if g.length in ("short", "knee") and g.kind != "leggings"
+                                     and g.fit != "slim" else 0)
     return [*inside, (end, last)]
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #e41bc36f
 def waist_width(g: Garment) -> float:
     "Half width of the waist, cm."
-    return 15.2 if g.kind == 'leggings' else 15.8 if g.kind == 'skirt' else 16.6 if g.fit != 'loose' else 17.6
+    return 15.2 if g.kind == "leggings" else 15.8 if g.kind == "skirt" else 16.6 if g.fit != "loose" else 17.6
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #cc242c92
 def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: tuple = ()) -> Piece:
@@ -54,7 +55,7 @@ def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: t
     side, joints, widths = (1, -1)[i], pose.legs[i], leg_widths(g)
     y0, w0 = waist or (WAIST, waist_width(g))
     t, w = np.array(widths[1:]).T
-    rng = stream(g.seed, 'leg', i)
+    rng = stream(g.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
     end, flip = t[-1], np.array([side, 1])
     hip = widths[0][1] + 9.6
@@ -80,7 +81,7 @@ def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: t
                  leg_folds(g, joints, side, rng),
                  bands,
                  tuck=.09,
-                 fade=.17 if g.fabric == 'denim' else 0.)
+                 fade=.17 if g.fabric == "denim" else 0.)
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #d9535d1c
 def leg_frame(frame, reach: float):
@@ -95,9 +96,9 @@ def leg_folds(g: Garment, joints, side: int, rng) -> np.ndarray:
     "Drags from the crotch, knee folds, a crease down the middle, a break above the hem."
     rows, wide = [], LEG_WIDTHS[g.fit][1]
     end = LEG_END[g.length]
-    for t, start, lean, depth in ((.06, -.8, .35, .3), (.2, -.9, .6, .24), (.1, .8, .5, .2), (.9, -.8, .3, .26),
-                                  (1.02, .8, .25, .22), (1.12, -.8, .2, .2), (1.78, -.7, .25, .3), (1.88, .7, .2,
-                                                                                                    .26)):
+    for t, start, lean, depth in ((.06, -.8, .35, .3), (.2, -.9, .6, .24), (.1, .8, .5, .2),
+                                  (.9, -.8, .3, .26), (1.02, .8, .25, .22), (1.12, -.8, .2, .2),
+                                  (1.78, -.7, .25, .3), (1.88, .7, .2, .26)):
         if t > end - .1: continue
         (x, y), = tube(joints, [t + rng.uniform(-.04, .04)], [start * wide], side)
         dx = -side * np.sign(start)
@@ -106,20 +107,22 @@ def leg_folds(g: Garment, joints, side: int, rng) -> np.ndarray:
                      rng.uniform(1.1, 1.8), depth * rng.uniform(.7, 1.2), rng.uniform(-3, 3)))
     (x0, y0), (x1, y1) = tube(joints, [.1, max(end + .2, .6)], [1., 1.], side)
     n = np.hypot(x1 - x0, y1 - y0)
-    rows.append((x0, y0, (x1 - x0) / n, (y1 - y0) / n, n, 2.2 if g.fit != 'slim' else 1.4, .22, 0))
+    rows.append((x0, y0, (x1 - x0) / n, (y1 - y0) / n, n, 2.2 if g.fit != "slim" else 1.4, .22, 0))
     return np.array(rows)
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #68075477
-SKIRT_LENGTH = {'mini': 77., 'knee': 95., 'midi': 113., 'maxi': 136.}
+SKIRT_LENGTH = {"mini": 77., "knee": 95., "midi": 113., "maxi": 136.}
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #99c8fa45
 def skirt_cut(g: Garment) -> Cut:
     "A skirt as a cut with no top: pencil, A-line or full."
     w, length = waist_width(g), SKIRT_LENGTH[g.length]
-    if g.fit == 'slim': profile = ((WAIST, w), (50, 20.), (60, 22.), (length, 20.5 if length > 80 else 21.8))
-    elif g.fit == 'loose' or g.trim == 'pleats':
+    if g.fit == "slim":
+        profile = ((WAIST, w), (50, 20.), (60, 22.), (length, 20.5 if length > 80 else 21.8))
+    elif g.fit == "loose" or g.trim == "pleats":
         profile = ((WAIST, w), (46, w + 4), (length, w + 8 + .2 * (length - 46)))
-    else: profile = ((WAIST, w), (48, 20.), (60, 23.5), (length, 23.5 + .17 * (length - 60)))
+    else:
+        profile = ((WAIST, w), (48, 20.), (60, 23.5), (length, 23.5 + .17 * (length - 60)))
     return Cut(0, w, WAIST, profile, length, 0, (0, 0, 0))
 
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #7da3cbd6
@@ -137,16 +140,17 @@ def skirt_folds(g: Garment, cut: Cut, rng, top: float = 46.) -> np.ndarray:
     "Hanging folds that open towards the hem."
     w0, (y1, w1) = cut.profile[0][1], cut.profile[-1]
     flare = w1 - w0
-    if flare < 6: count, depth = 4, .2
-    else: count, depth = 9, .3 + .008 * flare
+    if flare < 6:
+        count, depth = 4, .2
+    else:
+        count, depth = 9, .3 + .008 * flare
     rows = []
     for x in np.linspace(-.82, .82, count) + rng.uniform(-.06, .06, count):
         start = top + rng.uniform(0, 12)
         xa, xb = x * (w0 + 2), x * w1
         n = np.hypot(xb - xa, y1 + 18 - start)
-        rows.append(
-            (xa, start, (xb - xa) / n, (y1 + 18 - start) / n, n, 1.5 + .05 * flare, depth * rng.uniform(.7, 1.2),
-             rng.uniform(-2, 2)))
+        rows.append((xa, start, (xb - xa) / n, (y1 + 18 - start) / n, n, 1.5 + .05 * flare,
+                     depth * rng.uniform(.7, 1.2), rng.uniform(-2, 2)))
     for side in (1, -1):
         rows.append((side * (w0 + 4), 52 + rng.uniform(0, 4), -side * .93, .3, rng.uniform(12, 18), 1.6,
                      rng.uniform(.12, .22), rng.uniform(-3, 3)))

@@ -31,7 +31,9 @@ def _handles(p: list, closed: bool = False) -> list:
         return [((2 * a + c) / 3, (2 * b + d) / 3), ((a + 2 * c) / 3, (b + 2 * d) / 3), (c, d)]
     tangents = []
     for i, (x, y) in enumerate(p):
-        (x0, y0), (x1, y1) = (p[i - 1], p[(i + 1) % n]) if closed else (p[max(i - 1, 0)], p[min(i + 1, n - 1)])
+        (x0, y0), (x1, y1) = (
+            (p[i - 1], p[(i + 1) % n]) if closed else (p[max(i - 1, 0)], p[min(i + 1, n - 1)])
+        )
         reach = math.hypot(x - x0, y - y0) + math.hypot(x1 - x, y1 - y) or 1.
         tangents.append(((x1 - x0) / reach, (y1 - y0) / reach))
     for i in range(n if closed else n - 1):
@@ -57,8 +59,10 @@ def chain(*runs) -> Curve:
     out = []
     for run in runs:
         p = _plain(run)
-        if not out: out.append(p[0])
-        elif abs(out[-1][0] - p[0][0]) + abs(out[-1][1] - p[0][1]) > 1e-6: out += _handles([out[-1], p[0]])
+        if not out:
+            out.append(p[0])
+        elif abs(out[-1][0] - p[0][0]) + abs(out[-1][1] - p[0][1]) > 1e-6:
+            out += _handles([out[-1], p[0]])
         out += _handles(p)
     return Curve(np.array(out))
 
@@ -85,12 +89,14 @@ class Camera(NamedTuple):
         return Camera(turn @ self.matrix, turn @ (self.offset - about) + about)
 
 # %% ../../nbs/1_wardrobe/03_canvas.ipynb #5a19ea50
-def camera_on(box,  # x0, y0, x1, y1 in cm
-              height: int, width: int,  # pixels
-              largest: float,  # most that a centimetre may take, in 1/128 of the height
-              middle=(.5, .485),  # where the box's centre goes, parts of width and height
-              room=(.9, .88),  # parts of width and height that it may fill
-              ) -> Camera:
+def camera_on(
+    box,                # x0, y0, x1, y1 in cm
+    height: int,        # pixels
+    width: int,         # pixels
+    largest: float,     # most that a centimetre may take, in 1/128 of the height
+    middle=(.5, .485),  # where the box's centre goes, parts of width and height
+    room=(.9, .88),     # parts of width and height that it may fill
+) -> Camera:
     "A camera that fits a box into a picture."
     x0, y0, x1, y1 = box
     scale = min(room[0] * width / (x1 - x0), room[1] * height / (y1 - y0), largest * height / 128)
@@ -127,7 +133,8 @@ class Canvas:
         "The curve in Agg's pixels, y up."
         v = curve.vertices @ self._to_agg + self._origin
         n = len(v)
-        if n not in _CODES: _CODES[n] = np.array([Path.MOVETO] + [Path.CURVE4] * (n - 1), np.uint8)
+        if n not in _CODES:
+            _CODES[n] = np.array([Path.MOVETO] + [Path.CURVE4] * (n - 1), np.uint8)
         return Path(v, _CODES[n])
 
     def context(self, clip: Curve | None):
@@ -144,13 +151,22 @@ class Canvas:
         gc.set_linewidth(0)
         self.renderer.draw_path(gc, self.path(curve), _SAME, rgba(color, alpha))
 
-    def line(self, curve: Curve, color, width: float, alpha: float = 1., dash=None, clip: Curve | None = None):
+    def line(
+        self,
+        curve: Curve,
+        color,
+        width: float,
+        alpha: float = 1.,
+        dash=None,
+        clip: Curve | None = None,
+    ):
         "Stroke a curve; width and dash (on, off) in 1/128 of the picture's height."
         gc, unit = self.context(clip), self.height / 128
         gc.set_linewidth(width * unit)
         gc.set_foreground(rgba(color, alpha), isRGBA=True)
-        gc.set_joinstyle('round'), gc.set_capstyle('round' if dash is None else 'butt')
-        if dash: gc.set_dashes(0, [d * unit for d in dash])
+        gc.set_joinstyle("round"), gc.set_capstyle("round" if dash is None else "butt")
+        if dash:
+            gc.set_dashes(0, [d * unit for d in dash])
         self.renderer.draw_path(gc, self.path(curve), _SAME)
 
 # %% ../../nbs/1_wardrobe/03_canvas.ipynb #2e98a383
@@ -176,18 +192,21 @@ def paint(canvas: Canvas, curve: Curve, corner, colors: np.ndarray):
     canvas.renderer.draw_image(canvas.context(curve), corner[0], canvas.height - corner[1], image)
 
 # %% ../../nbs/1_wardrobe/03_canvas.ipynb #ec07691c
-def roundness(a,  # place across a form, -1 (left edge) to 1 (right edge)
-              sheen: float = 0.,  # strength of the gloss: satin, leather
-              ):
+def roundness(
+    a,                  # place across a form, -1 (left edge) to 1 (right edge)
+    sheen: float = 0.,  # strength of the gloss: satin, leather
+):
     "Light on a rounded form at `a` across (-1 to 1, left to right), the lamp up left."
     a = np.clip(a, -1.15, 1.15)
     light = 1.045 - .055 * a - .17 * (a * a) ** 2
     return light if sheen == 0 else light + sheen * (np.exp(-((a + .35) / .22) ** 2) - .35) - .1 * sheen * a
 
 # %% ../../nbs/1_wardrobe/03_canvas.ipynb #92b01572
-def folded_light(x, y,  # body cm of the pixels, arrays that broadcast to (h, w)
-                 folds: np.ndarray,  # (n, 8): x, y, dx, dy, length, width, depth, bend
-                 ) -> np.ndarray:  # (h, w) float32
+def folded_light(
+    x,                  # body cm of the pixels, arrays that broadcast to (h, w)
+    y,                  # body cm of the pixels, arrays that broadcast to (h, w)
+    folds: np.ndarray,  # (n, 8): x, y, dx, dy, length, width, depth, bend
+) -> np.ndarray:  # (h, w) float32
     "Brightness (h, w) that folds add: each a crest, lit on one side and dark on the other."
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for x0, y0, dx, dy, length, width, depth, bend in folds.tolist():

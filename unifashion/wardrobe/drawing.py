@@ -22,42 +22,49 @@ __all__ = ['bounds', 'focus', 'view_camera', 'shadows', 'folded_under', 'folded_
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #6a2cd52b
 def bounds(k: GarmentDrawing):
     "The box (cm) that holds all pieces."
-    v = np.concatenate([c.vertices for c in [k.body, *[p.curve for p in (*k.sleeves, *k.legs)]] if c is not None])
+    v = np.concatenate(
+        [c.vertices for c in [k.body, *[p.curve for p in (*k.sleeves, *k.legs)]] if c is not None]
+    )
     (x0, y0), (x1, y1) = v.min(0), v.max(0)
-    if has_straps(k.g): y0 = -4.
+    if has_straps(k.g):
+        y0 = -4.
     y0 -= {
-        'hood': 7 if k.back else 21,
-        'turtleneck': 9.5
-    }.get(k.g.neckline, 4.) if KINDS[k.g.kind].region != 'lower_body' else 0
-    if k.shape != 'folded':  # one scale for neighbouring lengths, so that a mini looks shorter than a maxi
-        if k.legs: y1 = max(y1, 150.) if k.g.length in ('ankle', 'full') else max(y1, 103.)
-        elif k.g.kind in ('dress', 'slip dress', 'coat'): y1 = max(y1, 112.)
-    if k.g.trim in ('ruffle hem', 'lace') and k.body is not None: y1 += 6
+        "hood": 7 if k.back else 21,
+        "turtleneck": 9.5
+    }.get(k.g.neckline, 4.) if KINDS[k.g.kind].region != "lower_body" else 0
+    if k.shape != "folded":  # one scale for neighbouring lengths, so that a mini looks shorter than a maxi
+        if k.legs:
+            y1 = max(y1, 150.) if k.g.length in ("ankle", "full") else max(y1, 103.)
+        elif k.g.kind in ("dress", "slip dress", "coat"):
+            y1 = max(y1, 112.)
+    if k.g.trim in ("ruffle hem", "lace") and k.body is not None:
+        y1 += 6
     return x0, y0, x1, y1
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #ea13fbfc
 def focus(k: GarmentDrawing):
     "Centre and half width (cm) of the detail view."
     g = k.g
-    if g.emblem and g.place == 'chest centre': return (0, 22), 19
-    if g.emblem and g.place == 'left chest': return (5, 15), 17
-    if KINDS[g.kind].region == 'lower_body': return (5, 54), 19
+    if g.emblem and g.place == "chest centre": return (0, 22), 19
+    if g.emblem and g.place == "left chest": return (5, 15), 17
+    if KINDS[g.kind].region == "lower_body": return (5, 54), 19
     return (2, 12), 18
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #cca21897
 def view_camera(k: GarmentDrawing, view: str, height: int, width: int) -> Camera:
     "The camera of a view: it fits the garment, steps close for a detail, leans for a tilt."
     x0, y0, x1, y1 = bounds(k)
-    if view == 'hanger': y0 -= 17 if KINDS[k.g.kind].region == 'lower_body' else 11
+    if view == "hanger":
+        y0 -= 17 if KINDS[k.g.kind].region == "lower_body" else 11
     middle = np.array([width / 2, height / 2])
-    if view == 'detail':
+    if view == "detail":
         centre, half = focus(k)
         scale = width / (2 * half)
         return Camera(np.eye(2) * scale, middle - scale * np.array(centre))
-    if view == 'tilted':
+    if view == "tilted":
         return camera_on((x0, y0, x1, y1), height, width, 1.3,
                          room=(.72, .78)).turned(np.radians((-9, 9)[k.g.seed % 2]), middle)
-    return camera_on((x0, y0, x1, y1), height, width, 1.75 if view == 'folded' else 1.3)
+    return camera_on((x0, y0, x1, y1), height, width, 1.75 if view == "folded" else 1.3)
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #4d76ea45
 def shadows(k: GarmentDrawing, ground: bool):
@@ -75,41 +82,60 @@ def shadows(k: GarmentDrawing, ground: bool):
     for curve in [k.body, *[p.curve for p in (*k.sleeves, *k.legs)]]:
         if curve is None: continue
         moved = Curve(curve.vertices + np.array((.7, 1.2)) / c.scale * c.height / 128)
-        for width in (4.2, 2.8): c.line(moved, (60, 56, 50), width, .055)
+        for width in (4.2, 2.8):
+            c.line(moved, (60, 56, 50), width, .055)
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #aa94eb72
 def folded_under(k: GarmentDrawing):
     "The layers below a folded top."
     for d, gain in ((3.4, .8), (1.8, .88)):
-        k.leaf(np.array([(16, 28), (16.6, 42 + d), (14.6, 44.6 + d), (0, 45.6 + d), (-14.6, 44.6 + d), (-16.6, 42 + d),
-                         (-16, 28)]),
-               np.array([(-16, 28), (16, 28)]), gain=gain, outline=1.6)
+        k.leaf(
+            np.array(
+                [
+                    (16, 28),
+                    (16.6, 42 + d),
+                    (14.6, 44.6 + d),
+                    (0, 45.6 + d),
+                    (-14.6, 44.6 + d),
+                    (-16.6, 42 + d),
+                    (-16, 28),
+                ]
+            ),
+            np.array([(-16, 28), (16, 28)]),
+            gain=gain,
+            outline=1.6,
+        )
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #67e77df8
 def folded_trousers(k: GarmentDrawing):
     "Trousers folded lengthwise and over: one hip on top, the hems below."
     g, c, w, y0, y1 = k.g, k.canvas, 13., WAIST, WAIST + 42
     for d, gain in ((4.8, .8), (2.4, .9)):
-        half = np.array([(0, y1 + d), (w - .4, y1 + d - .6)]), np.array([(w - .4, y1 + d - .6), (w + .3, y1 - 4),
-                                                                         (w, y0 + 9)])
+        half = np.array([(0, y1 + d), (w - 0.4, y1 + d - 0.6)]), np.array(
+            [(w - 0.4, y1 + d - 0.6), (w + 0.3, y1 - 4), (w, y0 + 9)]
+        )
         k.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
     k.stitch(np.array([(-w + 1, y1 + 3.3), (w - 1, y1 + 3.3)]))
     c.line(k.body, k.ink, 1.6)
     folds = np.array([(-6, y0 + 6, .05, 1, 40, 1.8, .3, 1), (2, y0 + 20, .7, .6, 14, 1.8, .25, 2),
                       (-14, y1 - 3, 1, .02, 28, 2., -.4, 0)])
     paint_piece(c, Piece(k.body, torso_frame(k.pose, ((y0, w + 1), (y1, w + 1)), 100.), k.cloth, folds))
-    cloth = k.contrast if g.trim == 'contrast waistband' else k.cloth
+    cloth = k.contrast if g.trim == "contrast waistband" else k.cloth
     k.leaf(*box(-w + .5, y0, w - .5, y0 + 4.4, .3), cloth=cloth, outline=1.3, gain=1.02)
-    if g.trim == 'side stripe':
+    if g.trim == "side stripe":
         k.line(np.array([(w - 2.6, y0 + 4.6), (w - 1.8, y1 - .5)]), width=4, color=k.second, clip=k.body)
-    if g.closure in ('pull-on', 'drawstring'):
+    if g.closure in ("pull-on", "drawstring"):
         for x in np.linspace(-11, 11, 12):
             k.line(np.array([(x, y0 + .8), (x, y0 + 3.8)]), width=.4, color=seam(cloth.base))
     else:
-        for x in (-7.5, 6.5): k.leaf(*box(x - .6, y0 - .4, x + .6, y0 + 5), outline=1.)
-    if g.closure == 'drawstring': drawstrings(k, y0 + 3.4, 9, 1.2)
-    if g.trim == 'belt': belt(k, y0 + .4, w - .3, 3.4)
-    if g.pockets and g.kind != 'leggings': patch_pocket(k, -5.6, y0 + 11, 6.4, y0 + 24, g.pockets == 'cargo')
+        for x in (-7.5, 6.5):
+            k.leaf(*box(x - .6, y0 - .4, x + .6, y0 + 5), outline=1.)
+    if g.closure == "drawstring":
+        drawstrings(k, y0 + 3.4, 9, 1.2)
+    if g.trim == "belt":
+        belt(k, y0 + .4, w - .3, 3.4)
+    if g.pockets and g.kind != "leggings":
+        patch_pocket(k, -5.6, y0 + 11, 6.4, y0 + 24, g.pockets == "cargo")
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #b2e115d8
 def folded_skirt(k: GarmentDrawing):
@@ -117,8 +143,9 @@ def folded_skirt(k: GarmentDrawing):
     c, w = k.canvas, waist_width(k.g)
     y0, y1 = WAIST, WAIST + 38
     for d, gain in ((4.6, .8), (2.4, .9)):
-        half = np.array([(0, y1 + d), (w - .2, y1 + d - .8)]), np.array([(w - .2, y1 + d - .8), (w + .6, y1 - 4),
-                                                                         (w, y0 + 9)])
+        half = np.array([(0, y1 + d), (w - 0.2, y1 + d - 0.8)]), np.array(
+            [(w - 0.2, y1 + d - 0.8), (w + 0.6, y1 - 4), (w, y0 + 9)]
+        )
         k.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
     k.stitch(np.array([(-w + 1, y1 + 3.1), (0, y1 + 3.7), (w - 1, y1 + 3.1)]))
     c.line(k.body, k.ink, 1.6)
@@ -128,31 +155,38 @@ def folded_skirt(k: GarmentDrawing):
     paint_piece(c, Piece(k.body, torso_frame(k.pose, profile, 100.), k.cloth, folds))
     hole = k.at(np.array([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)]),
                 np.array([(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)]))
-    c.line(hole, k.ink, 1.2); c.fill(hole, k.inside)
+    c.line(hole, k.ink, 1.2)
+    c.fill(hole, k.inside)
     leg_pockets(k)
     waist_finish(k)
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #e1bc5c4e
 def draw_folded(k: GarmentDrawing):
     "The folded view of any kind."
-    if k.g.kind == 'skirt': folded_skirt(k)
-    elif KINDS[k.g.kind].region == 'lower_body': folded_trousers(k)
+    if k.g.kind == "skirt":
+        folded_skirt(k)
+    elif KINDS[k.g.kind].region == "lower_body":
+        folded_trousers(k)
     else:
         folded_under(k)
         hang(k)
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #2dab3bdc
-def draw(g: Garment,  # what to draw
-         view: str = 'front',  # one of `VIEWS`
-         height: int = 128,  # pixels
-         width: int = 96,  # pixels
-         ) -> np.ndarray:  # (height, width, 3) uint8
+def draw(
+    g: Garment,           # what to draw
+    view: str = "front",  # one of `VIEWS`
+    height: int = 128,    # pixels
+    width: int = 96,      # pixels
+) -> np.ndarray:  # (height, width, 3) uint8
     "Draw a garment. The same description, view and size give the same bytes. Raises ValueError for an unknown view."
     if view not in VIEWS: raise ValueError(f'view: {view!r} is none of {", ".join(VIEWS)}')
-    k = GarmentDrawing(g, catalogue_pose(g), view == 'back', view if view in ('folded', 'hanger') else '')
+    k = GarmentDrawing(g, catalogue_pose(g), view == "back", view if view in ("folded", "hanger") else "")
     lay_out(k)
     k.canvas = Canvas(height, width, view_camera(k, view, height, width))
-    if view != 'detail': shadows(k, view in ('front', 'back', 'folded'))
-    if view == 'folded': draw_folded(k)
-    else: hang(k)
+    if view != "detail":
+        shadows(k, view in ("front", "back", "folded"))
+    if view == "folded":
+        draw_folded(k)
+    else:
+        hang(k)
     return k.canvas.buffer[..., :3].copy()

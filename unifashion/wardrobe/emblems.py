@@ -61,12 +61,12 @@ def _nature() -> dict[str, list[Part]]:
         for a in np.arange(8) * np.pi / 4
     ]
     return {
-        'star': [Part(polygon(*spokes(5, .42, 1.05)))],
-        'heart': [Part(chain(heart, mirror(heart)))],
-        'moon': [Part(chain(outer, inner))],
-        'sun': [*rays, Part(ring(0, 0, .5))],
-        'flower': [*petals, Part(ring(0, 0, .3), True)],
-        'leaf':
+        "star": [Part(polygon(*spokes(5, .42, 1.05)))],
+        "heart": [Part(chain(heart, mirror(heart)))],
+        "moon": [Part(chain(outer, inner))],
+        "sun": [*rays, Part(ring(0, 0, .5))],
+        "flower": [*petals, Part(ring(0, 0, .3), True)],
+        "leaf":
         [Part(chain(blade, under)),
          Part(spline(rib[:2]), False, .14),
          Part(spline(rib[1:]), True, .1), *veins]
@@ -75,9 +75,11 @@ def _nature() -> dict[str, list[Part]]:
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #9cb336be
 def _things() -> dict[str, list[Part]]:
     "Cat and anchor."
-    face = np.array([(0, -.48), (.3, -.46)]), np.array([(.3, -.46), (.76, -.96)]), np.array([(.76, -.96), (.84, -.2),
-                                                                                             (.86, .2), (.5, .72),
-                                                                                             (0, .86)])
+    face = (
+        np.array([(0, -0.48), (0.3, -0.46)]),
+        np.array([(0.3, -0.46), (0.76, -0.96)]),
+        np.array([(0.76, -0.96), (0.84, -0.2), (0.86, 0.2), (0.5, 0.72), (0, 0.86)]),
+    )
     cat = [Part(chain(*face, *[mirror(f) for f in face[::-1]]))]
     cat += [Part(ring(s * .36, .02, .14, 1.2), True)
             for s in (1, -1)] + [Part(polygon((-.13, .34), (.13, .34), (0, .5)), True)]
@@ -94,7 +96,7 @@ def _things() -> dict[str, list[Part]]:
         Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
         Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))
     ]
-    return {'cat': cat, 'anchor': anchor}
+    return {"cat": cat, "anchor": anchor}
 
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #f9e87fd3
 def _signs() -> dict[str, list[Part]]:
@@ -114,24 +116,28 @@ def _signs() -> dict[str, list[Part]]:
                     (-.34, -.3), (-.72, -.3)))
     ]
     bolt = [Part(polygon((.2, -1.05), (-.66, .16), (-.06, .16), (-.3, 1.05), (.66, -.28), (.06, -.28)))]
-    return {'bolt': bolt, 'mountain': [*peaks, Part(ring(.62, -.72, .2))], 'letter A': a, 'number 7': seven}
+    return {"bolt": bolt, "mountain": [*peaks, Part(ring(.62, -.72, .2))], "letter A": a, "number 7": seven}
 
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #c74b9e04
 SHAPES = {**_nature(), **_things(), **_signs()}
 
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #3d90f5d9
-def draw_emblem(canvas: Canvas,  # painted on
-                name: str,  # key of `SHAPES`
-                centre,  # x, y in body cm
-                half: float,  # half the emblem's size, cm
-                color, cloth,  # of the emblem and of what shows through it, three numbers each
-                along=(0., 1.),  # the emblem's own down direction: a leg's, say
-                clip: Curve | None = None,
-                ):
+def draw_emblem(
+    canvas: Canvas,             # painted on
+    name: str,                  # key of `SHAPES`
+    centre,                     # x, y in body cm
+    half: float,                # half the emblem's size, cm
+    color,                      # of the emblem and of what shows through it, three numbers each
+    cloth,                      # of the emblem and of what shows through it, three numbers each
+    along=(0., 1.),             # the emblem's own down direction: a leg's, say
+    clip: Curve | None = None,
+):
     "Draw an emblem. KeyError for an unknown name."
     down = np.asarray(along, float) * half
     m = np.array([[down[1], -down[0]], [down[0], down[1]]])
     for part in SHAPES[name]:
         curve, tone = Curve(part.curve.vertices @ m + centre), cloth if part.cut else color
-        if part.width: canvas.line(curve, tone, part.width * half * canvas.scale * 128 / canvas.height, clip=clip)
-        else: canvas.fill(curve, tone, clip=clip)
+        if part.width:
+            canvas.line(curve, tone, part.width * half * canvas.scale * 128 / canvas.height, clip=clip)
+        else:
+            canvas.fill(curve, tone, clip=clip)

@@ -37,7 +37,7 @@ def _noise(name: str, cells: int, octaves: int = 2) -> np.ndarray:
     "Smooth periodic noise (SIDE, SIDE) of zero mean and unit deviation, `cells` bumps a side."
     k = np.hypot(*np.meshgrid(np.fft.fftfreq(SIDE) * SIDE, np.fft.fftfreq(SIDE) * SIDE))
     band = sum(np.exp(-((k / (cells * 2**o) - 1) / .5) ** 2) / 2**o for o in range(octaves))
-    field = np.fft.ifft2(np.fft.fft2(stream(7, 'fabric', name).normal(size=(SIDE, SIDE))) * band).real
+    field = np.fft.ifft2(np.fft.fft2(stream(7, "fabric", name).normal(size=(SIDE, SIDE))) * band).real
     return (field - field.mean()) / field.std()
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #8add1ffc
@@ -53,25 +53,25 @@ def _lines():
     thin = lambda t, at, w: _soft(abs(_wrap(t - at)) - w)
     tri = abs(_wrap(x)) * .7
     return {
-        'stripes':
+        "stripes":
         _stack(thin(y, .5, .21)),
-        'vertical stripes':
+        "vertical stripes":
         _stack(thin(x, .25, .21)),
-        'pinstripes':
+        "pinstripes":
         _stack(thin(x, .5, .075) * .9),
-        'gingham':
+        "gingham":
         _stack(1 - .5 * (bx + by)),
-        'check':
+        "check":
         _stack(.5 * thin(x, .3, .2) + .5 * thin(y, .3, .2),
                np.maximum(thin(x, .75, .028), thin(y, .75, .028)) * .85),
-        'windowpane':
+        "windowpane":
         _stack(np.maximum(thin(x, .5, .055), thin(y, .5, .055))),
-        'zigzag':
+        "zigzag":
         _stack(_soft(abs(_wrap(y + tri)) - .2)),
-        'argyle':
+        "argyle":
         _stack(_soft(abs(_wrap(x - .5)) + abs(_wrap(y - .5)) - .46),
                np.maximum(_soft(abs(abs(_wrap(x)) - abs(_wrap(y - .5))) - .02), 0)),
-        'houndstooth':
+        "houndstooth":
         _stack(_hound(x, y)),
     }
 
@@ -106,24 +106,31 @@ def _leaf(cx, cy, length, turn, width=.3):
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #64bf7d0d
 def _florals():
     second = third = np.zeros((SIDE, SIDE))
-    for cx, cy, turn in ((.5, .05, .4), (.08, .6, 2.5), (.62, .52, 4.), (.3, .3, 1.2), (.9, .28, 5.2), (.35, .88, 3.3)):
+    for cx, cy, turn in ((.5, .05, .4), (.08, .6, 2.5), (.62, .52, 4.), (.3, .3, 1.2), (.9, .28, 5.2),
+                         (.35, .88, 3.3)):
         third = np.maximum(third, _leaf(cx + .13 * np.cos(turn), cy + .13 * np.sin(turn), .085, turn)[0])
-    for cx, cy, r, turn in ((.27, .3, .17, .2), (.78, .62, .19, .9), (.72, .12, .11, .5), (.25, .75, .12, 0.)):
+    for cx, cy, r, turn in (
+        (0.27, 0.3, 0.17, 0.2),
+        (0.78, 0.62, 0.19, 0.9),
+        (0.72, 0.12, 0.11, 0.5),
+        (0.25, 0.75, 0.12, 0.0),
+    ):
         petals, heart = _flower(cx, cy, r, turn)
         second, third = np.maximum(second, petals) * (1 - heart), np.maximum(third * (1 - petals), heart)
-    palm = np.zeros((SIDE, SIDE)); rib = palm
+    palm = np.zeros((SIDE, SIDE))
+    rib = palm
     for cx, cy, turn in ((.28, .3, .9), (.75, .75, 2.3), (.8, .2, -.5), (.2, .8, -.3)):
         leaf, u, v = _leaf(cx, cy, .27, turn, .46)
         cut = _soft(.12 - abs(_wrap((u + .9 * abs(v)) * 3.2)), .1)
         palm, rib = np.maximum(palm, leaf * np.maximum(cut, _soft(abs(v) - .07))), np.maximum(
             rib, leaf * _soft(abs(v) - .035))
-    return {'floral': _stack(second, third), 'tropical': _stack(palm * (1 - rib), rib)}
+    return {"floral": _stack(second, third), "tropical": _stack(palm * (1 - rib), rib)}
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #61e01c5b
 def _animals():
     "Dots and the patterns that grow: leopard, zebra, camouflage, marl."
     x, y = _grid()
-    rng = stream(7, 'fabric', 'leopard')
+    rng = stream(7, "fabric", "leopard")
     ring = heart = np.zeros((SIDE, SIDE))
     for i in range(16):
         cx, cy = (i % 4 + .5 *
@@ -133,14 +140,18 @@ def _animals():
         d = np.hypot(dx, dy) * (1 + .16 * np.cos(2 * angle + rng.uniform(0, 6)))
         gap = np.cos(3 * angle + rng.uniform(0, 6)) > .72
         ring, heart = np.maximum(ring, _soft(abs(d - r) - .023) * ~gap), np.maximum(heart, _soft(d - r))
-    warp = _noise('zebra', 2, 1)
-    camo = _noise('camo', 3)
+    warp = _noise("zebra", 2, 1)
+    camo = _noise("camo", 3)
     return {
-        'dots': _stack(np.maximum(_disc(.25, .25, .15), _disc(.75, .75, .15))),
-        'leopard': _stack(ring, heart * (1 - ring) * .8),
-        'zebra': _stack(_soft(np.sin(2 * np.pi * (4 * y + .45 * np.sin(2 * np.pi * x) + .22 * warp)) + .25, .25)),
-        'camo': _stack(_soft(.35 - camo, .1), _soft(.55 - np.roll(camo.T, 40, 0), .1)),
-        'marl': _stack(np.zeros((SIDE, SIDE)), np.clip(.3 + .35 * np.roll(_noise('marl', 22, 1), 9) * (y > -1), 0, .8)),
+        "dots": _stack(np.maximum(_disc(0.25, 0.25, 0.15), _disc(0.75, 0.75, 0.15))),
+        "leopard": _stack(ring, heart * (1 - ring) * 0.8),
+        "zebra": _stack(
+            _soft(np.sin(2 * np.pi * (4 * y + 0.45 * np.sin(2 * np.pi * x) + 0.22 * warp)) + 0.25, 0.25)
+        ),
+        "camo": _stack(_soft(0.35 - camo, 0.1), _soft(0.55 - np.roll(camo.T, 40, 0), 0.1)),
+        "marl": _stack(
+            np.zeros((SIDE, SIDE)), np.clip(0.3 + 0.35 * np.roll(_noise("marl", 22, 1), 9) * (y > -1), 0, 0.8)
+        ),
     }
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #3a8f83a9
@@ -150,46 +161,36 @@ def _weaves():
     wave = lambda t, n: np.cos(2 * np.pi * n * t)
     stitch = wave(x, 6) * .5 + .5
     vee = wave(y * 6 + .9 * abs(_wrap(x * 6)), 1)
-    rope = sum(_soft(abs(_wrap(x - c)) - .14) * (.5 + .5 * wave(y * 3 + s * 4 * (x - c), 1)) for c, s in ((0, 1),))
+    rope = sum(
+        _soft(abs(_wrap(x - c)) - 0.14) * (0.5 + 0.5 * wave(y * 3 + s * 4 * (x - c), 1)) for c, s in ((0, 1),)
+    )
     return {
-        'denim':
-        1 + .03 * wave(x + y, 22) + .022 * _noise('denim', 30, 1) + .012 * _noise('wash', 5),
-        'linen':
-        1 + .05 * np.roll(_noise('slub', 20, 1), 3).mean(0) * 2.4 + .05 * _noise('weft', 20, 1).mean(1)[:, None] * 2.4,
-        'knit':
-        1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
-        'cable knit':
-        .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025) + .05 * wave(x, 8) * (abs(_wrap(x)) > .2),
-        'ribbed':
-        1 + .085 * wave(x, 5),
-        'corduroy':
-        1 + .10 * wave(x, 5) + .02 * _noise('cord', 20, 1),
-        'fleece':
-        1 + .03 * _noise('fleece', 14),
-        'wool':
-        1 + .03 * _noise('wool', 26, 1),
-        'velvet':
-        1 + .012 * _noise('velvet', 3),
-        'leather':
-        1 + .025 * _noise('leather', 12),
-        'quilted':
-        1.04 - .30 * np.exp(-(_wrap(y) / .055) ** 2) + .06 * np.cos(np.pi * 2 * (y - .35)),
-        'cotton':
-        1 + .008 * _noise('cotton', 30, 1),
-        'satin':
-        np.ones((SIDE, SIDE)),
-        'jersey':
-        1 + .006 * _noise('jersey', 30, 1),
+        "denim": 1 + .03 * wave(x + y, 22) + .022 * _noise("denim", 30, 1) + .012 * _noise("wash", 5),
+        "linen": 1 + .05 * np.roll(_noise("slub", 20, 1), 3).mean(0) * 2.4 +
+        .05 * _noise("weft", 20, 1).mean(1)[:, None] * 2.4,
+        "knit": 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
+        "cable knit": .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025) + .05 * wave(x, 8) *
+        (abs(_wrap(x)) > .2),
+        "ribbed": 1 + .085 * wave(x, 5),
+        "corduroy": 1 + .10 * wave(x, 5) + .02 * _noise("cord", 20, 1),
+        "fleece": 1 + .03 * _noise("fleece", 14),
+        "wool": 1 + .03 * _noise("wool", 26, 1),
+        "velvet": 1 + .012 * _noise("velvet", 3),
+        "leather": 1 + .025 * _noise("leather", 12),
+        "quilted": 1.04 - .30 * np.exp(-(_wrap(y) / .055)**2) + .06 * np.cos(np.pi * 2 * (y - .35)),
+        "cotton": 1 + .008 * _noise("cotton", 30, 1),
+        "satin": np.ones((SIDE, SIDE)),
+        "jersey": 1 + .006 * _noise("jersey", 30, 1),
     }
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #c389e21e
 PERIODS = {  # centimetres across and down
-    'stripes': (8, 8), 'vertical stripes': (7, 7), 'pinstripes': (4.4, 4.4), 'gingham': (5.2, 5.2), 'check': (13, 13),
-    'windowpane': (10, 10), 'zigzag': (9, 8), 'argyle': (11, 16), 'houndstooth': (8.5, 8.5), 'floral': (19, 19),
-    'tropical': (27, 27), 'dots': (8, 8), 'leopard': (24, 24), 'zebra': (26, 24), 'camo': (34, 30), 'marl': (30, 30),
-    'denim': (18, 18), 'linen': (34, 34), 'knit': (13, 15), 'cable knit': (14, 16), 'ribbed': (11, 11),
-    'corduroy': (10, 10), 'fleece': (34, 34), 'wool': (16, 16), 'velvet': (60, 60), 'leather': (30, 30),
-    'quilted': (11, 11), 'cotton': (20, 20), 'satin': (20, 20), 'jersey': (20, 20),
+    "stripes": (8, 8), "vertical stripes": (7, 7), "pinstripes": (4.4, 4.4), "gingham": (5.2, 5.2), "check": (13, 13),
+    "windowpane": (10, 10), "zigzag": (9, 8), "argyle": (11, 16), "houndstooth": (8.5, 8.5), "floral": (19, 19),
+    "tropical": (27, 27), "dots": (8, 8), "leopard": (24, 24), "zebra": (26, 24), "camo": (34, 30), "marl": (30, 30),
+    "denim": (18, 18), "linen": (34, 34), "knit": (13, 15), "cable knit": (14, 16), "ribbed": (11, 11),
+    "corduroy": (10, 10), "fleece": (34, 34), "wool": (16, 16), "velvet": (60, 60), "leather": (30, 30),
+    "quilted": (11, 11), "cotton": (20, 20), "satin": (20, 20), "jersey": (20, 20),
 }
 _LEVELS: dict[str, tuple] = {}  # every tile at every size, made at the first use
 
@@ -204,14 +205,17 @@ def _pyramid(tile):
 def tile_levels(name: str) -> tuple[np.ndarray, ...]:
     "A tile at SIDE, SIDE/2 ... 4 texels, each flattened to (side * side, channels) float32."
     tiles = {**_lines(), **_florals(), **_animals(), **{k: v[..., None] for k, v in _weaves().items()}}
-    for key, tile in tiles.items(): _LEVELS[key] = tuple(_pyramid(np.asarray(tile, np.float32)))
+    for key, tile in tiles.items():
+        _LEVELS[key] = tuple(_pyramid(np.asarray(tile, np.float32)))
     return _LEVELS[name]
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #acf9c3ea
-def sample_tile(name: str,  # key of `PERIODS`
-                s, t,  # across and along the cloth, cm, arrays that broadcast to (h, w)
-                scale: float,  # pixels a cm of the picture to be
-                ) -> np.ndarray:  # (h, w, 2) weights of a pattern, (h, w, 1) brightness of a weave
+def sample_tile(
+    name: str,     # key of `PERIODS`
+    s,             # across and along the cloth, cm, arrays that broadcast to (h, w)
+    t,             # across and along the cloth, cm, arrays that broadcast to (h, w)
+    scale: float,  # pixels a cm of the picture to be
+) -> np.ndarray:  # (h, w, 2) weights of a pattern, (h, w, 1) brightness of a weave
     "Bilinear sample of the tile whose texels are about one pixel wide."
     levels = _LEVELS.get(name) or tile_levels(name)
     across, down = PERIODS[name]
@@ -234,20 +238,20 @@ def _third(g: Garment, base, second):
     "The helper colour of a pattern."
     mean = (base + second) / 2
     return {
-        'check': base * .35 + 255 * .65 if base.mean() < 150 else base * .55,
-        'argyle': mean * .5 + (255 - mean.mean() > 127) * 120,
-        'floral': np.array((232, 188, 72.)) if _far(second, (232, 188, 72)) else np.array((90, 140, 90.)),
-        'tropical': second * .62 + base * .38,
-        'leopard': mean * .6 + base * .4 * .8,
-        'camo': mean * .62,
-        'marl': base + (38 if base.mean() < 90 else -46)
+        "check": base * .35 + 255 * .65 if base.mean() < 150 else base * .55,
+        "argyle": mean * .5 + (255 - mean.mean() > 127) * 120,
+        "floral": np.array((232, 188, 72.)) if _far(second, (232, 188, 72)) else np.array((90, 140, 90.)),
+        "tropical": second * .62 + base * .38,
+        "leopard": mean * .6 + base * .4 * .8,
+        "camo": mean * .62,
+        "marl": base + (38 if base.mean() < 90 else -46)
     }.get(g.pattern, mean)
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #c46cd709
 def placed(pattern: str, s, t, down, shift) -> np.ndarray:
     "Weight (h, w) of the second colour for patterns laid out on the whole garment."
-    if pattern == 'ombre': return np.clip((down + 0 * s - .3) / .55, 0, 1) ** 1.2
-    if pattern == 'colour block': return np.clip((down + 0 * s - .5) * 60, 0, 1)
+    if pattern == "ombre": return np.clip((down + 0 * s - .3) / .55, 0, 1) ** 1.2
+    if pattern == "colour block": return np.clip((down + 0 * s - .5) * 60, 0, 1)
     dx, dy = s - shift[0], t - 28 - 3 * shift[1]  # tie-dye: a spiral round a knot
     r, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
     swirl = np.sin(2 * angle + r * .28) + .55 * np.sin(5 * angle - r * .5) + .4 * np.sin(r * .9)
@@ -258,22 +262,26 @@ class Cloth:
     "The fabric of one garment: colours by position."
 
     def __init__(self, g: Garment, plain: str | None = None):
-        self.g, self.pattern, self.fabric = g, 'plain' if plain else g.pattern, g.fabric
+        self.g, self.pattern, self.fabric = g, "plain" if plain else g.pattern, g.fabric
         self.base = rgb(plain) if plain else rgb(g.color, g.shade)
         self.second = rgb(g.second) if g.second else self.base
         self.third = np.clip(_third(g, self.base, self.second), 0, 255)
         self.steps = np.array([self.second - self.base, self.third - self.base], np.float32)
-        rng = stream(g.seed, 'cloth')
-        self.shift = rng.uniform(-3, 3, 2).astype(np.float32) if self.pattern not in ('argyle',) else (0, 0)
+        rng = stream(g.seed, "cloth")
+        self.shift = rng.uniform(-3, 3, 2).astype(np.float32) if self.pattern not in ("argyle",) else (0, 0)
 
     def colors(self, s, t, down, scale):
         "Colours (h, w, 3) at s, t (cm); `down` is the part of the garment's length, 0 to 1; `scale` pixels a cm."
         base = self.base.astype(np.float32)
         if self.pattern in PERIODS:
             weights = sample_tile(self.pattern, s + self.shift[0], t + self.shift[1], scale)
-            if self.pattern == 'marl': weights = weights[..., 1:] * np.array([0, 1], np.float32)
+            if self.pattern == "marl":
+                weights = weights[..., 1:] * np.array([0, 1], np.float32)
             out = weights @ self.steps + base
-        elif self.pattern == 'plain': out = np.broadcast_to(base, np.broadcast_shapes(s.shape, t.shape) + (3,))
-        else: out = base + placed(self.pattern, s, t, down, self.shift)[..., None] * self.steps[0]
-        if self.fabric not in ('jersey', 'cotton', 'satin'): out = out * sample_tile(self.fabric, s, t, scale)
+        elif self.pattern == "plain":
+            out = np.broadcast_to(base, np.broadcast_shapes(s.shape, t.shape) + (3,))
+        else:
+            out = base + placed(self.pattern, s, t, down, self.shift)[..., None] * self.steps[0]
+        if self.fabric not in ("jersey", "cotton", "satin"):
+            out = out * sample_tile(self.fabric, s, t, scale)
         return out

@@ -44,53 +44,66 @@ def inside_back(k: GarmentDrawing):
     if k.back or has_straps(k.g): return
     runs = neckline(k.g)
     half = runs[-1][-1][0]
-    rise = -3.6 if k.g.neckline in ('collar', 'polo collar', 'lapel', 'stand collar', 'band collar') else 0
-    top = np.array([(half, 0), (half * .72, rise + .9), (0, rise + 1.9), (-half * .72, rise + .9), (-half, 0)])
+    rise = -3.6 if k.g.neckline in ("collar", "polo collar", "lapel", "stand collar", "band collar") else 0
+    top = np.array([(half, 0), (half * .72, rise + .9), (0, rise + 1.9), (-half * .72, rise + .9),
+                    (-half, 0)])
     hole = k.at(*runs, top)
     k.canvas.line(hole, k.ink, 1.2)
     k.canvas.fill(hole, k.inside)
     k.line(top + (0, 1.6), width=.45, color=k.inside * .72, clip=hole)
-    if neck_floor(k) > 7.5: k.canvas.fill(k.at(*box(-1.7, rise + 3.7, 1.7, rise + 5.7)), (232, 230, 224), clip=hole)
+    if neck_floor(k) > 7.5:
+        k.canvas.fill(k.at(*box(-1.7, rise + 3.7, 1.7, rise + 5.7)), (232, 230, 224), clip=hole)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #ca793e12
 def straps(k: GarmentDrawing):
     "Thin straps over the shoulders, their back halves behind."
     (x, y), _ = STRAPS[k.g.neckline]
     unit = k.canvas.scale * 128 / k.canvas.height
-    color = k.second if k.g.trim == 'piping' else k.base
-    wide = 1.1 if k.g.neckline != 'halter' else 2.2
-    top = (x - 2.4, -3.) if k.g.neckline != 'halter' else (3.6, -4.5)
+    color = k.second if k.g.trim == "piping" else k.base
+    wide = 1.1 if k.g.neckline != "halter" else 2.2
+    top = (x - 2.4, -3.) if k.g.neckline != "halter" else (3.6, -4.5)
     for s in (1, -1):
-        behind = np.array([top, (x - 2.2, 6), (x - 3., 18)]) * (s, 1) if k.g.neckline != 'halter' else np.array(
-            [top, (0, -6.4), (-top[0], top[1])])
+        behind = (
+            np.array([top, (x - 2.2, 6), (x - 3.0, 18)]) * (s, 1)
+            if k.g.neckline != "halter"
+            else np.array([top, (0, -6.4), (-top[0], top[1])])
+        )
         before = np.array([top, (x - .8, y * .4), (x, y + 1.6)]) * (s, 1)
         for run, tone in ((behind, .72), (before, 1.)) if not k.back else ((before, 1.),):
             k.line(run, width=wide * unit + 1.1, color=k.ink)
             k.line(run, width=wide * unit, color=color * tone)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #73ce3732
-NECKLINE_FACINGS = ('crew', 'v-neck', 'scoop', 'boat', 'square', 'sweetheart')
+NECKLINE_FACINGS = ("crew", "v-neck", "scoop", "boat", "square", "sweetheart")
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #72430900
 def neck_finish(k: GarmentDrawing):
     "Neckbands and bindings along the edge of the neckline."
     g, runs, clip = k.g, neckline(k.g, k.back), k.body
-    color = k.accent if g.trim in ('contrast trim', 'piping') else k.base * .97
-    banded = g.neckline in ('crew', 'v-neck', 'scoop', 'boat') and g.kind in ('t-shirt', 'sweater', 'tank top')
-    if g.trim == 'lace' and g.kind in ('slip dress', 'tank top'): lace_edge(k, runs, clip)
+    color = k.accent if g.trim in ("contrast trim", "piping") else k.base * .97
+    banded = g.neckline in ("crew", "v-neck", "scoop", "boat") and g.kind in (
+        "t-shirt",
+        "sweater",
+        "tank top",
+    )
+    if g.trim == "lace" and g.kind in ("slip dress", "tank top"):
+        lace_edge(k, runs, clip)
     elif banded:
-        edge(k, runs, {'sweater': 2.7, 't-shirt': 2.1}.get(g.kind, 1.3), color, clip)
-    elif g.trim == 'piping': edge(k, runs, 1.1, k.second, clip)
+        edge(k, runs, {"sweater": 2.7, "t-shirt": 2.1}.get(g.kind, 1.3), color, clip)
+    elif g.trim == "piping":
+        edge(k, runs, 1.1, k.second, clip)
     elif g.neckline in NECKLINE_FACINGS or has_straps(g):
         k.line(*[r + (0, 1.5) for r in runs], width=.4, clip=clip, dash=(1., .7))
-    if g.neckline == 'cowl' and not k.back:
+    if g.neckline == "cowl" and not k.back:
         for i, d in enumerate((4, 8, 12.5)):
             k.line(np.array([(-10 + i * 1.2, 12 + d * .3), (-5, 18 + d), (0, 20.4 + d), (5, 18 + d),
                              (10 - i * 1.2, 12 + d * .3)]), width=.8, clip=clip, alpha=.6)
-    if g.sleeve == 'sleeveless' and not has_straps(g):
+    if g.sleeve == "sleeveless" and not has_straps(g):
         for run in both([armhole(g, k.cut)[-1]]):
-            if g.kind == 'tank top' or g.trim == 'piping': edge(k, run, 1.2, color, clip)
-            else: k.line(*[r * (.94, 1) for r in run], width=.4, clip=clip, dash=(1., .7))
+            if g.kind == "tank top" or g.trim == "piping":
+                edge(k, run, 1.2, color, clip)
+            else:
+                k.line(*[r * (.94, 1) for r in run], width=.4, clip=clip, dash=(1., .7))
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #95db85e2
 def lace_color(k: GarmentDrawing):
@@ -108,89 +121,119 @@ def lace_edge(k: GarmentDrawing, runs, clip):
 def collar(k: GarmentDrawing):
     "The collar that belongs to the neckline."
     n = k.g.neckline
-    if n == 'turtleneck': turtleneck(k)
+    if n == "turtleneck":
+        turtleneck(k)
     elif k.back:
-        if n in ('collar', 'polo collar', 'lapel'): back_collar(k)
-        elif n in ('stand collar', 'band collar'):
+        if n in ("collar", "polo collar", "lapel"):
+            back_collar(k)
+        elif n in ("stand collar", "band collar"):
             k.leaf(np.array([(-7.6, 1.4), (-7.4, -3.4), (0, -4.4), (7.4, -3.4), (7.6, 1.4)]),
                    np.array([(7.6, 1.4), (0, 2.9), (-7.6, 1.4)]),
-                   cloth=k.contrast if k.g.trim == 'contrast collar' else None)
-        elif n == 'hood': hood(k)
-    elif n == 'collar': shirt_collar(k, 1.12 if k.g.kind in ('jacket', 'coat') else 1.)
-    elif n == 'polo collar': shirt_collar(k, .96, 1.4)
-    elif n == 'lapel': lapels(k)
-    elif n in ('stand collar', 'band collar'): stand_collar(k, 4.4 if n == 'stand collar' else 3.2)
-    elif n == 'hood': drawstrings(k, reach=10) if k.g.kind == 'hoodie' else None
+                   cloth=k.contrast if k.g.trim == "contrast collar" else None)
+        elif n == "hood":
+            hood(k)
+    elif n == "collar":
+        shirt_collar(k, 1.12 if k.g.kind in ("jacket", "coat") else 1.)
+    elif n == "polo collar":
+        shirt_collar(k, .96, 1.4)
+    elif n == "lapel":
+        lapels(k)
+    elif n in ("stand collar", "band collar"):
+        stand_collar(k, 4.4 if n == "stand collar" else 3.2)
+    elif n == "hood":
+        drawstrings(k, reach=10) if k.g.kind == "hoodie" else None
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #9de5d3fe
 def wrap_front(k: GarmentDrawing, tie=True):
     "One front laid over the other, tied at the waist."
     y, low = 43., k.cut.length + 4
     w = width_at(k, y)
-    start = (3.2, 17.5) if k.g.neckline in ('v-neck', 'collar') else (1, 33)
-    k.line(np.array([start, (-2.5, 28), (-w + 1, y)]) if k.g.neckline != 'lapel' else np.array([(0, 33), (-5, 38),
-                                                                                                (-7, y)]), width=.9,
-           color=k.ink, clip=k.body)
+    start = (3.2, 17.5) if k.g.neckline in ("v-neck", "collar") else (1, 33)
+    k.line(
+        (
+            np.array([start, (-2.5, 28), (-w + 1, y)])
+            if k.g.neckline != "lapel"
+            else np.array([(0, 33), (-5, 38), (-7, y)])
+        ),
+        width=0.9,
+        color=k.ink,
+        clip=k.body,
+    )
     if k.cut.length > 50:
-        k.line(np.array([(-w + 4 if k.g.neckline != 'lapel' else -7, y + 3), (-w * .62, y + 20), (-w * .5, low)]),
-               width=.9, color=k.ink, clip=k.body)
-    if tie: belt(k, y - 1.6, w + .4, 3.2, tie=True)
+        k.line(
+            np.array(
+                [(-w + 4 if k.g.neckline != "lapel" else -7, y + 3), (-w * 0.62, y + 20), (-w * 0.5, low)]
+            ),
+            width=0.9,
+            color=k.ink,
+            clip=k.body,
+        )
+    if tie:
+        belt(k, y - 1.6, w + .4, 3.2, tie=True)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #c1a0170c
 def body_closure(k: GarmentDrawing):
     "Buttons, zips and overlaps down the front."
     g, y0, y1 = k.g, neck_floor(k), k.cut.length + 5
-    if g.closure == 'wrap': wrap_front(k)
-    elif g.closure == 'half placket':
+    if g.closure == "wrap":
+        wrap_front(k)
+    elif g.closure == "half placket":
         placket(k, y0, y0 + 21, clip=k.body, n=3)
         k.line(np.array([(-1.9, y0 + 21), (1.9, y0 + 21)]), width=.55)
-    elif g.closure == 'buttons' and g.kind == 'polo shirt':
+    elif g.closure == "buttons" and g.kind == "polo shirt":
         placket(k, y0, y0 + 12.5, clip=k.body, n=3)
         k.line(np.array([(-1.9, y0 + 12.5), (1.9, y0 + 12.5)]), width=.55)
-    elif g.closure == 'buttons' and g.kind in ('jacket', 'coat'):
-        k.line(np.array([(2.2 if g.neckline != 'lapel' else .4, y0), (2.2, y0 + 6), (2.2, y1)]), width=.7, color=k.ink,
-               clip=k.body)
+    elif g.closure == "buttons" and g.kind in ("jacket", "coat"):
+        k.line(np.array([(2.2 if g.neckline != "lapel" else .4, y0), (2.2, y0 + 6), (2.2, y1)]), width=.7,
+               color=k.ink, clip=k.body)
         last = min(k.cut.length - 7, 72)  # a coat buttons to the hip
-        n = 5 if g.neckline != 'lapel' else 1 if k.shape == 'folded' else 3
+        n = 5 if g.neckline != "lapel" else 1 if k.shape == "folded" else 3
         buttons(k, y0 + 3, max(last, y0 + 8), n, r=1.35)
-    elif g.closure == 'buttons':
-        placket(k, y0 - .5, y1, 2.1 if g.kind == 'sweater' else 1.8, k.body, 5 if k.cut.length < 70 else 8,
-                1.1 if g.kind == 'sweater' else .85)
-    elif g.closure == 'double-breasted':
-        k.line(np.array([(.2, y0), (-4.5, y0 + 4), (-7.2, y0 + 9), (-7.6, y1)]), width=.7, color=k.ink, clip=k.body)
-        rows = 1 if k.shape == 'folded' else 3 if k.cut.length < 90 else 4
-        for x in (-4.6, 5.4): buttons(k, y0 + 6, min(k.cut.length - 8, y0 + 34), rows, x, 1.35)
-    elif g.closure == 'zip':
-        end = {'polo shirt': y0 + 14, 'dress': 42, 'jumpsuit': 62}.get(g.kind, y1)
+    elif g.closure == "buttons":
+        placket(k, y0 - .5, y1, 2.1 if g.kind == "sweater" else 1.8, k.body, 5 if k.cut.length < 70 else 8,
+                1.1 if g.kind == "sweater" else .85)
+    elif g.closure == "double-breasted":
+        k.line(np.array([(.2, y0), (-4.5, y0 + 4), (-7.2, y0 + 9), (-7.6, y1)]), width=.7, color=k.ink,
+               clip=k.body)
+        rows = 1 if k.shape == "folded" else 3 if k.cut.length < 90 else 4
+        for x in (-4.6, 5.4):
+            buttons(k, y0 + 6, min(k.cut.length - 8, y0 + 34), rows, x, 1.35)
+    elif g.closure == "zip":
+        end = {"polo shirt": y0 + 14, "dress": 42, "jumpsuit": 62}.get(g.kind, y1)
         zipper(k,
-               y0 - (4 if g.neckline == 'stand collar' else 0),
-               end, clip=k.body if g.kind != 'jumpsuit' or k.shape == 'folded' else None)
+               y0 - (4 if g.neckline == "stand collar" else 0),
+               end, clip=k.body if g.kind != "jumpsuit" or k.shape == "folded" else None)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #5fefaaa8
 def hem_finish(k: GarmentDrawing):
     "Stitching or trim along the lower edge of the body and of the sleeves."
     g, cut = k.g, k.cut
-    if k.shape == 'folded': return
+    if k.shape == "folded": return
     hem = hem_run(g, cut, k.back)
-    if g.kind != 'jumpsuit':
-        if g.trim == 'piping': edge(k, [hem], 1.2, k.second, k.body)
-        elif not gathered(g): k.line((hem - (0, 2.4)) * (.985, 1), width=.42, dash=(1.1, .8), clip=k.body)
+    if g.kind != "jumpsuit":
+        if g.trim == "piping":
+            edge(k, [hem], 1.2, k.second, k.body)
+        elif not gathered(g):
+            k.line((hem - (0, 2.4)) * (.985, 1), width=.42, dash=(1.1, .8), clip=k.body)
         else:
-            k.line(np.array([(w, cut.length - 5.6)
-                             for w in (cut.profile[-2][1], 0, -cut.profile[-2][1])]) + np.array([(0, 0), (0, 1),
-                                                                                                 (0, 0)]), width=.6,
-                   clip=k.body)
+            k.line(
+                np.array([(w, cut.length - 5.6) for w in (cut.profile[-2][1], 0, -cut.profile[-2][1])])
+                + np.array([(0, 0), (0, 1), (0, 0)]),
+                width=0.6,
+                clip=k.body,
+            )
     for i, piece in enumerate(k.sleeves):
         side, back = (1, -1)[i], {
-            'long': .2 if gathered(g) or g.kind in ('shirt', 'dress') else .09
+            "long": .2 if gathered(g) or g.kind in ("shirt", "dress") else .09
         }.get(g.sleeve, .075)
-        if g.trim == 'contrast trim' and not gathered(g): back = .075 if g.sleeve != 'long' else .2
+        if g.trim == "contrast trim" and not gathered(g):
+            back = .075 if g.sleeve != "long" else .2
         t = cut.sleeve - back
         run = tube(k.pose.arms[i], [t, t + .02, t], [12, 0, -12], side)
         k.canvas.line(spline(run),
                       seam(piece.cloth.base),
-                      .5, clip=piece.curve, dash=None if g.sleeve == 'long' else (1.1, .8))
-        if g.sleeve == 'long' and g.kind in ('shirt', 'jacket', 'coat') and not gathered(g):
+                      .5, clip=piece.curve, dash=None if g.sleeve == "long" else (1.1, .8))
+        if g.sleeve == "long" and g.kind in ("shirt", "jacket", "coat") and not gathered(g):
             (x, y), = tube(k.pose.arms[i], [cut.sleeve - .1], [cut.arm[2] * .45], side)
             dot(k, x, y, .8, k.hard)
 
@@ -208,7 +251,8 @@ def ruffle(k: GarmentDrawing, depth=8.):
     ]
     k.leaf(*runs, gain=.97, outline=1.6)
     for a, x in enumerate(np.linspace(-.9, .9, 13)):
-        k.line(np.array([(x * w, y - 1), (x * (w + 1.2), y + depth * (.55 if a % 2 else .8))]), width=.6, alpha=.8)
+        k.line(np.array([(x * w, y - 1), (x * (w + 1.2), y + depth * (.55 if a % 2 else .8))]), width=.6,
+               alpha=.8)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #1b906d35
 def lace_hem(k: GarmentDrawing, depth=4.5):
@@ -217,11 +261,25 @@ def lace_hem(k: GarmentDrawing, depth=4.5):
     n = 4 * max(int(w / 2.8), 5)
     u = np.linspace(1, -1, n + 1)
     low = np.stack(
-        [u * w, y + depth * .4 + 3 * (1 - u * u) + depth * .6 * np.array((0, .8, 1, .8))[np.arange(n + 1) % 4]], 1)
-    runs = [np.array([(-w, y - 6), (w, y - 6)]), np.array([(w, y - 6), low[0]]), low, np.array([low[-1], (-w, y - 6)])]
+        [
+            u * w,
+            y
+            + depth * 0.4
+            + 3 * (1 - u * u)
+            + depth * 0.6 * np.array((0, 0.8, 1, 0.8))[np.arange(n + 1) % 4],
+        ],
+        1,
+    )
+    runs = [
+        np.array([(-w, y - 6), (w, y - 6)]),
+        np.array([(w, y - 6), low[0]]),
+        low,
+        np.array([low[-1], (-w, y - 6)]),
+    ]
     k.line(*runs, width=1.3, color=ink(lace_color(k)))
     k.canvas.fill(k.at(*runs), lace_color(k))
-    for d in (.5, 2.6): k.line(low - (0, d + .8), width=.8, color=k.base * .9, dash=(.8, .9))
+    for d in (.5, 2.6):
+        k.line(low - (0, d + .8), width=.8, color=k.base * .9, dash=(.8, .9))
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #18dddeff
 def waist_finish(k: GarmentDrawing, inner=True):
@@ -233,18 +291,23 @@ def waist_finish(k: GarmentDrawing, inner=True):
         np.array([(w + .9, y + 4.3), (0, y + 5.6), (-w - .9, y + 4.3)]),
         np.array([(-w - .9, y + 4.3), (-w, y)])
     ]
-    cloth = k.contrast if g.trim == 'contrast waistband' else k.cloth
+    cloth = k.contrast if g.trim == "contrast waistband" else k.cloth
     k.leaf(*band, cloth=cloth, outline=1.5, gain=1.02)
-    elastic = g.closure in ('pull-on', 'drawstring')
+    elastic = g.closure in ("pull-on", "drawstring")
     if elastic:
         for x in np.linspace(-w + 1, w - 1, 15):
             k.line(np.array([(x, y + 1.6), (x * 1.03, y + 4.6)]), width=.4, color=seam(cloth.base), alpha=.8)
-    else: k.stitch(band[2] - (0, .9))
-    if elastic and g.closure == 'drawstring' and not k.back: drawstrings(k, y + 3.6, 11, 1.2)
-    if g.trim == 'belt': belt(k, y + .5, w + .6, 3.4)
-    if not elastic and g.kind in ('jeans', 'trousers', 'shorts'):
-        for x in (-13, -6.4, 6.4, 13): k.leaf(*box(x - .6, y + .2 + (1 - abs(x) / 18), x + .6, y + 5.6), outline=1.)
-        if not k.back: fly(k)
+    else:
+        k.stitch(band[2] - (0, .9))
+    if elastic and g.closure == "drawstring" and not k.back:
+        drawstrings(k, y + 3.6, 11, 1.2)
+    if g.trim == "belt":
+        belt(k, y + .5, w + .6, 3.4)
+    if not elastic and g.kind in ("jeans", "trousers", "shorts"):
+        for x in (-13, -6.4, 6.4, 13):
+            k.leaf(*box(x - .6, y + .2 + (1 - abs(x) / 18), x + .6, y + 5.6), outline=1.)
+        if not k.back:
+            fly(k)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #8bb8d58c
 def fly(k: GarmentDrawing):
@@ -253,7 +316,8 @@ def fly(k: GarmentDrawing):
     k.line(np.array([(0, y + 5.4), (0, y + 17), (.2, y + 33)]), width=.6)
     k.stitch(np.array([(3.8, y + 5.4), (3.6, y + 13), (2.2, y + 17), (.2, y + 18.6)]))
     dot(k, 0, y + 3.3, 1.05, k.hard)
-    if k.g.closure == 'buttons': buttons(k, y + 8.2, y + 17, 3, 1.6, 1.15)
+    if k.g.closure == "buttons":
+        buttons(k, y + 8.2, y + 17, 3, 1.6, 1.15)
 
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #beee68cb
 def leg_pockets(k: GarmentDrawing):
@@ -261,29 +325,37 @@ def leg_pockets(k: GarmentDrawing):
     g, y = k.g, WAIST
     w = waist_width(g)
     if k.back:
-        if g.kind in ('jeans', 'trousers', 'shorts'):
+        if g.kind in ("jeans", "trousers", "shorts"):
             for s in (1, -1):
-                if g.kind == 'jeans' or g.fabric == 'denim':
+                if g.kind == "jeans" or g.fabric == "denim":
                     patch_pocket(k, min(s * 5, s * 15.5), y + 12, max(s * 5, s * 15.5), y + 24)
-                else: k.line(np.array([(s * 6, y + 12), (s * 15, y + 12)]), width=1.)
-            if g.kind == 'jeans':
+                else:
+                    k.line(np.array([(s * 6, y + 12), (s * 15, y + 12)]), width=1.)
+            if g.kind == "jeans":
                 k.line(np.array([(-w - 1.6, y + 6.4), (0, y + 11), (w + 1.6, y + 6.4)]), width=.5)
         return
-    if g.pockets in ('side', 'cargo') and g.kind != 'skirt':
+    if g.pockets in ("side", "cargo") and g.kind != "skirt":
         for s in (1, -1):
-            run = np.array([(w - 6.5, y + 5), (w - 5, y + 9.5),
-                            (w + 4.6,
-                             y + 13)]) if g.kind == 'jeans' or g.fabric == 'denim' else np.array([(w - 4.5, y + 5),
-                                                                                                  (w + 4.6, y + 17)])
+            run = (
+                np.array([(w - 6.5, y + 5), (w - 5, y + 9.5), (w + 4.6, y + 13)])
+                if g.kind == "jeans" or g.fabric == "denim"
+                else np.array([(w - 4.5, y + 5), (w + 4.6, y + 17)])
+            )
             k.line(run * (s, 1), width=.9, color=k.ink, clip=k.trunk)
             k.stitch((run - (.7, -.9)) * (s, 1), clip=k.trunk)
-    if g.pockets == 'side' and g.kind == 'skirt':
+    if g.pockets == "side" and g.kind == "skirt":
         for s in (1, -1):
-            k.line(np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1), width=.9, color=k.ink,
-                   clip=k.trunk)
-    if g.pockets == 'patch':
-        for s in (1, -1): patch_pocket(k, min(s * 4.6, s * 15), y + 9, max(s * 4.6, s * 15), y + 21)
-    if g.pockets == 'zip':
+            k.line(
+                np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1),
+                width=0.9,
+                color=k.ink,
+                clip=k.trunk,
+            )
+    if g.pockets == "patch":
+        for s in (1, -1):
+            patch_pocket(k, min(s * 4.6, s * 15), y + 9, max(s * 4.6, s * 15), y + 21)
+    if g.pockets == "zip":
         for s in (1, -1):
             run = np.array([(s * (w - 4), y + 8), (s * (w - .5), y + 19)])
-            k.line(run, width=1.9, color=k.ink); k.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))
+            k.line(run, width=1.9, color=k.ink)
+            k.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))

@@ -19,51 +19,59 @@ __all__ = ['NECKS', 'STRAPS', 'has_straps', 'pointed', 'neck_runs', 'across', 'n
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #dd23f4e2
 NECKS = {  # half opening at the shoulder, then the points from there to the centre front (torso cm)
-    'crew': (7.6, ((6.9, 4.2), (4.2, 7.3), (0, 8.4))), 'v-neck': (7.8, ((5.6, 7.5), (2.9, 13.5), (0, 19.5))),
-    'scoop': (10.2, ((9.6, 7), (6.6, 13.6), (0, 16.6))), 'boat': (14., ((9.5, 3.3), (5, 4.4), (0, 4.8))),
-    'square': (10.4, ((10.1, 6.5), (9.8, 13.2))), 'sweetheart': (11.2, ((11., 5), (10.6, 11.5))),
-    'turtleneck': (7.4, ((6, 3.5), (3.4, 5.2), (0, 5.6))), 'hood': (8.6, ((7.4, 4.5), (4, 9), (0, 11.5))),
-    'collar': (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))), 'band collar': (7.4, ((6.2, 3.4), (3, 5.6), (0, 7.))),
-    'polo collar': (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))), 'stand collar': (7.8, ((6.4, 3.4), (3.2, 5.6), (0, 6.8))),
-    'lapel': (7.8, ((6.6, 8), (3.8, 20), (0, 33))),
+    "crew": (7.6, ((6.9, 4.2), (4.2, 7.3), (0, 8.4))), "v-neck": (7.8, ((5.6, 7.5), (2.9, 13.5), (0, 19.5))),
+    "scoop": (10.2, ((9.6, 7), (6.6, 13.6), (0, 16.6))), "boat": (14., ((9.5, 3.3), (5, 4.4), (0, 4.8))),
+    "square": (10.4, ((10.1, 6.5), (9.8, 13.2))), "sweetheart": (11.2, ((11., 5), (10.6, 11.5))),
+    "turtleneck": (7.4, ((6, 3.5), (3.4, 5.2), (0, 5.6))), "hood": (8.6, ((7.4, 4.5), (4, 9), (0, 11.5))),
+    "collar": (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))), "band collar": (7.4, ((6.2, 3.4), (3, 5.6), (0, 7.))),
+    "polo collar": (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))), "stand collar": (7.8, ((6.4, 3.4), (3.2, 5.6), (0, 6.8))),
+    "lapel": (7.8, ((6.6, 8), (3.8, 20), (0, 33))),
 }
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #d386fa49
 STRAPS = {  # strap foot, then the top edge from there to the centre front
-    'v-neck': ((11.6, 10.5), ((8.4, 13.2), (4.2, 17.2), (0, 21))),
-    'cowl': ((11.4, 11), ((8.6, 14.6), (4.8, 18.6), (0, 20))),
-    'straight': ((12., 13.2), ((8, 13.7), (4, 13.9), (0, 13.9))),
-    'sweetheart': ((12.4, 12.5), ((9.4, 9.9), (4.8, 10.6), (0, 16.4))),
-    'strap': ((10.4, 10.5), ((8.6, 13), (5, 15.2), (0, 16))), 'halter': ((5.2, 4.), ((4, 6.4), (2.2, 7.8), (0, 8.2))),
+    "v-neck": ((11.6, 10.5), ((8.4, 13.2), (4.2, 17.2), (0, 21))),
+    "cowl": ((11.4, 11), ((8.6, 14.6), (4.8, 18.6), (0, 20))),
+    "straight": ((12., 13.2), ((8, 13.7), (4, 13.9), (0, 13.9))),
+    "sweetheart": ((12.4, 12.5), ((9.4, 9.9), (4.8, 10.6), (0, 16.4))),
+    "strap": ((10.4, 10.5), ((8.6, 13), (5, 15.2), (0, 16))), "halter": ((5.2, 4.), ((4, 6.4), (2.2, 7.8), (0, 8.2))),
 }
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #f0996c4a
 def has_straps(g: Garment) -> bool:
     "Whether thin straps carry the garment rather than shoulders."
-    return g.kind == 'slip dress' or g.neckline in ('strap', 'halter')
+    return g.kind == "slip dress" or g.neckline in ("strap", "halter")
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #525d0951
 def pointed(g: Garment) -> bool:
     "Whether the neckline meets in a corner at the centre front."
-    return g.neckline in ('v-neck', 'lapel', 'hood') or has_straps(g) and g.neckline == 'sweetheart'
+    return g.neckline in ("v-neck", "lapel", "hood") or has_straps(g) and g.neckline == "sweetheart"
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #0ac83612
 def neck_runs(g: Garment, back: bool) -> list[np.ndarray]:
     "The right half of the neckline as smooth runs from the centre out to the shoulder (or the strap's foot)."
     if has_straps(g):
         foot, edge = STRAPS[g.neckline]
-        if back: edge = ((8, 16.5), (4, 17.5), (0, 17.8)) if g.neckline != 'halter' else ((4, 2), (0, 2.5))
+        if back:
+            edge = ((8, 16.5), (4, 17.5), (0, 17.8)) if g.neckline != "halter" else ((4, 2), (0, 2.5))
         return [np.array([*edge[::-1], foot])]
     half, edge = NECKS[g.neckline]
-    if g.closure == 'wrap' and g.neckline != 'lapel': half, edge = 7.8, ((6.4, 8), (3.4, 17), (0, 25))
+    if g.closure == "wrap" and g.neckline != "lapel":
+        half, edge = 7.8, ((6.4, 8), (3.4, 17), (0, 25))
     if back:
-        edge = ((half * .72, 1.7), (half * .35, 2.3),
-                (0, 2.5)) if g.neckline not in ('scoop', 'square', 'sweetheart') else ((half * .85, 4),
-                                                                                       (half * .45, 6.2), (0, 6.8))
+        edge = (
+            ((half * 0.72, 1.7), (half * 0.35, 2.3), (0, 2.5))
+            if g.neckline not in ("scoop", "square", "sweetheart")
+            else ((half * 0.85, 4), (half * 0.45, 6.2), (0, 6.8))
+        )
     runs = [np.array([*edge[::-1], (half, 0)])]
     if back or edge[-1][0] == 0: return runs
     x, y = edge[-1]
-    floor = [(0, y + .5), (x, y)] if g.neckline == 'square' else [(0, y + 3.6), (3, y - .6), (6.4, y - 1.8), (x, y)]
+    floor = (
+        [(0, y + 0.5), (x, y)]
+        if g.neckline == "square"
+        else [(0, y + 3.6), (3, y - 0.6), (6.4, y - 1.8), (x, y)]
+    )
     return [np.array(floor), *runs]
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #60f18cc7
@@ -76,7 +84,7 @@ def across(runs: list[np.ndarray], corner: bool) -> list[np.ndarray]:
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #4984bf19
 def neckline(g: Garment, back: bool = False) -> list[np.ndarray]:
     "The whole neckline, left to right, in torso cm."
-    return across(neck_runs(g, back), pointed(g) and not back or g.neckline == 'sweetheart' and not back)
+    return across(neck_runs(g, back), pointed(g) and not back or g.neckline == "sweetheart" and not back)
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #ba7de34a
 def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
@@ -84,7 +92,7 @@ def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
     under = (cut.chest, cut.underarm)
     if has_straps(g):
         foot = STRAPS[g.neckline][0]
-        bend = ((8.2, 12), (13, 19)) if g.neckline == 'halter' else ((foot[0] + 3.2, foot[1] + 6.5),)
+        bend = ((8.2, 12), (13, 19)) if g.neckline == "halter" else ((foot[0] + 3.2, foot[1] + 6.5),)
         return [np.array([foot, *bend, under])]
     half = neck_runs(g, False)[-1][-1][0]
     if cut.shoulder == 0:  # folded for the shelf
@@ -92,9 +100,12 @@ def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
             np.array([(half, 0), ((half + 14) / 2, 1.2), (14.6, 2.6)]),
             np.array([(14.6, 2.6), (cut.chest - .4, 4.6), (cut.chest, 9), under])
         ]
-    if g.sleeve in ('sleeveless', ''):
-        tip = max(half + 4.6, 14.6 if g.kind != 'tank top' else 13.2)
-        return [np.array([(half, 0), (tip, 2.8)]), np.array([(tip, 2.8), (tip + .2, 11), (tip + 3, 18.5), under])]
+    if g.sleeve in ("sleeveless", ""):
+        tip = max(half + 4.6, 14.6 if g.kind != "tank top" else 13.2)
+        return [
+            np.array([(half, 0), (tip, 2.8)]),
+            np.array([(tip, 2.8), (tip + 0.2, 11), (tip + 3, 18.5), under]),
+        ]
     tip = (cut.shoulder, 5.6)
     return [np.array([(half, 0), ((half + tip[0]) / 2, 1.8), tip]),
             np.array([tip, (tip[0] - 1.7, 10.5), (tip[0] - .9 + .3 * (cut.chest - tip[0]), 18), under])]
@@ -103,12 +114,12 @@ def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
 def hem_run(g: Garment, cut: Cut, back: bool) -> np.ndarray:
     "The lower edge from right to left: bowed, wavy where the skirt is wide, a shirt's tail where it is a shirt."
     y, w = cut.profile[-1]
-    rng = stream(g.seed, 'hem')
-    if g.kind == 'shirt' and g.fit != 'loose':
+    rng = stream(g.seed, "hem")
+    if g.kind == "shirt" and g.fit != "loose":
         return np.array([(w, y - 5), (w - 3, y - 1.4), (w - 9, y + 1.6), (0, y + 3.2), (9 - w, y + 1.6),
                          (3 - w, y - 1.4), (-w, y - 5)])
     u = np.linspace(1, -1, 13)
-    flare = 0. if KINDS[g.kind].region == 'upper_body' else np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
+    flare = 0. if KINDS[g.kind].region == "upper_body" else np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
     wave = flare * rng.uniform(.2, 1.5, 13) * np.cos(np.arange(13) * np.pi) * (abs(u) < .95)
     return np.stack([u * w, y + (1.4 + 2.6 * flare) * (1 - u * u) + wave], 1)
 
@@ -134,10 +145,12 @@ def sleeve_piece(g: Garment, cut: Cut, pose: Pose, i: int, cloth: Cloth, bands: 
     "The sleeve of the picture's right (i = 0) or left (1)."
     side, joints, widths = (1, -1)[i], pose.arms[i], sleeve_widths(cut)
     end, (t, w) = cut.sleeve, np.array(sleeve_widths(cut)[1:]).T
-    rng = stream(g.seed, 'sleeve', i)
+    rng = stream(g.seed, "sleeve", i)
     w = w + rng.uniform(-.25, .25, len(w))
     puff = 1.1 if gathered(g) and end > 1.5 else 0.
-    if puff: t, w = np.array([*t[:-1], end - .17, end - .13, end]), np.array([*w[:-1], w[-1] + 1.5, w[-1] + .2, w[-1]])
+    if puff:
+        t, w = np.array([*t[:-1], end - .17, end - .13,
+                         end]), np.array([*w[:-1], w[-1] + 1.5, w[-1] + .2, w[-1]])
     flip = np.array([side, 1])
     tip, under = np.array((cut.shoulder, 5.6)), np.array((cut.chest - 1.5, cut.underarm + 1))
     outer = np.vstack([on_torso(pose, [tip * flip]), tube(joints, np.r_[.14, t], np.r_[w[0] * .99, w], side)])
@@ -176,14 +189,13 @@ def body_folds(g: Garment, cut: Cut, rng) -> np.ndarray:
             x, y = side * (cut.chest - rng.uniform(0, 3)), cut.underarm + rng.uniform(-2, 6)
             dx, dy = -side * rng.uniform(.5, .9), rng.uniform(.35, .9)
             n = np.hypot(dx, dy)
-            rows.append((x, y, dx / n, dy / n, rng.uniform(14, 24), rng.uniform(1.3,
-                                                                                2.2), side * rng.uniform(.16, .28),
-                         rng.uniform(-3, 3)))
+            rows.append((x, y, dx / n, dy / n, rng.uniform(14, 24), rng.uniform(1.3, 2.2),
+                         side * rng.uniform(.16, .28), rng.uniform(-3, 3)))
         y = min(length - 16, 42) + rng.uniform(-4, 4)
         rows.append((side * (cut.chest - 1), y, -side * .95, .25, rng.uniform(12, 20), rng.uniform(1.4, 2.4),
                      rng.uniform(.14, .26), rng.uniform(-4, 4)))
     flare = cut.profile[-1][1] - min(w for _, w in cut.profile)
-    if length > 74 and (g.kind == 'coat' or KINDS[g.kind].region == 'dresses'):
+    if length > 74 and (g.kind == "coat" or KINDS[g.kind].region == "dresses"):
         w = cut.profile[-1][1]
         for x in np.linspace(-.8, .8, 5 if flare < 8 else 8) + rng.uniform(-.06, .06, 5 if flare < 8 else 8):
             top = 44 + rng.uniform(0, 10)
