@@ -1,4 +1,5 @@
 """Toy repositories: this one's package and workflow around reports of a few lines."""
+
 import json, os, shutil, tempfile
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *(ROOT / "nbs").glob("app.ipynb")])
+REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
 WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "8_evidence")
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 
@@ -13,12 +15,15 @@ KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name"
 def pytest_configure(config):
     "A cache of the session's own, shared by its workers: nothing of an earlier run is reused, nothing is left behind."
     if not hasattr(config, "workerinput"):
-        config.cache_of_session = tempfile.TemporaryDirectory(prefix="unifashion-tests-", ignore_cleanup_errors=True)
+        config.cache_of_session = tempfile.TemporaryDirectory(
+            prefix="unifashion-tests-", ignore_cleanup_errors=True
+        )
         os.environ["UNIFASHION_CACHE"] = config.cache_of_session.name
 
 
 def pytest_unconfigure(config):
-    if hasattr(config, "cache_of_session"): config.cache_of_session.cleanup()
+    if hasattr(config, "cache_of_session"):
+        config.cache_of_session.cleanup()
 
 
 def pytest_collection_modifyitems(items):
@@ -26,17 +31,29 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in ("test_chapters", "test_workflow"))
 
 
-def write_report(folder, name, *lines, sections=("world",), after=(), data=(), seeds="seeds", prose="", head=""):
+def write_report(
+    folder, name, *lines, sections=("world",), after=(), data=(), seeds="seeds", prose="", head=""
+):
     "A report notebook of a few code cells; `seeds` is 'seed', 'seeds' or ''."
     parameters = {"seed": "seed: int = 0\n", "seeds": 'seeds: str = "0"\n', "": ""}[seeds]
     parameters = f'profile: str = "smoke"\n{parameters}full: bool = False'
     given = f"{seeds}={seeds}, " if seeds else ""
-    begin = f'{head}\nfrom unifashion.ground.runs import begin\n' \
-            f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, data={data!r})'
+    begin = (
+        f"{head}\nfrom unifashion.ground.runs import begin\n"
+        f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, data={data!r})'
+    )
     cells = [{"cell_type": "markdown", "id": f"{name}-prose", "metadata": {}, "source": f"# {name}\n{prose}"}]
     for i, source in enumerate([parameters, begin, *lines, "run.finish();"]):
-        cells.append({"cell_type": "code", "id": f"{name}-{i}"[:64], "metadata": {"tags": ["parameters"]} if i == 0 else {},
-                      "source": source, "outputs": [], "execution_count": None})
+        cells.append(
+            {
+                "cell_type": "code",
+                "id": f"{name}-{i}"[:64],
+                "metadata": {"tags": ["parameters"]} if i == 0 else {},
+                "source": source,
+                "outputs": [],
+                "execution_count": None,
+            }
+        )
     path = Path(folder) / "nbs" / "reports" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"cells": cells, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}))
@@ -47,7 +64,8 @@ def toy(tmp_path, monkeypatch):
     "A repository of its own: a copy of the package and the workflow, no reports yet; the working folder of the test."
     root = tmp_path / "repository"
     shutil.copytree(ROOT / "unifashion", root / "unifashion", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("settings.ini", "Snakefile", "environment.yml"): shutil.copy(ROOT / name, root)
+    for name in ("settings.ini", "Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, root)
     (root / "nbs" / "reports").mkdir(parents=True)
     monkeypatch.chdir(root)
     monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path / "cache"))

@@ -1,13 +1,16 @@
 """Every chapter's lesson cells run, in order, in as few processes as their imports allow."""
+
 import os, subprocess, sys
 
 import pytest
 from conftest import CHAPTERS, ROOT
 
-GROUPS = {"ground to data": [path for path in CHAPTERS if path.parent.name < "5"],
-          "models": [path for path in CHAPTERS if path.parent.name == "5_models"],
-          "unified and rag": [path for path in CHAPTERS if "6" <= path.parent.name < "8"],
-          "evidence and use": [path for path in CHAPTERS if path.parent.name >= "8"]}
+GROUPS = {
+    "ground to data": [path for path in CHAPTERS if path.parent.name < "5"],
+    "models": [path for path in CHAPTERS if path.parent.name == "5_models"],
+    "unified and rag": [path for path in CHAPTERS if "6" <= path.parent.name < "8"],
+    "evidence and use": [path for path in CHAPTERS if path.parent.name >= "8"],
+}
 RUN = """
 import sys, time
 from pathlib import Path
@@ -29,7 +32,16 @@ def test_lessons(group):
     "A failing cell's traceback is in the message; a chapter that hangs is the one after the last that passed."
     assert GROUPS[group], "no chapters: the pattern that finds them is wrong"
     env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    try: done = subprocess.run([sys.executable, "-c", RUN, *map(str, GROUPS[group])], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
-    except subprocess.TimeoutExpired as error: pytest.fail(f"over 900 s; finished: {(error.stdout or b'').decode()}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *map(str, GROUPS[group])],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"over 900 s; finished: {(error.stdout or b'').decode()}")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]

@@ -1,23 +1,42 @@
 """The house rules: layout, what is generated equals its source, chapters' anatomy, sizes, imports, pins."""
+
 import ast, json, os, re, shutil, subprocess, sys
 
 import pytest
-from conftest import CHAPTERS, ROOT, WINGS
+from conftest import CHAPTERS, REPORTS, ROOT, WINGS
 
-TOP = {"README.md", "LICENSE", "CITATION.cff", "Makefile", "Snakefile", "settings.ini", "setup.py", "pyproject.toml", "environment.yml",
-       "nbs", "unifashion", "data", "outputs", "tests"}
-REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
+TOP = {
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+    "Makefile",
+    "Snakefile",
+    "settings.ini",
+    "setup.py",
+    "pyproject.toml",
+    "environment.yml",
+    "nbs",
+    "unifashion",
+    "data",
+    "outputs",
+    "tests",
+}
 HEAVY = ("torch", "transformers", "diffusers")
 
 
 def tracked():
     done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True)
-    if done.returncode: pytest.skip("not a git checkout")
+    if done.returncode:
+        pytest.skip("not a git checkout")
     return [name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
 
 
 def cells(path, kind="code"):
-    return [("".join(c["source"]), c) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+    return [
+        ("".join(c["source"]), c)
+        for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == kind
+    ]
 
 
 def module_of(path):
@@ -32,16 +51,22 @@ def modules_of(package):
 
 
 def code_of(source):
-    try: return ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in source.split("\n")))
-    except SyntaxError as error: raise AssertionError(f"{error.msg} in the cell\n{source}") from None
+    try:
+        return ast.parse(
+            "\n".join("" if line.startswith(("%", "!")) else line for line in source.split("\n"))
+        )
+    except SyntaxError as error:
+        raise AssertionError(f"{error.msg} in the cell\n{source}") from None
 
 
 def imports(source):
     "Full names of the modules that a cell imports."
     names = set()
     for node in ast.walk(code_of(source)):
-        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom): names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
     return names
 
 
@@ -62,35 +87,50 @@ def copy(tmp_path_factory):
 
 def differing_files(fresh, here):
     "Names of Python files that one package tree has and the other lacks or has otherwise, folders and all."
-    texts = [{path.relative_to(root): path.read_text() for path in root.rglob("*.py")} for root in (fresh, here)]
-    return sorted(str(name) for name in texts[0].keys() | texts[1].keys() if texts[0].get(name) != texts[1].get(name))
+    texts = [
+        {path.relative_to(root): path.read_text() for path in root.rglob("*.py")} for root in (fresh, here)
+    ]
+    return sorted(
+        str(name) for name in texts[0].keys() | texts[1].keys() if texts[0].get(name) != texts[1].get(name)
+    )
 
 
-def run(copy, code): return subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, timeout=120)
+def run(copy, code):
+    return subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, timeout=120)
 
 
 def test_the_package_is_what_the_notebooks_export(copy):
     done = run(copy, "from nbdev.doclinks import nbdev_export; nbdev_export()")
     assert done.returncode == 0, done.stderr
-    assert not differing_files(copy / "unifashion", ROOT / "unifashion"), "export them, or remove what no notebook exports: make book"
+    assert not differing_files(copy / "unifashion", ROOT / "unifashion"), (
+        "export them, or remove what no notebook exports: make book"
+    )
 
 
 def test_the_notebooks_are_clean(copy):
     done = run(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
     assert done.returncode == 0, done.stderr
     assert CHAPTERS and REPORTS
-    changed = [p.name for p in CHAPTERS + REPORTS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()]
+    changed = [
+        p.name for p in CHAPTERS + REPORTS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()
+    ]
     assert not changed, "clean them: make book"
 
 
 def test_the_readme_is_what_the_index_says(tmp_path):
-    done = subprocess.run(["make", "readme", f"README={tmp_path / 'README.md'}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "readme", f"README={tmp_path / 'README.md'}"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "write it again: make book"
+    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), (
+        "write it again: make book"
+    )
     text = (ROOT / "README.md").read_text()
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", text):
         target = next(filter(None, link))
-        assert target.startswith("http") or (ROOT / target).exists(), f"README links {target}, which does not exist"
+        assert target.startswith("http") or (ROOT / target).exists(), (
+            f"README links {target}, which does not exist"
+        )
     assert "make reproduce" in text and "make test" in text
 
 
@@ -98,28 +138,43 @@ def test_the_readme_is_what_the_index_says(tmp_path):
 def test_a_chapters_anatomy(path):
     code, prose = cells(path), "\n".join(source for source, _ in cells(path, "markdown"))
     first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
-    assert first["cell_type"] == "markdown" and re.match(r"# .+\n+> .+", "".join(first["source"])), "first cell: '# Name' and '> one line'"
-    for heading in ("## Departures from the paper", "## Summary", "## Exercises"): assert heading in prose, f"no {heading!r}"
+    assert first["cell_type"] == "markdown" and re.match(r"# .+\n+> .+", "".join(first["source"])), (
+        "first cell: '# Name' and '> one line'"
+    )
+    for heading in ("## Departures from the paper", "## Summary", "## Exercises"):
+        assert heading in prose, f"no {heading!r}"
     assert "nbdev_export()" in code[-1][0] and "#| hide" in code[-1][0], "last cell: hidden nbdev_export()"
     exported = [source for source, _ in code if re.search(r"^#\| *exports?\b", source, re.M)]
-    sizes = [len([line for line in source.split("\n") if line.strip() and not line.startswith("#|")]) for source in exported]
+    sizes = [
+        len([line for line in source.split("\n") if line.strip() and not line.startswith("#|")])
+        for source in exported
+    ]
     assert sum(sizes) <= 300, f"{sum(sizes)} exported lines: split the chapter"
     for source, size in zip(exported, sizes):  # tables of data may be longer
-        assert size <= 40 or all(isinstance(n, (ast.Assign, ast.AnnAssign)) for n in code_of(source).body), f"{size} lines: {source[:90]!r}"
+        assert size <= 40 or all(isinstance(n, (ast.Assign, ast.AnnAssign)) for n in code_of(source).body), (
+            f"{size} lines: {source[:90]!r}"
+        )
     row = 0
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         row = row + 1 if cell["cell_type"] == "code" else 0
         assert row <= 3, f"more than three code cells in a row at: {''.join(cell['source'])[:60]!r}"
     outputs = [output for _, cell in code for output in cell["outputs"]]
     assert len(json.dumps(outputs)) <= 300 << 10, f"outputs of {len(json.dumps(outputs)) >> 10} KiB"
-    assert any("image/png" in output.get("data", {}) or "image/svg+xml" in output.get("data", {}) for output in outputs), "no picture"
+    assert any(
+        "image/png" in output.get("data", {}) or "image/svg+xml" in output.get("data", {})
+        for output in outputs
+    ), "no picture"
     assert not [output for output in outputs if output["output_type"] == "error"]
 
 
 def chapter_faults(chapters):
     "What is wrong with the names of chapters and with what they import; `chapters` are paths in wings."
     home = {module_of(path): path for path in chapters}
-    faults = [f"{path.parent.name}/{path.stem} exports {module}" for module, path in home.items() if module != expected_module(path)]
+    faults = [
+        f"{path.parent.name}/{path.stem} exports {module}"
+        for module, path in home.items()
+        if module != expected_module(path)
+    ]
     for path in chapters:
         for name in sorted(set().union(*(imports(source) for source, _ in cells(path)))):
             name = name.removeprefix("unifashion.")
@@ -130,7 +185,8 @@ def chapter_faults(chapters):
 
 def expected_module(path):
     "The module that a chapter's place asks for: 5_models/08_tower.ipynb exports models.tower, app.ipynb exports app."
-    if path.parent.name == "nbs": return path.stem
+    if path.parent.name == "nbs":
+        return path.stem
     return f"{path.parent.name[2:]}.{path.stem.split('_', 1)[1]}"
 
 
@@ -144,7 +200,9 @@ def test_the_chapters_are_all_there():
     assert len(CHAPTERS) >= 85 and {module_of(path) for path in CHAPTERS} == names
     assert len(CHAPTERS) == len(names), "two chapters export one module"
     in_wings = {path.parent.name for path in CHAPTERS} - {"nbs"}
-    assert in_wings == {path.name for path in (ROOT / "nbs").iterdir() if path.name[0].isdigit()} == set(WINGS)
+    assert (
+        in_wings == {path.name for path in (ROOT / "nbs").iterdir() if path.name[0].isdigit()} == set(WINGS)
+    )
 
 
 def test_chapters_import_only_what_stands_lower():
@@ -159,7 +217,9 @@ def planted(folder, **chapters):
         path = folder / f"{'0123456789'[WING_NAMES.index(wing)]}_{wing}" / f"{stem[1:]}.ipynb"
         path.parent.mkdir(exist_ok=True)
         source = [f"#| default_exp {wing}.{stem[4:]}", line]
-        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": s, "outputs": []} for s in source]}))
+        path.write_text(
+            json.dumps({"cells": [{"cell_type": "code", "source": s, "outputs": []} for s in source]})
+        )
         paths.append(path)
     return sorted(paths)
 
@@ -167,13 +227,24 @@ def planted(folder, **chapters):
 WING_NAMES = [wing[2:] for wing in WINGS]
 
 
-@pytest.mark.parametrize("line", ["from unifashion.models.tower import x", "import unifashion.models.tower as t", "from unifashion.models import tower",
-                                  "def later():\n    from unifashion.models.tower import x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from unifashion.models.tower import x",
+        "import unifashion.models.tower as t",
+        "from unifashion.models import tower",
+        "def later():\n    from unifashion.models.tower import x",
+    ],
+)
 def test_an_import_that_points_up_is_found(tmp_path, line):
     sound = {"ground___01_core": "import json", "models___02_tower": "from unifashion.ground.core import x"}
     assert not chapter_faults(planted(tmp_path, **sound))
-    assert chapter_faults(planted(tmp_path, **sound, data___01_stores=line)) == ["data.stores imports models.tower, which stands higher"]
-    assert chapter_faults(planted(tmp_path, **sound, models___01_recipe=line)) == ["models.recipe imports models.tower, which stands higher"]
+    assert chapter_faults(planted(tmp_path, **sound, data___01_stores=line)) == [
+        "data.stores imports models.tower, which stands higher"
+    ]
+    assert chapter_faults(planted(tmp_path, **sound, models___01_recipe=line)) == [
+        "models.recipe imports models.tower, which stands higher"
+    ]
 
 
 def test_a_chapter_under_another_name_is_found(tmp_path):
@@ -183,7 +254,8 @@ def test_a_chapter_under_another_name_is_found(tmp_path):
 
 
 def test_a_package_that_is_not_what_the_notebooks_export_is_found(tmp_path):
-    for root in ("fresh", "here"): shutil.copytree(ROOT / "unifashion", tmp_path / root, ignore=shutil.ignore_patterns("__pycache__"))
+    for root in ("fresh", "here"):
+        shutil.copytree(ROOT / "unifashion", tmp_path / root, ignore=shutil.ignore_patterns("__pycache__"))
     fresh, here = tmp_path / "fresh", tmp_path / "here"
     assert not differing_files(fresh, here)
     (here / "models" / "tower.py").write_text("")
@@ -194,9 +266,17 @@ def test_a_package_that_is_not_what_the_notebooks_export_is_found(tmp_path):
 
 def heavy_modules(modules, root=ROOT):
     "The first of the modules that brings in torch or what stands on it, with what it brought; None where none does."
-    code = "import importlib, json, sys\n" + f"for name in {modules!r}:\n    importlib.import_module(name)\n" \
-           f"    found = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n    if found: print(name, *found); break\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    code = (
+        "import importlib, json, sys\n" + f"for name in {modules!r}:\n    importlib.import_module(name)\n"
+        f"    found = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n    if found: print(name, *found); break\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-800:]
     return done.stdout.strip() or None
 
@@ -204,68 +284,114 @@ def heavy_modules(modules, root=ROOT):
 def test_wings_0_to_4_bring_in_no_torch(tmp_path):
     modules = [f"unifashion.{module_of(path)}" for path in CHAPTERS if path.parent.name < "5"]
     assert len(modules) >= 50 and heavy_modules(modules) is None
-    shutil.copytree(ROOT / "unifashion", tmp_path / "unifashion", ignore=shutil.ignore_patterns("__pycache__"))
-    with open(tmp_path / "unifashion" / "data" / "stores.py", "a") as file: file.write("\nimport torch\n")
-    assert heavy_modules(modules, tmp_path).startswith("unifashion.data.stores torch"), "a planted import is found"
+    shutil.copytree(
+        ROOT / "unifashion", tmp_path / "unifashion", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    with open(tmp_path / "unifashion" / "data" / "stores.py", "a") as file:
+        file.write("\nimport torch\n")
+    assert heavy_modules(modules, tmp_path).startswith("unifashion.data.stores torch"), (
+        "a planted import is found"
+    )
 
 
-@pytest.mark.parametrize("path", [p for p in REPORTS if not p.stem.startswith(("train_", "tune_"))], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in REPORTS if not p.stem.startswith(("train_", "tune_"))], ids=lambda p: p.stem
+)
 def test_tables_and_figures_bring_in_no_torch(path):
-    lines = [ast.unparse(node) for source, _ in cells(path) for node in code_of(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    code = "import sys\n" + "\n".join(lines) + f"\nloaded = [h for h in {HEAVY} if h in sys.modules]\nassert not loaded, loaded"
+    lines = [
+        ast.unparse(node)
+        for source, _ in cells(path)
+        for node in code_of(source).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    code = (
+        "import sys\n"
+        + "\n".join(lines)
+        + f"\nloaded = [h for h in {HEAVY} if h in sys.modules]\nassert not loaded, loaded"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-800:]
     for record in (ROOT / "outputs" / "published").glob(f"*/{path.stem}/run.json"):
-        assert json.loads(record.read_text())["loaded"] == [], f"{record.parent} was made by a run that loaded them"
+        assert json.loads(record.read_text())["loaded"] == [], (
+            f"{record.parent} was made by a run that loaded them"
+        )
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda p: p.stem)
 def test_a_report_is_short_defines_nothing_and_has_no_outputs(path):
     from unifashion.ground.code_digests import chapters_of
     from unifashion.ground.keys import read_header
+
     everything = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert len(everything) <= 25 and not [c for c in everything if c.get("outputs")]
     for source, _ in cells(path):
-        assert not [n for n in ast.walk(code_of(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))], "a definition: a chapter is missing"
+        assert not [
+            n
+            for n in ast.walk(code_of(source))
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
+        ], "a definition: a chapter is missing"
     header = read_header(path)
     assert {"profile", "full"} <= set(header.parameters)
-    if "evidence.claims" in chapters_of(header.modules): assert "data/reported" in header.data, "it reads the papers' numbers: data=('data/reported', ...)"
-    for name in header.data: assert name.startswith("$UNIFASHION_DATA/") or (ROOT / name).exists()
+    if "evidence.claims" in chapters_of(header.modules):
+        assert "data/reported" in header.data, "it reads the papers' numbers: data=('data/reported', ...)"
+    for name in header.data:
+        assert name.startswith("$UNIFASHION_DATA/") or (ROOT / name).exists()
     assert (path.parent / ".notest").exists()
 
 
 def test_shipped_parts_are_files_and_re_run_nothing():
     from unifashion.ground.keys import plan
+
     for profile, trains in (("smoke", True), ("mini", False), ("open", False)):
         node = next(n for n in plan(profile, only=("train_pretrain",)) if n.header.report == "train_pretrain")
-        assert [up.header.report for up in node.after] == ["train_foundations"] and [up.header.report for up in node.reads] == ["train_foundations"] * trains
+        assert [up.header.report for up in node.after] == ["train_foundations"] and [
+            up.header.report for up in node.reads
+        ] == ["train_foundations"] * trains
 
 
 def test_the_reports_make_a_plan():
     from unifashion.ground.keys import plan
+
     asked = {path.stem for path in REPORTS if path.stem.startswith("tune_")}  # run when named alone
     assert {node.header.report for node in plan("smoke")} == {path.stem for path in REPORTS} - asked
-    for name in asked: assert name in {node.header.report for node in plan("smoke", only=(name,))}
+    for name in asked:
+        assert name in {node.header.report for node in plan("smoke", only=(name,))}
 
 
 def test_outputs_of_the_book_are_small():
     assert sum(len(json.dumps(c["outputs"])) for path in CHAPTERS for _, c in cells(path)) <= 6 << 20
-    for name in tracked(): assert (ROOT / name).stat().st_size <= 16 << 20, f"{name} is too large for git"
-    assert sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("data/foundations/")) <= 36 << 20
+    for name in tracked():
+        assert (ROOT / name).stat().st_size <= 16 << 20, f"{name} is too large for git"
+    assert (
+        sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("data/foundations/"))
+        <= 36 << 20
+    )
 
 
-def git(*words): return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+def git(*words):
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
 
 
-@pytest.mark.skipif(git("rev-parse", "--is-shallow-repository").stdout.strip() != "false", reason="a clone without its history")
+@pytest.mark.skipif(
+    git("rev-parse", "--is-shallow-repository").stdout.strip() != "false",
+    reason="a clone without its history",
+)
 def test_published_runs_name_commits_of_this_history():
-    made = {record: json.loads(record.read_text())["commit"] for record in (ROOT / "outputs" / "published").rglob("run.json")}
-    lost = [str(record.parent.relative_to(ROOT)) for record, commit in made.items() if git("merge-base", "--is-ancestor", commit, "HEAD").returncode]
+    made = {
+        record: json.loads(record.read_text())["commit"]
+        for record in (ROOT / "outputs" / "published").rglob("run.json")
+    }
+    lost = [
+        str(record.parent.relative_to(ROOT))
+        for record, commit in made.items()
+        if git("merge-base", "--is-ancestor", commit, "HEAD").returncode
+    ]
     assert made and not lost, lost
 
 
 def test_published_runs_are_complete_and_small():
     from unifashion.ground.runs import PUBLISHED
+
     records = list((ROOT / "outputs" / "published").rglob("run.json"))
     assert len(records) >= 20
     for record in records:
@@ -280,7 +406,8 @@ def test_no_file_names_a_machine():
     folders = "|".join(["work", "tmp", "farm", "root", "opt", "home", "Users"])
     path = re.compile(rf"(?<![\w.$~}}/])/(?:{folders})/\w")
     for name in tracked():
-        if name.endswith((".png", ".gz", ".safetensors", ".npy")) or name == "tests/test_repo.py": continue
+        if name.endswith((".png", ".gz", ".safetensors", ".npy")) or name == "tests/test_repo.py":
+            continue
         found = path.search((ROOT / name).read_text(encoding="utf-8"))
         assert not found, f"{name} carries {found[0]!r}"
 
@@ -288,8 +415,12 @@ def test_no_file_names_a_machine():
 def test_environment_has_the_packages_and_satisfies_the_ranges():
     import configparser, yaml
     from packaging.requirements import Requirement
+
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pins = {Requirement(p).name.lower().replace("_", "-"): Requirement(p) for p in next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))}
+    pins = {
+        Requirement(p).name.lower().replace("_", "-"): Requirement(p)
+        for p in next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    }
     asked = "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics matplotlib".split()
     assert set(asked) <= set(pins) and all(str(p.specifier).startswith("==") for p in pins.values())
     settings = configparser.ConfigParser()
@@ -302,19 +433,28 @@ def test_environment_has_the_packages_and_satisfies_the_ranges():
         assert wanted.specifier.contains(version), f"{name} {version} is outside {wanted.specifier}"
     installed = {name: str(pin.specifier)[2:] for name, pin in pins.items()}
     from importlib.metadata import version
+
     different = {n: version(n) for n in ("nbdev", "nbconvert", "papermill") if version(n) != installed[n]}
     assert not different, f"this environment has {different}: make sets one up with the pins"
 
 
 def test_citation_is_readable():
     import yaml
+
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["authors"] and len(citation["references"]) == 2
+    assert (
+        citation["cff-version"] == "1.2.0"
+        and citation["title"]
+        and citation["authors"]
+        and len(citation["references"]) == 2
+    )
 
 
 def test_both_torchvision_builds_are_understood():
     source = (ROOT / ".torchvision-schemas" / "torchvision_schemas.py").read_text()
-    program = source + """
+    program = (
+        source
+        + """
 import sys, types
 calls = []
 class Library:
@@ -328,6 +468,7 @@ for torch.__version__, vision, expected in (("2.13.0+cpu", "0.28.0", 3), ("2.13.
     declare()
     assert len(calls) == expected, (torch.__version__, vision, calls)
 """
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)

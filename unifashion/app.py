@@ -106,7 +106,8 @@ class Reproduce:
 
     def __call__(self):
         end_with_parent()
-        start, scale = time.perf_counter(), "full" if self.full else "core"
+        start = time.perf_counter()
+        scale = "full" if self.full else "core"
         nodes = plan(self.profile, self.full, self.seeds, self.reports, self.set)
         waiting = [node for node in nodes if not finished(node)]
         print(f"{self.profile} {scale}: {len(waiting)} of {len(nodes)} reports to run", flush=True)

@@ -1,4 +1,5 @@
 "Readers of FashionGen, KAGL in three forms and a plain folder, on synthetic files: round trips and damage."
+
 import gzip, io, json, sys, tarfile, types
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from unifashion.data.catalogues import read_folder
 
 
 def jpeg(k=0, size=(60, 80)):
-    buffer = io.BytesIO(); Image.new("RGB", size, (20 * k % 256, 90, 200)).save(buffer, "JPEG")
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (20 * k % 256, 90, 200)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 # FashionGen
+
 
 def write_h5(path, products=("1", "1", "2", "3", "3", "3"), drop=(), side=8, **columns):
     n = len(products)
@@ -31,16 +34,21 @@ def write_h5(path, products=("1", "1", "2", "3", "3", "3"), drop=(), side=8, **c
         file["input_image"] = np.arange(n * side * side * 3, dtype=np.uint8).reshape(n, side, side, 3)
         file["input_productID"] = np.array([[p.encode()] for p in products])
         for key in FASHIONGEN_KEYS:
-            if key in columns: file[key] = columns[key]
-            elif key.startswith("index"): file[key] = np.arange(n)[:, None]
-            elif key not in file: file[key] = np.array([[f"{key} {p}".encode()] for p in products])
-        for key in drop: del file[key]
+            if key in columns:
+                file[key] = columns[key]
+            elif key.startswith("index"):
+                file[key] = np.arange(n)[:, None]
+            elif key not in file:
+                file[key] = np.array([[f"{key} {p}".encode()] for p in products])
+        for key in drop:
+            del file[key]
     return path
 
 
 @pytest.fixture
 def fashiongen(tmp_path):
-    for part in ("train", "validation"): write_h5(tmp_path / f"fashiongen_8_8_{part}.h5")
+    for part in ("train", "validation"):
+        write_h5(tmp_path / f"fashiongen_8_8_{part}.h5")
     return tmp_path
 
 
@@ -65,8 +73,11 @@ def test_fashiongen_val_is_cut_out_of_train(tmp_path):
 def test_fashiongen_texts(tmp_path):
     assert plain_text(b"Cr\xeape<br/> top") == "Crêpe top" and plain_text(b"Cr\xc3\xaape") == "Crêpe"
     assert plain_text(np.int32(4)) == "4"
-    write_h5(tmp_path / "fashiongen_8_8_validation.h5", input_description=np.array([[b"Cr\xeape"]] * 6),
-             input_name=np.array([[b"Top."]] * 6))
+    write_h5(
+        tmp_path / "fashiongen_8_8_validation.h5",
+        input_description=np.array([[b"Cr\xeape"]] * 6),
+        input_name=np.array([[b"Top."]] * 6),
+    )
     c = read_fashiongen(tmp_path, "test")
     assert c.texts[0] == "Top. Crêpe" and sum(c.report.notes.values()) == 1
 
@@ -78,16 +89,20 @@ def test_fashiongen_integer_ids_and_flat_columns(tmp_path):
     assert read_fashiongen(tmp_path, "test").products == ["5", "5", "6", "6", "7", "7"]
 
 
-@pytest.mark.parametrize("change, kind, row", [
-    (dict(drop=["input_image"]), "wrong key", "input_image"),
-    (dict(drop=["input_description"]), "wrong key", "input_description"),
-    (dict(drop=["input_productID"]), "wrong key", "input_productID"),
-    (dict(input_category=np.array([[b"x"]] * 4)), "wrong length", "input_category"),
-    (dict(products=("1", "2", "1")), "duplicate id", 2),
-])
+@pytest.mark.parametrize(
+    "change, kind, row",
+    [
+        (dict(drop=["input_image"]), "wrong key", "input_image"),
+        (dict(drop=["input_description"]), "wrong key", "input_description"),
+        (dict(drop=["input_productID"]), "wrong key", "input_productID"),
+        (dict(input_category=np.array([[b"x"]] * 4)), "wrong length", "input_category"),
+        (dict(products=("1", "2", "1")), "duplicate id", 2),
+    ],
+)
 def test_fashiongen_damage(tmp_path, change, kind, row):
     write_h5(tmp_path / "fashiongen_8_8_validation.h5", **change)
-    with pytest.raises(DataError) as found: read_fashiongen(tmp_path, "test")
+    with pytest.raises(DataError) as found:
+        read_fashiongen(tmp_path, "test")
     assert (found.value.kind, found.value.row) == (kind, row)
     assert found.value.file.name == "fashiongen_8_8_validation.h5"
 
@@ -99,48 +114,71 @@ def test_fashiongen_skips_a_product_that_comes_again(tmp_path):
 
 
 def test_fashiongen_other_files(tmp_path, fashiongen):
-    with pytest.raises(DataError, match="no split 'dev'"): read_fashiongen(fashiongen, "dev")
+    with pytest.raises(DataError, match="no split 'dev'"):
+        read_fashiongen(fashiongen, "dev")
     with pytest.raises(DataError, match=r"expected fashiongen_16_16_validation.h5"):
         read_fashiongen(fashiongen, "test", side=16)
     write_h5(fashiongen / "fashiongen_16_16_validation.h5", side=16)
-    with pytest.raises(DataError, match="several sides"): read_fashiongen(fashiongen, "test")
+    with pytest.raises(DataError, match="several sides"):
+        read_fashiongen(fashiongen, "test")
     assert read_fashiongen(fashiongen, "test", side=16).image(0).shape == (16, 16, 3)
 
 
 def test_fashiongen_damaged_container(tmp_path):
     path = write_h5(tmp_path / "fashiongen_8_8_validation.h5")
-    (tmp_path / "cut").mkdir(); (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DataError, match="no readable HDF5"): read_fashiongen(tmp_path / "cut", "test")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match="no readable HDF5"):
+        read_fashiongen(tmp_path / "cut", "test")
     (tmp_path / "float").mkdir()
     write_h5(tmp_path / "float" / path.name, drop=["input_image"])
     with h5py.File(tmp_path / "float" / path.name, "a") as file:
         file["input_image"] = np.zeros((6, 8, 8, 3), np.float32)
-    with pytest.raises(DataError, match="float32"): read_fashiongen(tmp_path / "float", "test")
+    with pytest.raises(DataError, match="float32"):
+        read_fashiongen(tmp_path / "float", "test")
 
 
 def test_fashiongen_empty_split(tmp_path):
     product = next(p for p in map(str, range(99)) if not val_of(p))
     write_h5(tmp_path / "fashiongen_8_8_train.h5", products=(product,))
-    with pytest.raises(DataError, match="split 'val' holds no rows"): read_fashiongen(tmp_path, "val", on_error="skip")
+    with pytest.raises(DataError, match="split 'val' holds no rows"):
+        read_fashiongen(tmp_path, "val", on_error="skip")
 
 
 def test_fashiongen_round_trip_with_the_writer(tmp_path):
     from unifashion.shop.fashiongen_files import draw_products, write_fashiongen
+
     products = draw_products(World("drawn", products=34, test_per_type=1, height=32, width=24))
     write_fashiongen(tmp_path, products, "test", 32, 24, workers=1)
     c = read_fashiongen(tmp_path, "test")
     want = [p for p in products if p.split == "test"]
     assert list(c.rows_of) == [str(p.id) for p in want]
     assert [len(r) for r in c.rows_of.values()] == [len(p.views) for p in want]
-    assert c.image(0).shape == (32, 32, 3) and all(p.description in c.texts[c.rows_of[str(p.id)][0]] for p in want)
+    assert c.image(0).shape == (32, 32, 3) and all(
+        p.description in c.texts[c.rows_of[str(p.id)][0]] for p in want
+    )
 
 
 # the KAGL pack
 
+
 def product(k, **changes):
-    return dict(id=str(k), title=f"Acme Shirt {k}", brand="Acme", gender="Men", master="Apparel", sub="Topwear",
-                type="Shirts", colour=["Blue"],
-                description="", visual=f"Blue shirt from acme with {k} buttons.", has_224=k % 2 == 0) | changes
+    return (
+        dict(
+            id=str(k),
+            title=f"Acme Shirt {k}",
+            brand="Acme",
+            gender="Men",
+            master="Apparel",
+            sub="Topwear",
+            type="Shirts",
+            colour=["Blue"],
+            description="",
+            visual=f"Blue shirt from acme with {k} buttons.",
+            has_224=k % 2 == 0,
+        )
+        | changes
+    )
 
 
 def write_pack(root, ids=range(10, 20), lines=None, pictures=None, split=None):
@@ -149,13 +187,17 @@ def write_pack(root, ids=range(10, 20), lines=None, pictures=None, split=None):
     for name, size in (("images_60x80.tar", None), ("images_224.tar", (224, 224))):
         with tarfile.open(root / name, "w", format=tarfile.USTAR_FORMAT) as tar:
             for k, data in pictures.items():
-                if size: data = jpeg(k, size)
-                member = tarfile.TarInfo(f"{k}.jpg"); member.size = len(data); tar.addfile(member, io.BytesIO(data))
+                if size:
+                    data = jpeg(k, size)
+                member = tarfile.TarInfo(f"{k}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
     lines = [json.dumps(product(k)).encode() for k in ids] if lines is None else lines
     (root / "products.jsonl.gz").write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
     ids = [str(k) for k in ids]
-    (root / "split.json").write_text(json.dumps({"train": ids[:6], "val": ids[6:7],
-                                                 "test": ids[7:]} if split is None else split))
+    (root / "split.json").write_text(
+        json.dumps({"train": ids[:6], "val": ids[6:7], "test": ids[7:]} if split is None else split)
+    )
     return root
 
 
@@ -168,65 +210,84 @@ def test_kagl_pack(tmp_path):
     big = read_kagl(tmp_path, "test", pictures="224")
     # squashed square restored to 3:4
     assert big.ids == ["18"] and big.image(0).shape == (224, 168, 3)
-    with pytest.raises(ValueError, match="60x80"): read_kagl(tmp_path, "test", pictures="1024")
-    with pytest.raises(DataError, match="no split 'dev'"): read_kagl(tmp_path, "dev")
+    with pytest.raises(ValueError, match="60x80"):
+        read_kagl(tmp_path, "test", pictures="1024")
+    with pytest.raises(DataError, match="no split 'dev'"):
+        read_kagl(tmp_path, "dev")
 
 
 def test_kagl_uses_visual_and_falls_back_to_the_description(tmp_path):
     rows = [product(17, visual=""), product(18), product(19)]
-    rows[1].pop("visual"); rows[1]["description"] = "Composition Red shirt made of cotton Wash care Machine wash"
+    rows[1].pop("visual")
+    rows[1]["description"] = "Composition Red shirt made of cotton Wash care Machine wash"
     lines = [json.dumps(r).encode() for r in [product(k) for k in range(10, 17)] + rows]
     c = read_kagl(write_pack(tmp_path, lines=lines), "test")
-    assert c.texts == ["Shirt 17", "Shirt 18. Red shirt made of cotton.", "Shirt 19. Blue shirt with 19 buttons."]
+    assert c.texts == [
+        "Shirt 17",
+        "Shirt 18. Red shirt made of cotton.",
+        "Shirt 19. Blue shirt with 19 buttons.",
+    ]
 
 
 LINES = [json.dumps(product(k)).encode() for k in range(10, 20)]
 
 
-@pytest.mark.parametrize("lines, kind, left", [
-    (LINES[:8] + [LINES[8][:40]] + LINES[9:], "broken JSON", 2),
-    (LINES[:8] + [LINES[8].replace(b"Acme Shirt", b"Acm\xe9 Shirt")] + LINES[9:], "not UTF-8", 2),
-    (LINES[:8] + [LINES[8], LINES[8]] + LINES[9:], "duplicate id", 3),
-    (LINES + [json.dumps(product(77)).encode()], "unknown id", 3),
-    (LINES[:8] + LINES[9:], "no product", 2),
-    (LINES[:8] + [json.dumps(product(18, title="")).encode()] + LINES[9:], "no title", 2),
-    (LINES[:8] + [b'{"title": "no id"}'] + LINES[8:], "no id", 3),
-])
+@pytest.mark.parametrize(
+    "lines, kind, left",
+    [
+        (LINES[:8] + [LINES[8][:40]] + LINES[9:], "broken JSON", 2),
+        (LINES[:8] + [LINES[8].replace(b"Acme Shirt", b"Acm\xe9 Shirt")] + LINES[9:], "not UTF-8", 2),
+        (LINES[:8] + [LINES[8], LINES[8]] + LINES[9:], "duplicate id", 3),
+        (LINES + [json.dumps(product(77)).encode()], "unknown id", 3),
+        (LINES[:8] + LINES[9:], "no product", 2),
+        (LINES[:8] + [json.dumps(product(18, title="")).encode()] + LINES[9:], "no title", 2),
+        (LINES[:8] + [b'{"title": "no id"}'] + LINES[8:], "no id", 3),
+    ],
+)
 def test_kagl_damaged_lines(tmp_path, lines, kind, left):
     write_pack(tmp_path, lines=lines)
-    with pytest.raises(DataError) as found: read_kagl(tmp_path, "test")
+    with pytest.raises(DataError) as found:
+        read_kagl(tmp_path, "test")
     assert found.value.kind == kind and found.value.row is not None
     c = read_kagl(tmp_path, "test", on_error="skip")
     assert len(c) == left and kind in c.report.counts and c.report.kept == left
 
 
-@pytest.mark.parametrize("pictures, kind", [
-    ({k: jpeg(k) for k in range(10, 19)}, "missing picture"),
-    ({k: jpeg(k) if k != 19 else jpeg(k)[:200] for k in range(10, 20)}, "unreadable picture"),
-])
+@pytest.mark.parametrize(
+    "pictures, kind",
+    [
+        ({k: jpeg(k) for k in range(10, 19)}, "missing picture"),
+        ({k: jpeg(k) if k != 19 else jpeg(k)[:200] for k in range(10, 20)}, "unreadable picture"),
+    ],
+)
 def test_kagl_damaged_pictures(tmp_path, pictures, kind):
     write_pack(tmp_path, pictures=pictures)
-    with pytest.raises(DataError) as found: read_kagl(tmp_path, "test", check=True)
+    with pytest.raises(DataError) as found:
+        read_kagl(tmp_path, "test", check=True)
     assert found.value.kind == kind and "19" in str(found.value)
     c = read_kagl(tmp_path, "test", on_error="skip")
     assert c.ids == ["17", "18"] and c.report.counts == {kind: 1}
     # found at reading, with its address
     if kind == "unreadable picture":
-        with pytest.raises(DataError, match=r"images_60x80.tar, row 19.jpg"): read_kagl(tmp_path, "test").image(2)
+        with pytest.raises(DataError, match=r"images_60x80.tar, row 19.jpg"):
+            read_kagl(tmp_path, "test").image(2)
 
 
-@pytest.mark.parametrize("split", [{"train": ["10"], "val": [], "test": ["19"]}, {"train": ["10"], "test": ["19"]},
-                                   ["10"]])
+@pytest.mark.parametrize(
+    "split", [{"train": ["10"], "val": [], "test": ["19"]}, {"train": ["10"], "test": ["19"]}, ["10"]]
+)
 def test_kagl_empty_or_missing_split(tmp_path, split):
     write_pack(tmp_path, split=split)
-    with pytest.raises(DataError, match="split.json"): read_kagl(tmp_path, "val")
+    with pytest.raises(DataError, match="split.json"):
+        read_kagl(tmp_path, "val")
 
 
 def test_kagl_missing_files(tmp_path):
     for name in ("split.json", "products.jsonl.gz", "images_60x80.tar"):
         root = write_pack(tmp_path / name)
         (root / name).unlink()
-        with pytest.raises(DataError, match=name): read_kagl(root, "test")
+        with pytest.raises(DataError, match=name):
+            read_kagl(root, "test")
 
 
 def test_kagl_ids_in_the_repository():
@@ -245,13 +306,24 @@ def test_kagl_ids_in_the_repository():
 
 def test_kagl_triplets_against_a_catalogue(tmp_path):
     c = read_kagl(write_pack(tmp_path), "test")
-    good = dict(candidate="17", target="18", captions=["is red", "is long"], type="Shirts",
-                changes={"colour": ["blue", "red"]})
+    good = dict(
+        candidate="17",
+        target="18",
+        captions=["is red", "is long"],
+        type="Shirts",
+        changes={"colour": ["blue", "red"]},
+    )
     lines = [good, good | {"target": "99"}, {"candidate": "17", "target": "18"}]
-    (tmp_path / "triplets_test.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
-    with pytest.raises(DataError, match="row 2: caption for unknown id '99'"): read_kagl_triplets("test", tmp_path, c)
+    (tmp_path / "triplets_test.jsonl.gz").write_bytes(
+        gzip.compress("\n".join(map(json.dumps, lines)).encode())
+    )
+    with pytest.raises(DataError, match="row 2: caption for unknown id '99'"):
+        read_kagl_triplets("test", tmp_path, c)
     queries, report = read_kagl_triplets("test", tmp_path, c, on_error="skip")
-    assert [q.text for q in queries] == ["is red and is long"] and report.counts == {"unknown id": 1, "no key": 1}
+    assert [q.text for q in queries] == ["is red and is long"] and report.counts == {
+        "unknown id": 1,
+        "no key": 1,
+    }
     assert queries[0].changes == (("colour", "blue", "red"),)
 
 
@@ -262,46 +334,65 @@ HEAD = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,
 
 def write_kaggle(root, lines, pictures=(1, 2, 3)):
     (root / "images").mkdir(parents=True)
-    for k in pictures: (root / f"images/{k}.jpg").write_bytes(jpeg(k))
+    for k in pictures:
+        (root / f"images/{k}.jpg").write_bytes(jpeg(k))
     lines = [l if isinstance(l, bytes) else l.encode() for l in [HEAD, *lines]]
     (root / "styles.csv").write_bytes(b"\n".join(lines) + b"\n")
     return root
 
 
-def line(k, title="Blue Shirt"): return f"{k},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,{title}"
+def line(k, title="Blue Shirt"):
+    return f"{k},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,{title}"
 
 
 def test_kaggle_small(tmp_path):
-    c = read_kagl_folder(write_kaggle(tmp_path, [line(1), line(2, "Shirt, Slim"), line(3)]), "test",
-                         ids=["1", "2", "3"])
+    c = read_kagl_folder(
+        write_kaggle(tmp_path, [line(1), line(2, "Shirt, Slim"), line(3)]), "test", ids=["1", "2", "3"]
+    )
     assert c.texts == ["Blue Shirt", "Shirt, Slim", "Blue Shirt"] and c.protocol == "kagl_title"
     assert c.subcategories == ["Topwear"] * 3
     assert c.report.notes == {"comma in a title kept": 1} and c.image(0).shape == (80, 60, 3)
 
 
-@pytest.mark.parametrize("lines, pictures, kind", [
-    ([line(1), line(2), "3,Men"], (1, 2, 3), "short line"),
-    ([line(1), line(2), line(2)], (1, 2), "duplicate id"),
-    ([line(1).encode(), line(2).encode(), line(3, "Caf\xe9").encode("latin-1")], (1, 2, 3), "not UTF-8"),
-    ([line(1), line(2), line(3)], (1, 2), "missing picture"),
-    ([line(1), line(2)], (1, 2, 3), "no product"),
-])
+@pytest.mark.parametrize(
+    "lines, pictures, kind",
+    [
+        ([line(1), line(2), "3,Men"], (1, 2, 3), "short line"),
+        ([line(1), line(2), line(2)], (1, 2), "duplicate id"),
+        ([line(1).encode(), line(2).encode(), line(3, "Caf\xe9").encode("latin-1")], (1, 2, 3), "not UTF-8"),
+        ([line(1), line(2), line(3)], (1, 2), "missing picture"),
+        ([line(1), line(2)], (1, 2, 3), "no product"),
+    ],
+)
 def test_kaggle_damage(tmp_path, lines, pictures, kind):
     write_kaggle(tmp_path, lines, pictures)
-    with pytest.raises(DataError): read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"])
+    with pytest.raises(DataError):
+        read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"])
     c = read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"], on_error="skip")
     assert c.ids == ["1", "2"] and kind in c.report.counts
 
 
 def test_kaggle_full(tmp_path):
-    write_kaggle(tmp_path, [line(1)]); (tmp_path / "styles").mkdir()
-    value = {"data": {"id": 1, "productDisplayName": "ACME Blue Shirt", "brandName": "Acme",
-                      "subCategory": {"typeName": "Topwear"},
-                      "productDescriptors": {"description": {"value": "<p>Composition<br>Blue shirt made of "
-                                                                      "cotton<br>Wash care<br>Machine wash</p>"}}}}
-    (tmp_path / "styles/1.json").write_text(json.dumps(value)); (tmp_path / "styles/2.json").write_text("{")
+    write_kaggle(tmp_path, [line(1)])
+    (tmp_path / "styles").mkdir()
+    value = {
+        "data": {
+            "id": 1,
+            "productDisplayName": "ACME Blue Shirt",
+            "brandName": "Acme",
+            "subCategory": {"typeName": "Topwear"},
+            "productDescriptors": {
+                "description": {
+                    "value": "<p>Composition<br>Blue shirt made of cotton<br>Wash care<br>Machine wash</p>"
+                }
+            },
+        }
+    }
+    (tmp_path / "styles/1.json").write_text(json.dumps(value))
+    (tmp_path / "styles/2.json").write_text("{")
     (tmp_path / "styles/3.json").write_text("{}")
-    with pytest.raises(DataError, match="2.json"): read_kagl_folder(tmp_path, "test", ids=["1", "2"])
+    with pytest.raises(DataError, match="2.json"):
+        read_kagl_folder(tmp_path, "test", ids=["1", "2"])
     c = read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"], on_error="skip")
     assert c.texts == ["Blue Shirt. Blue shirt made of cotton."] and c.protocol == "kagl_extracted"
     assert c.report.counts["broken JSON"] == 2
@@ -309,26 +400,41 @@ def test_kaggle_full(tmp_path):
 
 def test_kaggle_link_out_of_the_folder(tmp_path):
     root = write_kaggle(tmp_path / "kaggle", [line(1), line(2)], pictures=(1,))
-    (tmp_path / "2.jpg").write_bytes(jpeg(2)); (root / "images/2.jpg").symlink_to(tmp_path / "2.jpg")
-    with pytest.raises(DataError, match="leads out of the data folder"): read_kagl_folder(root, "test", ids=["1", "2"])
+    (tmp_path / "2.jpg").write_bytes(jpeg(2))
+    (root / "images/2.jpg").symlink_to(tmp_path / "2.jpg")
+    with pytest.raises(DataError, match="leads out of the data folder"):
+        read_kagl_folder(root, "test", ids=["1", "2"])
     c = read_kagl_folder(root, "test", ids=["1", "2"], on_error="skip")
     assert c.ids == ["1"] and c.report.counts == {"path leaves the folder": 1}
 
 
 def hub_table(n=3, **changes):
-    return dict(item_ID=list(range(n)), text=[f"Shirt {k}" for k in range(n)], category1=["Apparel"] * n,
-                category2=["Topwear"] * n, category3=["Shirts"] * n,
-                baseColour=["Blue"] * n, gender=["Men"] * n,
-                image=[dict(bytes=jpeg(k), path=None) for k in range(n)]) | changes
+    return (
+        dict(
+            item_ID=list(range(n)),
+            text=[f"Shirt {k}" for k in range(n)],
+            category1=["Apparel"] * n,
+            category2=["Topwear"] * n,
+            category3=["Shirts"] * n,
+            baseColour=["Blue"] * n,
+            gender=["Men"] * n,
+            image=[dict(bytes=jpeg(k), path=None) for k in range(n)],
+        )
+        | changes
+    )
 
 
 def test_hub():
     c = read_kagl_hub("test", rows=hub_table(), ids=["0", "2"])
     assert c.ids == ["0", "2"] and c.texts == ["Shirt 0", "Shirt 2"]
     assert c.protocol == "kagl_title" and c.image(1).shape == (80, 60, 3)
-    assert c.fingerprint != read_kagl_hub("test", rows=hub_table(text=["Shirt"] * 3), ids=["0", "2"]).fingerprint
-    table = hub_table(); table.pop("text")
-    with pytest.raises(DataError, match="no column 'text'"): read_kagl_hub("test", rows=table, ids=["0"])
+    assert (
+        c.fingerprint != read_kagl_hub("test", rows=hub_table(text=["Shirt"] * 3), ids=["0", "2"]).fingerprint
+    )
+    table = hub_table()
+    table.pop("text")
+    with pytest.raises(DataError, match="no column 'text'"):
+        read_kagl_hub("test", rows=table, ids=["0"])
     images = [None, dict(bytes=jpeg()[:99]), dict(bytes=jpeg())]
     for change, kind in ((dict(item_ID=[0, 0, 2]), "duplicate id"), (dict(image=images), "missing picture")):
         c = read_kagl_hub("test", rows=hub_table(**change), ids=["0", "1", "2"], on_error="skip")
@@ -337,34 +443,50 @@ def test_hub():
 
 def test_hub_needs_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match="pip install datasets"): read_kagl_hub("test")
+    with pytest.raises(ImportError, match="pip install datasets"):
+        read_kagl_hub("test")
 
 
 def test_hub_through_datasets(monkeypatch):
     class Table(dict):
-        def cast_column(self, name, kind): return self
-    fake = types.SimpleNamespace(load_dataset=lambda source: {"data": Table(hub_table())}, Image=lambda decode: None)
+        def cast_column(self, name, kind):
+            return self
+
+    fake = types.SimpleNamespace(
+        load_dataset=lambda source: {"data": Table(hub_table())}, Image=lambda decode: None
+    )
     monkeypatch.setitem(sys.modules, "datasets", fake)
     assert read_kagl_hub("test", ids=["1"]).ids == ["1"]
-    def offline(source): raise ConnectionError("no network")
+
+    def offline(source):
+        raise ConnectionError("no network")
+
     fake.load_dataset = offline
-    with pytest.raises(DataError, match="no network"): read_kagl_hub("test", ids=["1"])
+    with pytest.raises(DataError, match="no network"):
+        read_kagl_hub("test", ids=["1"])
 
 
 # text
+
 
 def test_brands_go_by_whole_words():
     assert remove_brand("Nike Men Shirt", "NIKE") == "Men Shirt"
     assert remove_brand("Nikesh Shirt", "Nike") == "Nikesh Shirt"
     assert remove_brand("Shirt by John  Miller, blue", "john miller") == "Shirt, blue"
     assert remove_brand(" a  b ", "") == "a b"
-    assert remove_brand("U.S. Polo (U.S. Polo)", "u.s. polo") and "Polo" not in remove_brand("U.S. Polo", "U.S. Polo")
-    assert join_text("Acme Shirt", "", "Acme") == "Shirt" and join_text("Shirt", "Blue.", "") == "Shirt. Blue."
+    assert remove_brand("U.S. Polo (U.S. Polo)", "u.s. polo") and "Polo" not in remove_brand(
+        "U.S. Polo", "U.S. Polo"
+    )
+    assert (
+        join_text("Acme Shirt", "", "Acme") == "Shirt" and join_text("Shirt", "Blue.", "") == "Shirt. Blue."
+    )
 
 
 def test_extraction():
-    page = ("Style Note Wear it with jeans. Product Details Blue shirt, has a spread collar for added comfort "
-            "Long sleeves Material and Care Cotton")
+    page = (
+        "Style Note Wear it with jeans. Product Details Blue shirt, has a spread collar for added comfort "
+        "Long sleeves Material and Care Cotton"
+    )
     assert extract_visual(page) == "Blue shirt, has a spread collar. Long sleeves."
     assert extract_visual("This lipstick has a red colour") == "" and extract_visual(None) == ""
     assert extract_visual("<p></p>") == ""
@@ -376,9 +498,11 @@ def test_extraction():
 
 # a plain folder
 
+
 def write_own(root, lines, head="image,text,product,split"):
     (root / "images").mkdir(parents=True, exist_ok=True)
-    for k in range(4): (root / f"images/{k}.jpg").write_bytes(jpeg(k))
+    for k in range(4):
+        (root / f"images/{k}.jpg").write_bytes(jpeg(k))
     lines = [l if isinstance(l, bytes) else l.encode() for l in [head, *lines]]
     (root / "catalogue.csv").write_bytes(b"\n".join(lines) + b"\n")
     return root
@@ -394,18 +518,28 @@ def test_folder(tmp_path):
     assert read_folder(tmp_path, "train").ids == ["2"]
 
 
-@pytest.mark.parametrize("bad, kind", [
-    ("9.jpg,No picture,c,test", "missing picture"), ("cut.jpg,Cut,c,test", "unreadable picture"),
-    ("../x.jpg,Outside,c,test", "path leaves the folder"), ("link.jpg,Outside,c,test", "path leaves the folder"),
-    (b"3.jpg,Caf\xe9,c,test", "not UTF-8"), ("3.jpg,,c,test", "no text"), ("0.jpg,Again,c,test", "duplicate id"),
-    ("3.jpg,Blue,c,dev", "unknown split"), ("3.jpg,Blue", "wrong field count"),
-    ("3.jpg,Blue,c,test,more", "wrong field count"),
-])
+@pytest.mark.parametrize(
+    "bad, kind",
+    [
+        ("9.jpg,No picture,c,test", "missing picture"),
+        ("cut.jpg,Cut,c,test", "unreadable picture"),
+        ("../x.jpg,Outside,c,test", "path leaves the folder"),
+        ("link.jpg,Outside,c,test", "path leaves the folder"),
+        (b"3.jpg,Caf\xe9,c,test", "not UTF-8"),
+        ("3.jpg,,c,test", "no text"),
+        ("0.jpg,Again,c,test", "duplicate id"),
+        ("3.jpg,Blue,c,dev", "unknown split"),
+        ("3.jpg,Blue", "wrong field count"),
+        ("3.jpg,Blue,c,test,more", "wrong field count"),
+    ],
+)
 def test_folder_damage(tmp_path, bad, kind):
     root = write_own(tmp_path / "own", GOOD + [bad])
-    (tmp_path / "x.jpg").write_bytes(jpeg()); (root / "images/link.jpg").symlink_to(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes(jpeg())
+    (root / "images/link.jpg").symlink_to(tmp_path / "x.jpg")
     (root / "images/cut.jpg").write_bytes(jpeg()[:150])
-    with pytest.raises(DataError) as found: read_folder(root, "test", check=True)
+    with pytest.raises(DataError) as found:
+        read_folder(root, "test", check=True)
     assert found.value.kind == kind and (found.value.row == 5 or kind == "unreadable picture")
     c = read_folder(root, "test", on_error="skip")
     assert c.ids == ["0", "1"] and c.report.counts == {kind: 1}
@@ -414,18 +548,24 @@ def test_folder_damage(tmp_path, bad, kind):
 def test_folder_splits_by_hash(tmp_path):
     root = write_own(tmp_path, [f"0.jpg,Red {k},{k},{k}" for k in range(300)], head="image,text,product,id")
     parts = {s: read_folder(root, s).ids for s in ("train", "val", "test")}
-    assert sorted(sum(parts.values(), []), key=int) == [str(k) for k in range(300)] and 10 < len(parts["test"]) < 60
+    assert (
+        sorted(sum(parts.values(), []), key=int) == [str(k) for k in range(300)]
+        and 10 < len(parts["test"]) < 60
+    )
     assert 10 < len(parts["val"]) < 60
 
 
 def test_folder_empty_and_wrong_header(tmp_path):
-    with pytest.raises(DataError, match="holds no rows"): read_folder(write_own(tmp_path / "a", GOOD[2:]), "test")
+    with pytest.raises(DataError, match="holds no rows"):
+        read_folder(write_own(tmp_path / "a", GOOD[2:]), "test")
     with pytest.raises(DataError, match="no column 'text'"):
         read_folder(write_own(tmp_path / "b", GOOD, head="image,words,product,split"), "test")
-    with pytest.raises(DataError, match="missing"): read_folder(tmp_path / "c", "test")
+    with pytest.raises(DataError, match="missing"):
+        read_folder(tmp_path / "c", "test")
 
 
 # the door
+
 
 def test_door(tmp_path, monkeypatch):
     write_pack(tmp_path / "kagl")
@@ -435,10 +575,13 @@ def test_door(tmp_path, monkeypatch):
     few = open_catalogue(World("kagl", products=2), "train")
     assert len(few) == 2 and set(few.ids) < set(open_catalogue(World("kagl", products=3), "train").ids)
     assert len(open_catalogue(World("kagl", products=2), "test")) == 3
-    with pytest.raises(ValueError, match="there are drawn, kagl, fashiongen"): open_catalogue(World("mnist"), "train")
-    with pytest.raises(DataError, match="file is missing"): open_catalogue(World("fashiongen"), "train")
+    with pytest.raises(ValueError, match="there are drawn, kagl, fashiongen"):
+        open_catalogue(World("mnist"), "train")
+    with pytest.raises(DataError, match="file is missing"):
+        open_catalogue(World("fashiongen"), "train")
     monkeypatch.delenv("UNIFASHION_DATA")
-    with pytest.raises(FileNotFoundError, match="UNIFASHION_DATA"): open_catalogue(world, "train")
+    with pytest.raises(FileNotFoundError, match="UNIFASHION_DATA"):
+        open_catalogue(world, "train")
 
 
 def test_door_reads_the_drawn_world(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 "`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes; and malformed input, a sample."
+
 import json, os, re, shutil
 from collections import Counter
 from pathlib import Path
@@ -23,20 +24,35 @@ README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
 # Records
 
-def section(title): return " ".join(re.split(r"^## ", README, flags=re.M)[[t.split("\n")[0].lower() for t in re.split(r"^## ", README, flags=re.M)].index(title.lower())].split())
+
+def section(title):
+    return " ".join(
+        re.split(r"^## ", README, flags=re.M)[
+            [t.split("\n")[0].lower() for t in re.split(r"^## ", README, flags=re.M)].index(title.lower())
+        ].split()
+    )
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_readme_says_what_the_record_says(name):
     record = DATASETS[name]
     text = section(record.title)
-    for wanted in (f"*Licence.* {record.licence}", f"*Get it.* {record.access}", f"*Waiting.* {record.wait[0].upper()}{record.wait[1:]}."):
+    for wanted in (
+        f"*Licence.* {record.licence}",
+        f"*Get it.* {record.access}",
+        f"*Waiting.* {record.wait[0].upper()}{record.wait[1:]}.",
+    ):
         assert wanted in text, f"data/README.md, {record.title}: {wanted}"
-    for split, n in record.counts.items(): assert re.search(rf"\b{n:,}\b", text), f"data/README.md, {record.title}: {split} {n:,}"
+    for split, n in record.counts.items():
+        assert re.search(rf"\b{n:,}\b", text), f"data/README.md, {record.title}: {split} {n:,}"
     for tree in record.trees.values():
         for place in tree:
-            if place.needed: assert not [word for word in re.findall(r"[A-Za-z][A-Za-z0-9-]*", place.path) if word not in text], f"data/README.md, {record.title}: {place.path}"
-    if record.folder != "folder": assert f"{record.folder}/" in README
+            if place.needed:
+                assert not [
+                    word for word in re.findall(r"[A-Za-z][A-Za-z0-9-]*", place.path) if word not in text
+                ], f"data/README.md, {record.title}: {place.path}"
+    if record.folder != "folder":
+        assert f"{record.folder}/" in README
     assert f"`{name}`" in README and f"`{record.reader.split('.')[-1]}`" in README
 
 
@@ -47,24 +63,32 @@ def test_the_reader_of_a_record_exists(name):
 
 
 def test_braces_are_filled_in_order():
-    assert expand("a/{x,y}_{1,2}.txt") == ["a/x_1.txt", "a/x_2.txt", "a/y_1.txt", "a/y_2.txt"] and expand("plain") == ["plain"]
+    assert expand("a/{x,y}_{1,2}.txt") == ["a/x_1.txt", "a/x_2.txt", "a/y_1.txt", "a/y_2.txt"] and expand(
+        "plain"
+    ) == ["plain"]
 
 
 def test_a_place_is_missing_where_nothing_matches(tmp_path):
     (tmp_path / "a_1.txt").touch()
-    assert missing_of(Place("a_{1,2}.txt", ""), tmp_path) == ["a_2.txt"] and missing_of(Place("a_*.txt", ""), tmp_path) == [] and missing_of(Place("b_*.h5", ""), tmp_path) == ["b_*.h5"]
+    assert (
+        missing_of(Place("a_{1,2}.txt", ""), tmp_path) == ["a_2.txt"]
+        and missing_of(Place("a_*.txt", ""), tmp_path) == []
+        and missing_of(Place("b_*.h5", ""), tmp_path) == ["b_*.h5"]
+    )
 
 
 def test_the_form_with_most_of_its_files_is_meant(tmp_path):
     record = dataset_record("kagl")
     assert record.form(tmp_path) == "pack"
-    (tmp_path / "styles.csv").touch(); (tmp_path / "images").mkdir()
+    (tmp_path / "styles.csv").touch()
+    (tmp_path / "images").mkdir()
     assert record.form(tmp_path) == "small"
     (tmp_path / "styles").mkdir()
     assert record.form(tmp_path) == "full"
 
 
 # What a check finds
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
@@ -75,7 +99,9 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def copy(drawn, tmp_path):
-    def copied(name): return shutil.copytree(drawn[name].parent, tmp_path / "copy") / name
+    def copied(name):
+        return shutil.copytree(drawn[name].parent, tmp_path / "copy") / name
+
     return copied
 
 
@@ -90,11 +116,21 @@ def test_a_drawn_data_set_is_complete(drawn, name):
 @pytest.mark.parametrize("name", ["vitonhd", "fashioniq"])
 def test_a_drawn_data_set_is_not_the_official_one(drawn, name):
     problems = check(name, drawn[name])["problems"]
-    assert any("official release has" in line for line in problems) and all("official release has" in line or line.startswith("val") for line in problems)
+    assert any("official release has" in line for line in problems) and all(
+        "official release has" in line or line.startswith("val") for line in problems
+    )
 
 
 def test_without_contents_nothing_is_opened(tmp_path, monkeypatch):
-    for name in ("images.tar", "labels.tar", "labels.json", "garments.jsonl.gz", "poses.json.gz", "split.json"): (tmp_path / name).write_bytes(b"no such thing")
+    for name in (
+        "images.tar",
+        "labels.tar",
+        "labels.json",
+        "garments.jsonl.gz",
+        "poses.json.gz",
+        "split.json",
+    ):
+        (tmp_path / name).write_bytes(b"no such thing")
     report = check("ccp", tmp_path, contents=False)
     assert report["complete"] and "splits" not in report
     with_contents = check("ccp", tmp_path)
@@ -111,8 +147,15 @@ def test_damage_is_counted_by_kind(copy):
     Image.fromarray(np.zeros((64, 48), np.uint8)).save(root / "test/cloth-mask" / cloths[0].name)
     report = check("vitonhd", root, any_size=True)
     test = report["splits"]["test"]
-    assert test["pictures"]["person"]["failed"] == {"unreadable picture": 1} and test["other_aspect"] == {"agnostic_mask": 1}
-    assert test["masks"]["garment_mask"]["empty"] == 1 and report["copies"]["groups"] == 1 and report["copies"]["files"] == 1 and report["copies"]["within"] == {"test": 1}
+    assert test["pictures"]["person"]["failed"] == {"unreadable picture": 1} and test["other_aspect"] == {
+        "agnostic_mask": 1
+    }
+    assert (
+        test["masks"]["garment_mask"]["empty"] == 1
+        and report["copies"]["groups"] == 1
+        and report["copies"]["files"] == 1
+        and report["copies"]["within"] == {"test": 1}
+    )
     assert not report["complete"] and any(people[0].name in line for line in report["problems"])
     assert "NOT complete" in report_text(report) and people[0].name in report_text(report)
 
@@ -120,7 +163,9 @@ def test_damage_is_counted_by_kind(copy):
 def test_copies_across_splits_are_told(copy):
     root = copy("folder")
     lines = (root / "catalogue.csv").read_text().splitlines()
-    train, test = (next(line.split(",")[0] for line in lines if line.endswith(split)) for split in ("train", "test"))
+    train, test = (
+        next(line.split(",")[0] for line in lines if line.endswith(split)) for split in ("train", "test")
+    )
     shutil.copy(root / "images" / train, root / "images" / test)
     report = check("folder", root)
     assert report["copies"]["across_splits"] == 1 and report["copies"]["within"] == {} and report["complete"]
@@ -130,10 +175,20 @@ def test_copies_across_splits_are_told(copy):
 def test_real_packs_are_complete_and_annotations_alone_are_not(tmp_path):
     data = Path(os.environ["UNIFASHION_DATA"])
     packs = {name: check(name, data / name, contents=name == "ccp") for name in ("ccp", "kagl")}
-    assert {name: report["complete"] for name, report in packs.items()} == {"ccp": True, "kagl": True}, [report["problems"] for report in packs.values()]
-    assert {label: s["read"] for label, s in packs["ccp"]["splits"].items()} == {"train": 799, "val": 108, "test": 97}
+    assert {name: report["complete"] for name, report in packs.items()} == {"ccp": True, "kagl": True}, [
+        report["problems"] for report in packs.values()
+    ]
+    assert {label: s["read"] for label, s in packs["ccp"]["splits"].items()} == {
+        "train": 799,
+        "val": 108,
+        "test": 97,
+    }
     alone = check("fashioniq", data / "annotations" / "fashion_iq", contents=False)
-    assert not alone["complete"] and all("images" in line for line in alone["problems"]) and main(["prepare", "fashioniq", "--root", str(data / "annotations/fashion_iq")]) != 0
+    assert (
+        not alone["complete"]
+        and all("images" in line for line in alone["problems"])
+        and main(["prepare", "fashioniq", "--root", str(data / "annotations/fashion_iq")]) != 0
+    )
 
 
 def test_a_gallery_of_another_size_is_told(copy):
@@ -146,67 +201,127 @@ def test_annotations_alone_are_counted(copy):
     root = copy("fashioniq")
     shutil.rmtree(root / "images")
     report = check("fashioniq", root, any_size=True)
-    assert report["problems"] == ["missing: images (pictures: ASIN.png or ASIN.jpg)"] and report["counts"]["val"]["read"] > 0
+    assert (
+        report["problems"] == ["missing: images (pictures: ASIN.png or ASIN.jpg)"]
+        and report["counts"]["val"]["read"] > 0
+    )
 
 
 def test_a_map_of_another_aspect_is_an_error(drawn):
     from unifashion.data.tryon_readers import read_vitonhd
+
     sample, person = read_vitonhd(drawn["vitonhd"], "test")[0], np.zeros((64, 48, 3))
     check_sizes(sample, {"person": person, "parse": np.zeros((32, 24))})
-    with pytest.raises(DataError, match="parse is 48 x 32, its picture 48 x 64"): check_sizes(sample, {"person": person, "parse": np.zeros((32, 48))})
-    assert not other_aspect((1024, 768), (512, 384)) and not other_aspect((387, 256), (386, 256)) and other_aspect((64, 48), (64, 50))
+    with pytest.raises(DataError, match="parse is 48 x 32, its picture 48 x 64"):
+        check_sizes(sample, {"person": person, "parse": np.zeros((32, 48))})
+    assert (
+        not other_aspect((1024, 768), (512, 384))
+        and not other_aspect((387, 256), (386, 256))
+        and other_aspect((64, 48), (64, 50))
+    )
 
 
 # The command
 
+
 def test_exit_codes_and_messages(drawn, tmp_path, capsys):
     root = str(drawn["folder"])
-    assert main(["prepare", "folder", "--root", root, "--check", "--json", str(tmp_path / "report.json")]) == 0
-    assert json.loads((tmp_path / "report.json").read_text())["complete"] and "complete (read and opened)" in capsys.readouterr().out
+    assert (
+        main(["prepare", "folder", "--root", root, "--check", "--json", str(tmp_path / "report.json")]) == 0
+    )
+    assert (
+        json.loads((tmp_path / "report.json").read_text())["complete"]
+        and "complete (read and opened)" in capsys.readouterr().out
+    )
     assert main(["prepare", "vitonhd", "--root", root]) == 1 and "MISSING" in capsys.readouterr().out
-    assert main(["prepare", "viton", "--root", root]) == 1 and "there are fashiongen, fashion200k" in capsys.readouterr().err
-    assert main(["prepare", "folder", "--root", str(tmp_path / "none")]) == 1 and "is not a folder" in capsys.readouterr().err
+    assert (
+        main(["prepare", "viton", "--root", root]) == 1
+        and "there are fashiongen, fashion200k" in capsys.readouterr().err
+    )
+    assert (
+        main(["prepare", "folder", "--root", str(tmp_path / "none")]) == 1
+        and "is not a folder" in capsys.readouterr().err
+    )
 
 
 # Drawn formats
 
+
 def test_sizes_come_from_the_profile():
     formats = Formats(fashioniq_train=9, fashioniq_val=8, fashioniq_test=8, vitonhd_train=2, vitonhd_test=2)
-    assert sizes_of("fashioniq", formats) == {"train": 9, "val": 8, "test": 8} and sizes_of("vitonhd", formats) == {"train": 2, "test": 2}
-    with pytest.raises(ValueError, match="real files"): sizes_of("dresscode", formats)
-    with pytest.raises(ValueError, match="not drawn"): drawn_dataset("vitonhd", World("kagl"), formats)
-    with pytest.raises(ValueError, match=", ".join(DRAWN)): drawn_dataset("vitonhdd", World("drawn"), formats)
+    assert sizes_of("fashioniq", formats) == {"train": 9, "val": 8, "test": 8} and sizes_of(
+        "vitonhd", formats
+    ) == {"train": 2, "test": 2}
+    with pytest.raises(ValueError, match="real files"):
+        sizes_of("dresscode", formats)
+    with pytest.raises(ValueError, match="not drawn"):
+        drawn_dataset("vitonhd", World("kagl"), formats)
+    with pytest.raises(ValueError, match=", ".join(DRAWN)):
+        drawn_dataset("vitonhdd", World("drawn"), formats)
 
 
 # Malformed input
 
+
 def test_there_are_a_thousand_cases_over_all_readers():
     cases = all_cases()
-    assert len(cases) >= 1000 and {c.dataset for c in cases} == set(TINY) == set(TARGETS) and len({c.name for c in cases}) == len(cases)
-    assert {"broken picture", "absurd size", "channels", "EXIF rotation", "masks and maps", "keypoints", "broken JSON and CSV", "ids and pairs", "HDF5 keys and types", "encoding", "empty splits", "links and paths",
-            "10,000 words", "missing file", "archives"} <= {c.damage.group for c in cases}
+    assert (
+        len(cases) >= 1000
+        and {c.dataset for c in cases} == set(TINY) == set(TARGETS)
+        and len({c.name for c in cases}) == len(cases)
+    )
+    assert {
+        "broken picture",
+        "absurd size",
+        "channels",
+        "EXIF rotation",
+        "masks and maps",
+        "keypoints",
+        "broken JSON and CSV",
+        "ids and pairs",
+        "HDF5 keys and types",
+        "encoding",
+        "empty splits",
+        "links and paths",
+        "10,000 words",
+        "missing file",
+        "archives",
+    } <= {c.damage.group for c in cases}
 
 
 def test_a_sample_of_damaged_data_sets_ends_well(tmp_path):
     bad = [r for r in run_cases(some_cases(100), tmp_path) if r["raise"] not in GOOD or r["skip"] not in GOOD]
-    assert not bad, "\n".join(f"{r['dataset']}: {r['file']}: {r['damage']} #{r['number']}: {r['raise']} {r['raises']} | {r['skip']} {r['skips']}" for r in bad)
+    assert not bad, "\n".join(
+        f"{r['dataset']}: {r['file']}: {r['damage']} #{r['number']}: {r['raise']} {r['raises']} | {r['skip']} {r['skips']}"
+        for r in bad
+    )
 
 
 def test_the_runner_notices_silence_crashes_and_other_kinds(tmp_path, monkeypatch):
     from unifashion.data import catalogues as readers
+
     table = next(t for t in TARGETS["folder"] if t.pattern == "catalogue.csv")
     case = lambda name: Case("folder", table, next(d for d in table.of_content if d.name == name), 0)
-    assert {r["raise"] for r in run_cases([case("a line twice"), case("an absolute path")], tmp_path / "whole")} == {"named error"}
+    assert {
+        r["raise"] for r in run_cases([case("a line twice"), case("an absolute path")], tmp_path / "whole")
+    } == {"named error"}
     with monkeypatch.context() as broken:
         broken.setattr(readers, "inside", lambda images, name, *where: images / "0.jpg")
         assert run_cases([case("an absolute path")], tmp_path / "a")[0]["raise"] == "silent"
     with monkeypatch.context() as broken:
-        broken.setattr(readers, "inside", lambda images, name, *where: {}[name] if name.startswith("/") else images / name)
+        broken.setattr(
+            readers,
+            "inside",
+            lambda images, name, *where: {}[name] if name.startswith("/") else images / name,
+        )
         assert run_cases([case("an absolute path")], tmp_path / "b")[0]["raise"] == "crash"
     with monkeypatch.context() as broken:
+
         def refuse(images, name, *where):
-            if name.startswith("/"): raise DataError("no", images, None, "something else")
+            if name.startswith("/"):
+                raise DataError("no", images, None, "something else")
             return images / name
+
         broken.setattr(readers, "inside", refuse)
         assert run_cases([case("an absolute path")], tmp_path / "c")[0]["raise"] == "undeclared"
 
@@ -217,28 +332,55 @@ def test_rows_that_go_without_a_word_are_silence():
     case = Case("folder", table, next(d for d in table.of_content if d.name == "no text"), 0)
     before = Reading({("test", str(k)): f"mark {k}" for k in range(10)}, Counter())
     left = lambda n: Reading(dict(list(before.rows.items())[:n]), Counter({"no text": 1}))
-    assert outcome(case, before, left(9), "skip") == "counted" and outcome(case, before, left(8), "skip") == outcome(case, before, left(1), "skip") == "silent"
+    assert (
+        outcome(case, before, left(9), "skip") == "counted"
+        and outcome(case, before, left(8), "skip") == outcome(case, before, left(1), "skip") == "silent"
+    )
     other = Reading({**left(9).rows, ("test", "0"): "changed"}, Counter({"no text": 1}))
-    assert outcome(case, before, other, "skip") == "undeclared", "a row was counted, and another is not what it was"
+    assert outcome(case, before, other, "skip") == "undeclared", (
+        "a row was counted, and another is not what it was"
+    )
     noted = Reading({**before.rows, ("test", "0"): "changed"}, Counter({"garment without phrases": 1}))
     twice = Reading({**noted.rows, ("test", "1"): "changed"}, Counter({"garment without phrases": 1}))
-    assert (outcome(case, before, noted, "skip"), outcome(case, before, twice, "skip")) == ("undeclared", "undeclared")
+    assert (outcome(case, before, noted, "skip"), outcome(case, before, twice, "skip")) == (
+        "undeclared",
+        "undeclared",
+    )
 
 
 def test_outcomes_add_up():
-    results = [dict(dataset="a", group="g", **{"raise": r, "skip": s}) for r, s in (("named error", "counted"), ("named error", "named error"), ("unchanged", "unchanged"), ("crash", "silent"))]
+    results = [
+        dict(dataset="a", group="g", **{"raise": r, "skip": s})
+        for r, s in (
+            ("named error", "counted"),
+            ("named error", "named error"),
+            ("unchanged", "unchanged"),
+            ("crash", "silent"),
+        )
+    ]
     line = outcome_rows(results)[-1]
-    assert (line["tried"], line["stopping: named error"], line["skipping: counted"], line["skipping: named error"], line["harmless: unchanged"], line["crash"], line["silent"]) == (4, 2, 1, 1, 1, 1, 1)
+    assert (
+        line["tried"],
+        line["stopping: named error"],
+        line["skipping: counted"],
+        line["skipping: named error"],
+        line["harmless: unchanged"],
+        line["crash"],
+        line["silent"],
+    ) == (4, 2, 1, 1, 1, 1, 1)
 
 
 def test_a_picture_that_claims_a_billion_pixels_is_not_allocated(drawn):
     import subprocess, sys
-    code = ("import resource; from unifashion.evidence.damage import huge_png; from unifashion.data.stores import decode; from unifashion.data.tryon_stores import decode_map\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "for side in (9_000, 20_000, 60_000):\n"
-            "    for read in (decode, lambda data: decode_map(data, 'mask')):\n"
-            "        try: read(huge_png(side)); raise SystemExit('believed')\n"
-            "        except ValueError: pass\n"
-            "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000, 'allocated'")
+
+    code = (
+        "import resource; from unifashion.evidence.damage import huge_png; from unifashion.data.stores import decode; from unifashion.data.tryon_stores import decode_map\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for side in (9_000, 20_000, 60_000):\n"
+        "    for read in (decode, lambda data: decode_map(data, 'mask')):\n"
+        "        try: read(huge_png(side)); raise SystemExit('believed')\n"
+        "        except ValueError: pass\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000, 'allocated'"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-600:]

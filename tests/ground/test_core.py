@@ -7,38 +7,49 @@ from unifashion.ground import core
 
 
 def test_unknown_profile_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="smoke, mini, open, paper"): core.load_profile("big")
+    with pytest.raises(ValueError, match="smoke, mini, open, paper"):
+        core.load_profile("big")
 
 
 def test_a_report_reads_only_the_sections_it_names():
     sections = core.load_profile("mini", ("world", "machine"))
     assert sections.world == core.PROFILES["mini"].world
-    with pytest.raises(AttributeError, match="'pretrain' is not among"): sections.pretrain
+    with pytest.raises(AttributeError, match="'pretrain' is not among"):
+        sections.pretrain
     assert set(sections.as_dict()) == {"world", "machine"}
-    with pytest.raises(ValueError, match="unknown profile section 'wrld'"): core.load_profile("mini", ("wrld",))
+    with pytest.raises(ValueError, match="unknown profile section 'wrld'"):
+        core.load_profile("mini", ("wrld",))
 
 
 def test_profiles_are_frozen_and_reject_unknown_keys():
-    with pytest.raises(dataclasses.FrozenInstanceError): core.PROFILES["mini"].pretrain.steps = 1
-    with pytest.raises(TypeError, match="stepz"): core.Pretrain(stepz=3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        core.PROFILES["mini"].pretrain.steps = 1
+    with pytest.raises(TypeError, match="stepz"):
+        core.Pretrain(stepz=3)
 
 
 def test_digest_ignores_key_order_and_names_the_type_it_cannot_take():
     assert core.digest({"x": 1, "y": [2]}) == core.digest({"y": (2,), "x": 1})
     assert core.digest(core.World("drawn")) != core.digest(core.World("kagl"))
     assert core.digest(np.int64(3)) == core.digest(3)
-    with pytest.raises(TypeError, match="set"): core.digest({1, 2})
+    with pytest.raises(TypeError, match="set"):
+        core.digest({1, 2})
 
 
 def test_digest_does_not_depend_on_the_process():
     code = "from unifashion.ground.core import digest, World; print(digest(World('drawn')))"
-    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": s, **_env()}).stdout
-            for s in ("1", "2")}
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": s, **_env()}
+        ).stdout
+        for s in ("1", "2")
+    }
     assert runs == {core.digest(core.World("drawn")) + "\n"}
 
 
 def _env():
     import os
+
     return {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
 
 
@@ -54,9 +65,11 @@ def test_paths_follow_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path / "cache"))
     assert core.cache_dir() == tmp_path / "cache" and core.cache_dir().is_dir()
     monkeypatch.delenv("UNIFASHION_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match="set UNIFASHION_DATA"): core.data_dir()
+    with pytest.raises(FileNotFoundError, match="set UNIFASHION_DATA"):
+        core.data_dir()
     monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "nothing"))
-    with pytest.raises(FileNotFoundError, match="not a folder"): core.data_dir()
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        core.data_dir()
 
 
 def test_repo_root_is_found_from_below(monkeypatch):
@@ -66,5 +79,7 @@ def test_repo_root_is_found_from_below(monkeypatch):
 
 
 def test_seeding_repeats():
-    core.seed_everything(5); a = np.random.rand()
-    core.seed_everything(5); assert np.random.rand() == a
+    core.seed_everything(5)
+    a = np.random.rand()
+    core.seed_everything(5)
+    assert np.random.rand() == a

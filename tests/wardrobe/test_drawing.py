@@ -1,4 +1,5 @@
 "Drawings: deterministic, alike at every size, different where the words differ, true to their colour."
+
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,18 @@ from unifashion.wardrobe.garments import COLORS, EMBLEMS, FABRICS, KINDS, PATTER
 from unifashion.wardrobe.garments import check_garment, color_distance, is_garment, near_duplicate
 from unifashion.wardrobe.garments import needs_second, rgb, sample_garment, single_changes
 
-TEE = Garment('t-shirt', 'white', second='red', emblem='star', place='chest centre', sleeve='short', neckline='crew', length='regular',
-              fit='regular', fabric='jersey')
+TEE = Garment(
+    "t-shirt",
+    "white",
+    second="red",
+    emblem="star",
+    place="chest centre",
+    sleeve="short",
+    neckline="crew",
+    length="regular",
+    fit="regular",
+    fabric="jersey",
+)
 
 
 def differing(a, b, more=14) -> int:
@@ -26,7 +37,8 @@ def test_same_bytes_twice():
     rng = np.random.default_rng(0)
     for kind in KINDS:
         g = sample_garment(rng, kind)
-        for view in ('front', 'folded'): assert draw(g, view).tobytes() == draw(replace(g), view).tobytes()
+        for view in ("front", "folded"):
+            assert draw(g, view).tobytes() == draw(replace(g), view).tobytes()
 
 
 def test_shape_and_dtype():
@@ -36,10 +48,11 @@ def test_shape_and_dtype():
 
 
 def test_unknown_view():
-    with pytest.raises(ValueError, match='view.*front.*hanger'): draw(TEE, 'side')
+    with pytest.raises(ValueError, match="view.*front.*hanger"):
+        draw(TEE, "side")
 
 
-@pytest.mark.parametrize('view', VIEWS)
+@pytest.mark.parametrize("view", VIEWS)
 def test_every_kind_draws(view):
     "No exception, something on the paper, and the paper's edge untouched (the detail view fills it)."
     rng = np.random.default_rng(VIEWS.index(view))
@@ -47,9 +60,9 @@ def test_every_kind_draws(view):
         g = sample_garment(rng, tuple(KINDS)[i % 16])
         image = draw(g, view)
         shown = np.abs(image.astype(int) - BACKGROUND).max(-1) > 12
-        assert .07 < shown.mean() < .999, (g, view)
+        assert 0.07 < shown.mean() < 0.999, (g, view)
         border = np.concatenate([image[0], image[:, 0], image[:, -1]]).astype(int)
-        assert view == 'detail' or np.abs(border - BACKGROUND).max() <= 2, (g, view)
+        assert view == "detail" or np.abs(border - BACKGROUND).max() <= 2, (g, view)
 
 
 def test_sizes_agree():
@@ -60,7 +73,7 @@ def test_sizes_agree():
         for step in (2, 4, 8):
             small = draw(g, height=512 // step, width=384 // step)
             shrunk = big.reshape(512 // step, step, 384 // step, step, 3).mean((1, 3))
-            assert np.abs(shrunk - small).mean() < (4., 7., 12.)[int(np.log2(step)) - 1], (g, step)
+            assert np.abs(shrunk - small).mean() < (4.0, 7.0, 12.0)[int(np.log2(step)) - 1], (g, step)
 
 
 def test_allowed_values_show():
@@ -87,12 +100,17 @@ def test_seed_moves_a_little():
     assert 0 < differing(a, b, 2) and np.abs(a.astype(float) - b).mean() < 6
 
 
-@pytest.mark.parametrize('kind', ['t-shirt', 'skirt', 'trousers', 'dress'])
+@pytest.mark.parametrize("kind", ["t-shirt", "skirt", "trousers", "dress"])
 def test_colour_truth(kind):
     "The median of a plain garment's middle is nearest to its own colour's name."
-    words = dict(length={'t-shirt': 'regular', 'trousers': 'full', 'skirt': 'midi', 'dress': 'knee'}[kind], fit='regular',
-                 sleeve='short' if kind in ('t-shirt', 'dress') else '', neckline='crew' if kind in ('t-shirt', 'dress') else '',
-                 fabric='jersey' if kind == 't-shirt' else 'cotton', closure='zip' if kind == 'trousers' else '')
+    words = dict(
+        length={"t-shirt": "regular", "trousers": "full", "skirt": "midi", "dress": "knee"}[kind],
+        fit="regular",
+        sleeve="short" if kind in ("t-shirt", "dress") else "",
+        neckline="crew" if kind in ("t-shirt", "dress") else "",
+        fabric="jersey" if kind == "t-shirt" else "cotton",
+        closure="zip" if kind == "trousers" else "",
+    )
     names = [(color, shade) for color, shades in COLORS.items() for shade in shades]
     for color, shade in names:
         g = check_garment(Garment(kind, color, shade, seed=3, **words))
@@ -105,46 +123,67 @@ def test_emblems_are_large():
     rng = np.random.default_rng(12)
     assert set(SHAPES) == set(EMBLEMS)
     for kind in KINDS:
-        for place in KINDS[kind].allowed['place'][1:]:
-            pool = (replace(sample_garment(rng, kind), place=place, emblem='sun', pattern='plain', second='yellow') for _ in range(5000))
+        for place in KINDS[kind].allowed["place"][1:]:
+            pool = (
+                replace(
+                    sample_garment(rng, kind), place=place, emblem="sun", pattern="plain", second="yellow"
+                )
+                for _ in range(5000)
+            )
             g = next(g for g in pool if is_garment(g))
-            other = replace(g, emblem='', place='')
-            other = other if needs_second(other) else replace(other, second='')
-            moved = np.abs(draw(g, height=256, width=192).astype(int) - draw(other, height=256, width=192)).max(-1) > 25
+            other = replace(g, emblem="", place="")
+            other = other if needs_second(other) else replace(other, second="")
+            moved = (
+                np.abs(draw(g, height=256, width=192).astype(int) - draw(other, height=256, width=192)).max(
+                    -1
+                )
+                > 25
+            )
             rows, columns = np.nonzero(moved)
             assert np.ptp(rows) >= 22 and np.ptp(columns) >= 22, (g, np.ptp(rows), np.ptp(columns))
 
 
 def test_curves_pass_through_their_points():
-    points = np.array([(0, 0), (3, 1), (5, 4), (4, 8.)])
+    points = np.array([(0, 0), (3, 1), (5, 4), (4, 8.0)])
     assert np.allclose(spline(points).vertices[::3], points)
-    joined = chain(points, np.array([(4, 8.), (0, 8)]), np.array([(-1, 8.), (-1, 0)]))
+    joined = chain(points, np.array([(4, 8.0), (0, 8)]), np.array([(-1, 8.0), (-1, 0)]))
     assert len(joined.vertices) == 1 + 3 * (3 + 1 + 1 + 1) and np.allclose(joined.vertices[-1], (-1, 0))
 
 
 def test_camera_fits_its_box():
-    camera = camera_on((-20, -5, 20, 70), 128, 96, 9.)
-    corners = np.array([(-20, -5), (20, 70.)]) @ camera.matrix.T + camera.offset
-    assert corners.min() >= 0 and (corners <= (96, 128)).all() and camera.scale == pytest.approx(min(.9 * 96 / 40, .88 * 128 / 75))
+    camera = camera_on((-20, -5, 20, 70), 128, 96, 9.0)
+    corners = np.array([(-20, -5), (20, 70.0)]) @ camera.matrix.T + camera.offset
+    assert (
+        corners.min() >= 0
+        and (corners <= (96, 128)).all()
+        and camera.scale == pytest.approx(min(0.9 * 96 / 40, 0.88 * 128 / 75))
+    )
 
 
-@pytest.mark.parametrize('side', [1, -1])
+@pytest.mark.parametrize("side", [1, -1])
 def test_limb_coordinates_invert_the_tube(side):
-    joints = limb((17., 8.), (30., 29.), np.radians((60, 20))) * (side, 1)
-    frame = limb_frame(joints, side, [(0, 8), (2, 8)], 59., bow=0.)
-    x, y = tube(joints, [.4], [3.], side)[0].astype(np.float32)
+    joints = limb((17.0, 8.0), (30.0, 29.0), np.radians((60, 20))) * (side, 1)
+    frame = limb_frame(joints, side, [(0, 8), (2, 8)], 59.0, bow=0.0)
+    x, y = tube(joints, [0.4], [3.0], side)[0].astype(np.float32)
     s, t, a, down = frame(np.array([[x]], np.float32), np.array([[y]], np.float32))
-    assert s[0, 0] * side == pytest.approx(3, abs=1e-3) and t[0, 0] == pytest.approx(12, abs=1e-3) and a[0, 0] * side == pytest.approx(3 / 8, abs=1e-3)
+    assert (
+        s[0, 0] * side == pytest.approx(3, abs=1e-3)
+        and t[0, 0] == pytest.approx(12, abs=1e-3)
+        and a[0, 0] * side == pytest.approx(3 / 8, abs=1e-3)
+    )
 
 
 def test_tiles_repeat_and_average():
     "Tiles are periodic, and a coarse sample has the fine one's mean."
-    s, t = np.meshgrid(np.arange(0, 40, .25, dtype=np.float32), np.arange(0, 40, .25, dtype=np.float32))
+    s, t = np.meshgrid(np.arange(0, 40, 0.25, dtype=np.float32), np.arange(0, 40, 0.25, dtype=np.float32))
     for name in (*PATTERNS, *FABRICS):
-        if name not in PERIODS: continue
+        if name not in PERIODS:
+            continue
         across, down = PERIODS[name]
-        assert np.allclose(sample_tile(name, s, t, 4.), sample_tile(name, s + across, t - down, 4.), atol=2e-2), name
-        assert np.isfinite(sample_tile(name, s, t, .8)).all()
+        assert np.allclose(
+            sample_tile(name, s, t, 4.0), sample_tile(name, s + across, t - down, 4.0), atol=2e-2
+        ), name
+        assert np.isfinite(sample_tile(name, s, t, 0.8)).all()
 
 
 def test_the_same_garment_follows_another_pose():
@@ -152,8 +191,11 @@ def test_the_same_garment_follows_another_pose():
     from unifashion.wardrobe.body import top_cut
     from unifashion.wardrobe.fabrics import Cloth
     from unifashion.wardrobe.tops import sleeve_piece
-    g = replace(TEE, sleeve='long')
+
+    g = replace(TEE, sleeve="long")
     pose = catalogue_pose(g)
-    raised = replace(pose, arms=np.stack([limb(pose.arms[0, 0], (30., 29.), np.radians((100, 160))), pose.arms[1]]))
+    raised = replace(
+        pose, arms=np.stack([limb(pose.arms[0, 0], (30.0, 29.0), np.radians((100, 160))), pose.arms[1]])
+    )
     low, high = (sleeve_piece(g, top_cut(g), p, 0, Cloth(g)).curve.vertices for p in (pose, raised))
     assert low[:, 1].max() > 50 and high[:, 1].max() < 40 and high[:, 0].max() > low[:, 0].max()

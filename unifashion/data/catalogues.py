@@ -97,7 +97,8 @@ def open_fashiongen(path: Path):
     if missing:
         raise DataError(f"no key {missing[0]!r}; the file has {', '.join(file) or 'none'}", path, missing[0],
                         "wrong key")
-    images, n = file["input_image"], len(file["input_image"])
+    images = file["input_image"]
+    n = len(file["input_image"])
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise DataError(f"input_image is {images.dtype} {images.shape}, not uint8 (N, S, S, 3)", path,
                         "input_image", "wrong shape")
@@ -124,7 +125,8 @@ def view_numbers(
     rows: CatalogueBuilder,      # rejects a product that comes again later
 ) -> list:  # view of each row, None for rejected ones
     "Positions within each product, whose rows must be consecutive."
-    views, seen = [], set()
+    views = []
+    seen = set()
     for i, product in enumerate(products):
         new = i == 0 or product != products[i - 1]
         if new and product in seen:
@@ -149,8 +151,10 @@ def read_fashiongen(
 ) -> Catalogue:
     "A split in FashionGen's format. Raises `DataError` naming file and row, or counts and skips."
     path = find_fashiongen(root, split, side)
-    file, rows = open_fashiongen(path), CatalogueBuilder(path, on_error)
-    blank, notes = [""] * len(file["input_image"]), rows.report.notes
+    file = open_fashiongen(path)
+    rows = CatalogueBuilder(path, on_error)
+    blank = [""] * len(file["input_image"])
+    notes = rows.report.notes
     column = lambda key: text_column(file, key, notes) if key in file else blank
     products, titles, texts = column("input_productID"), column("input_name"), column("input_description")
     values = dict(category=column("input_category"), subcategory=column("input_subcategory"),
@@ -220,7 +224,9 @@ def read_folder(
 ) -> Catalogue:
     "A split of a plain folder. Raises `DataError` naming file and line, or counts and skips."
     root, path = Path(root), inside(root, table)
-    rows, views, kept = CatalogueBuilder(path, on_error), Counter(), []
+    rows = CatalogueBuilder(path, on_error)
+    views = Counter()
+    kept = []
     for line, row in table_rows(path, rows.report):
         row["id"] = row.get("id") or Path(row["image"]).stem
         row["product"] = row.get("product") or row["id"]

@@ -47,9 +47,11 @@ def crop_to(
     check_image(image)
     h, w = image.shape[:2]
     if w * height > h * width:
-        new_h, new_w = h, max(1, round(h * width / height))
+        new_h = h
+        new_w = max(1, round(h * width / height))
     else:
-        new_h, new_w = max(1, round(w * height / width)), w
+        new_h = max(1, round(w * height / width))
+        new_w = w
     top, left = (h - new_h) // 2, (w - new_w) // 2
     return image[top:top + new_h, left:left + new_w]
 
@@ -72,9 +74,11 @@ def pad_to(
     "The picture in the middle of the smallest canvas of an aspect."
     h, w = image.shape[:2]
     if w * height > h * width:
-        new_h, new_w = round(w * height / width), w
+        new_h = round(w * height / width)
+        new_w = w
     else:
-        new_h, new_w = h, round(h * width / height)
+        new_h = h
+        new_w = round(h * width / height)
     canvas = np.empty((new_h, new_w, 3), np.uint8)
     canvas[:] = border_colour(image) if fill is None else fill
     top, left = (new_h - h) // 2, (new_w - w) // 2

@@ -76,8 +76,10 @@ def read_kagl(
     "A split of the pack. Raises `DataError` naming file and row, or counts and skips."
     if pictures not in PACKS:
         raise ValueError(f"pictures are {' or '.join(map(repr, PACKS))}, not {pictures!r}")
-    root, (tar, shape) = Path(root), PACKS[pictures]
-    rows, wanted = CatalogueBuilder(root / "products.jsonl.gz", on_error), kagl_split(split, root)
+    root = Path(root)
+    (tar, shape) = PACKS[pictures]
+    rows = CatalogueBuilder(root / "products.jsonl.gz", on_error)
+    wanted = kagl_split(split, root)
     known = {str(i) for ids in read_json(root / "split.json").values() for i in ids}
     products = read_products(rows.file, known, rows.report)
     store = TarStore(root / tar, tar_index(root / tar, rows.report), shape)
@@ -157,7 +159,8 @@ def style_json(
 # %% ../../nbs/4_data/06_kagl.ipynb #8bd189a0
 def folder_products(root: Path, wanted: list, report: Report) -> tuple:  # (id -> (row, product), protocol)
     "Products from styles/*.json where there are any, else from styles.csv."
-    products, table = {}, root / "styles.csv"
+    products = {}
+    table = root / "styles.csv"
     if not (root / "styles").is_dir():
         for line, text in text_lines(table, report):
             product = style_line(text, table, line, report) if line > 1 else None
@@ -186,7 +189,8 @@ def read_kagl_folder(
     ids: list | None = None,  # product ids to read; None: those of `split` that the repository carries
 ) -> Catalogue:
     "A split of Kaggle's download. Raises `DataError` naming file and row, or counts and skips."
-    root, wanted = Path(root), kagl_split(split) if ids is None else ids
+    root = Path(root)
+    wanted = kagl_split(split) if ids is None else ids
     table = root / ("styles" if (root / "styles").is_dir() else "styles.csv")
     rows = CatalogueBuilder(table, on_error)
     products, protocol = folder_products(root, wanted, rows.report)
@@ -229,7 +233,8 @@ def read_kagl_hub(
 ) -> Catalogue:
     "A split of the hub's version. Raises `DataError` naming the row, or counts and skips."
     table = hub_rows(source) if rows is None else rows
-    out, columns = CatalogueBuilder(source, on_error), {}
+    out = CatalogueBuilder(source, on_error)
+    columns = {}
     for name, column in HUB.items():
         try:
             columns[name] = list(table[column])
@@ -243,9 +248,10 @@ def read_kagl_hub(
         if name in products:
             out.report.reject(f"duplicate id {name!r}", source, row, "duplicate id")
             continue
-        products[name], where[name] = (row,
-                                       {**product, "id": name, "colour": [product["colour"]],
-                                        "visual": ""}), row
+        products[name] = (row,
+                          {**product, "id": name, "colour": [product["colour"]],
+                           "visual": ""})
+        where[name] = row
     store = BytesStore(table["image"], source, getattr(table, "_fingerprint", ""))
     for name in kagl_split(split) if ids is None else ids:
         add_product(out, name, products, where.get(name), lambda key: True, source)
@@ -273,7 +279,9 @@ def read_kagl_triplets(
 ) -> tuple:  # (list of `Triplet`, `Report`)
     "Composed queries. Raises `DataError` naming file and line, or counts and skips."
     path = Path(root or repo_root() / "data" / "kagl", f"triplets_{split}.jsonl.gz")
-    report, queries, known = Report(on_error), [], None if catalogue is None else set(catalogue.products)
+    report = Report(on_error)
+    queries = []
+    known = None if catalogue is None else set(catalogue.products)
     for line, value in json_lines(path, report):
         report.rows += 1
         try:

@@ -66,7 +66,8 @@ def sections(
     text: str,  # of a page
 ) -> list:  # (kind, heading, text); kind is 'intro', 'shown' or 'hidden'
     "Cut a page at its headings."
-    out, at = [["intro", "", ""]], 0
+    out = [["intro", "", ""]]
+    at = 0
     for found in HEADING.finditer(text):
         if found.group()[:5].lower() == "strap" and out[-1][1].startswith("Feature"): continue
         out[-1][2] = text[at:found.start()].strip()

@@ -62,7 +62,8 @@ def torso(
     width: int,
 ) -> float:  # px
     "Length of the torso. Raises `ValueError` where neither neck and hips nor both shoulders are seen."
-    at, there = check_keypoints(keypoints)[:, :2] * (width, height), seen(keypoints)
+    at = check_keypoints(keypoints)[:, :2] * (width, height)
+    there = seen(keypoints)
     shoulders = np.hypot(*(at[2] - at[5])) * 1.75 if there[[2, 5]].all() else 0.
     hips = [k for k in (8, 11) if there[k]]
     if there[1] and hips: return max(float(np.hypot(*(at[hips].mean(0) - at[1]))), .5 * shoulders)
@@ -80,7 +81,9 @@ def bone(
     width: int,
 ) -> tuple:  # distance (px) and place along the bone, 0 at `a` and 1 at `b`; (height, width) each
     "How far every pixel is from a bone, and where along it."
-    (dx, dy), x, y = b - a, np.arange(width) + .5 - a[0], np.arange(height)[:, None] + .5 - a[1]
+    (dx, dy) = b - a
+    x = np.arange(width) + .5 - a[0]
+    y = np.arange(height)[:, None] + .5 - a[1]
     t = (x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9)
     near = np.clip(t, 0, 1)
     return np.hypot(x - near * dx, y - near * dy), t
@@ -92,8 +95,10 @@ def arms_and_hands(
     width: int,
 ) -> tuple:  # two (height, width) bool: the band, and what lies beyond the wrists
     "Both arms as a band a third of the torso wide; bones with a missing end are left out."
-    at, there = check_keypoints(keypoints)[:, :2] * (width, height), seen(keypoints)
-    nearest, beyond = np.full((height, width), np.inf), np.zeros((height, width), bool)
+    at = check_keypoints(keypoints)[:, :2] * (width, height)
+    there = seen(keypoints)
+    nearest = np.full((height, width), np.inf)
+    beyond = np.zeros((height, width), bool)
     for joints in ARMS:
         for a, b in zip(joints, joints[1:]):
             if not (there[a] and there[b]): continue
@@ -130,7 +135,8 @@ def chin(
     width: int,
 ) -> float:  # row, px
     "Where a face ends and the neck begins."
-    (nose, neck), there = check_keypoints(keypoints)[:2, 1] * height, seen(keypoints)
+    (nose, neck) = check_keypoints(keypoints)[:2, 1] * height
+    there = seen(keypoints)
     if there[0] and there[1]: return nose + .48 * (neck - nose)
     return (neck if there[1] else 0) - torso(keypoints, height, width) / 7
 
@@ -141,18 +147,17 @@ def body_parts(
     keypoints,          # (18, 3)
 ) -> dict:  # name -> (height, width) bool
     "The parts, and by keypoints what a family does not tell apart: face and neck (Dress Code), all skin (Clothing Co-Parsing)."
-    (height, width), there = parse.shape, seen(keypoints)
+    (height, width) = parse.shape
+    there = seen(keypoints)
     parts = {
         name: part(parse, family, name)
         for name in ("head", "neck", "arms", "legs", "shoes", "bag", "scarf", *CATEGORIES)
     }
     face, skin = part(parse, family, "face"), part(parse, family, "skin")
     if skin.any():
-        at, x, y = (
-            check_keypoints(keypoints)[:, :2] * (width, height),
-            np.arange(width) + 0.5,
-            np.arange(height)[:, None] + 0.5,
-        )
+        at = check_keypoints(keypoints)[:, :2] * (width, height)
+        x = np.arange(width) + 0.5
+        y = np.arange(height)[:, None] + 0.5
         nearest = lambda points: (
             np.min([np.hypot(x - u, y - v) for u, v in points], 0)
             if len(points)
@@ -160,11 +165,9 @@ def body_parts(
         )
         groups = {"face": (0, 1, 14, 15, 16, 17), "arms": (3, 4, 6, 7), "legs": (9, 10, 12, 13)}
         owner = np.argmin([nearest(at[[k for k in g if there[k]]]) for g in groups.values()], 0)
-        face, parts["arms"], parts["legs"] = (
-            skin & (owner == 0),
-            parts["arms"] | skin & (owner == 1),
-            parts["legs"] | skin & (owner == 2),
-        )
+        face = skin & (owner == 0)
+        parts["arms"] = parts["arms"] | skin & (owner == 1)
+        parts["legs"] = parts["legs"] | skin & (owner == 2)
     below = (np.arange(height) + .5 > chin(keypoints, height, width))[:, None]
     return parts | {"head": parts["head"] | face & ~below, "neck": parts["neck"] | face & below}
 
@@ -182,7 +185,8 @@ def painted_and_kept(
     painted, kept = (np.any([parts[n] for n in names[category]], 0) for names in (PAINTED, KEPT))
     if category != "lower_body":
         band, beyond = arms_and_hands(keypoints, *parse.shape)
-        painted, kept = painted | band | parts["arms"] & ~beyond, kept | parts["arms"] & beyond
+        painted = painted | band | parts["arms"] & ~beyond
+        kept = kept | parts["arms"] & beyond
     return grow(painted, round(torso(keypoints, *parse.shape) / 13.5)), kept
 
 

@@ -230,7 +230,9 @@ def count_pictures(
     name: str = "",    # of the data set, for the progress bar
 ) -> dict:  # role -> counts; masks -> counts; other size -> number
     "Open every place of every sample and count."
-    roles, masks, other = defaultdict(_role), defaultdict(Counter), Counter()
+    roles = defaultdict(_role)
+    masks = defaultdict(Counter)
+    other = Counter()
     for sample in tqdm(opened.samples, desc=f"{name} {label}", disable=None, leave=False):
         found = {role: looker(role, place, label.split(",")[0]) for role, place in places_of(sample).items()}
         for role, seen in found.items():
@@ -280,7 +282,8 @@ def check_split(split: Split, looker: Looker, name: str) -> dict:
     except DataError as error:
         return dict(disk=split.disk, error=str(error), kind=error.kind, listed=0, read=0, skipped={},
                     first={}, notes={}, galleries={})
-    report, first = opened.report, {e.kind: str(e) for e in reversed(opened.report.skipped)}
+    report = opened.report
+    first = {e.kind: str(e) for e in reversed(opened.report.skipped)}
     made = dict(disk=split.disk, error="", kind="", listed=report.rows, read=report.kept,
                 skipped=report.counts, first=first, notes=dict(report.notes), galleries=opened.galleries,
                 **count_pictures(opened, split.label, looker, name))
@@ -339,7 +342,8 @@ def check(
                   licence=record.licence, access=record.access, wait=record.wait, reader=record.reader,
                   checked=contents, tree=tree_status(record, root))
     if contents:
-        looker, each = Looker(), splits_of(record, root)
+        looker = Looker()
+        each = splits_of(record, root)
         report["splits"] = {split.label: check_split(split, looker, record.name) for split in each}
         parts = lambda disk: [s for s in report["splits"].values() if s["disk"] == disk]
         report["counts"] = {

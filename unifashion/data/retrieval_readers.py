@@ -200,12 +200,10 @@ def read_fashioniq(
         raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
     rows = CatalogueBuilder(Path(root, "image_splits", f"split.{category}.{split}.json"), on_error)
     gallery = _gallery(root, category, split, rows, pictures, check)
-    path, report, queries, here = (
-        Path(root, "captions", f"cap.{category}.{split}.json"),
-        Report(on_error),
-        [],
-        set(gallery.products),
-    )
+    path = Path(root, "captions", f"cap.{category}.{split}.json")
+    report = Report(on_error)
+    queries = []
+    here = set(gallery.products)
     for row, entry in json_rows(path, ("candidate", "captions") + ("target",) * (split != "test"), report):
         report.rows += 1
         query = _query(entry, row, path, category, split, rows.seen, report)
@@ -223,7 +221,8 @@ def read_fashioniq(
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #01961cbb
 def _cap_rows(root: Path, category: str, split: str, report: Report):
     "Rows of a caption file with a usable name: (row, name, entry)."
-    path, seen = Path(root, f"next_llava.{split}.{category}.caption.json"), set()
+    path = Path(root, f"next_llava.{split}.{category}.caption.json")
+    seen = set()
     for row, entry in json_rows(path, ("image", "caption", "text_guidance"), report):
         report.rows += 1
         name = plain_name(entry["image"], path, row, report)
@@ -243,7 +242,9 @@ def read_fashioniq_cap(
     on_error: str = "raise",           # 'raise' or 'skip'
 ) -> tuple:  # (dict id -> caption, `Report`)
     "Captions of Fashion-IQ-Cap, blanks around them removed. Raises `DataError` naming file and row, or counts and skips."
-    report, captions, known = Report(on_error), {}, None if gallery is None else set(gallery.products)
+    report = Report(on_error)
+    captions = {}
+    known = None if gallery is None else set(gallery.products)
     path = Path(root, f"next_llava.{split}.{category}.caption.json")
     for row, name, entry in _cap_rows(root, category, split, report):
         if known is not None and name not in known:
@@ -312,13 +313,15 @@ def _label(line: str, number: int, path: Path, report: Report) -> tuple | None:
 
 def _listed(root: Path, category: str, files: str, wanted, rows: CatalogueBuilder, pictures: bool):
     "The rows of one label file whose products are `wanted`."
-    path, empty = Path(root, "labels", f"{category}_{files}_detect_all.txt"), True
+    path = Path(root, "labels", f"{category}_{files}_detect_all.txt")
+    empty = True
     rows.file = path
     for number, line in text_lines(path, rows.report):
         empty = False
         if not line.strip() or not (found := _label(line, number, path, rows.report)): continue
         place, text = found
-        product, file = place.parent.name, Path(root, place)
+        product = place.parent.name
+        file = Path(root, place)
         if not wanted(product): continue
         rows.report.rows += 1
         try:
@@ -346,7 +349,8 @@ def read_fashion200k(
     "A split of Fashion200K. Raises `DataError` naming file and line, or counts and skips."
     if split not in SPLITS:
         raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
-    rows, files = CatalogueBuilder(Path(root, "labels"), on_error), "test" if split == "test" else "train"
+    rows = CatalogueBuilder(Path(root, "labels"), on_error)
+    files = "test" if split == "test" else "train"
     wanted = lambda product: split == "test" or val_of(product) == (split == "val")
     for category in LABELS:
         try:

@@ -30,7 +30,10 @@ class DataError(ValueError):
         row=None,        # line (from 1), array row (from 0) or member name
         kind: str = "",  # short name under which reports count it
     ):
-        self.reason, self.file, self.row, self.kind = reason, Path(file), row, kind or reason
+        self.reason = reason
+        self.file = Path(file)
+        self.row = row
+        self.kind = kind or reason
         super().__init__(f"{file}{'' if row is None else f', row {row}'}: {reason}")
 
     def __reduce__(self): return DataError, (self.reason, str(self.file), self.row, self.kind)
@@ -173,11 +176,9 @@ class Table(Sequence):
         wrong = {n: len(c) for n, c in columns.items() if len(c) != len(keys)}
         if wrong: raise ValueError(f"columns of unequal length: {wrong} for {len(keys)} pictures")
         self.name, self.split, self.columns, self.store, self.keys = name, split, columns, store, keys
-        self.report, self.protocol, self.fit = (
-            report or Report(rows=len(keys), kept=len(keys)),
-            protocol or name,
-            fit,
-        )
+        self.report = report or Report(rows=len(keys), kept=len(keys))
+        self.protocol = protocol or name
+        self.fit = fit
 
     def __len__(self): return len(self.keys)
 
@@ -194,8 +195,9 @@ class Table(Sequence):
     def select(self, rows):
         "The catalogue of these rows, in this order."
         rows = [int(r) for r in rows]
-        columns, keys = {n: [c[r] for r in rows]
-                         for n, c in self.columns.items()}, [self.keys[r] for r in rows]
+        columns = {n: [c[r] for r in rows]
+                   for n, c in self.columns.items()}
+        keys = [self.keys[r] for r in rows]
         return type(self)(self.name, self.split, columns, self.store, keys, self.report, self.protocol,
                           self.fit)
 
@@ -246,7 +248,9 @@ class CatalogueBuilder:
         on_error: str = "raise",  # 'raise' or 'skip'
     ):
         self.file, self.report = Path(file), Report(on_error)
-        self.keys, self.columns, self.seen = [], defaultdict(list), set()
+        self.keys = []
+        self.columns = defaultdict(list)
+        self.seen = set()
 
     def add(self, row, key, *, id, text, **values):
         "One row; refuses a duplicate id, an empty text and one that is no caption any more."

@@ -74,7 +74,10 @@ def thin(
     def beside(step):
         x, y = np.clip(columns + step * dx, 0, w - 1), np.clip(rows + step * dy, 0, h - 1)
         x0, y0 = x.astype(int), y.astype(int)
-        x1, y1, fx, fy = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1), x - x0, y - y0
+        x1 = np.minimum(x0 + 1, w - 1)
+        y1 = np.minimum(y0 + 1, h - 1)
+        fx = x - x0
+        fy = y - y0
         mix = lambda row: strength[row, x0] * (1 - fx) + strength[row, x1] * fx
         return mix(y0) * (1 - fy) + mix(y1) * fy
     return np.where((strength >= beside(1)) & (strength >= beside(-1)), strength, 0)
@@ -144,7 +147,8 @@ def hed_edges(
     weights = {name: torch.from_numpy(w) for name, w in hed_weights().items()}
     layer = lambda x, name, pad: F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=pad)
     x = torch.from_numpy(image[..., ::-1].astype(np.float32) - np.float32(HED_MEAN)).permute(2, 0, 1)[None]
-    size, votes = x.shape[2:], []
+    size = x.shape[2:]
+    votes = []
     with torch.inference_mode():
         for b, n in enumerate(HED_LAYERS, 1):
             if b > 1:
@@ -175,7 +179,9 @@ def photo_sketch(
     return hed_sketch(image, mask) if hed_file() else edge_sketch(image, mask)
 
 # %% ../../nbs/4_data/13_sketches.ipynb #eb43928d
-TEST_THRESHOLD, THRESHOLDS = 20, (20, 127)  # MGD
+# MGD
+TEST_THRESHOLD = 20
+THRESHOLDS = (20, 127)
 
 
 def strokes(

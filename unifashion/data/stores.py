@@ -87,7 +87,8 @@ def file_mark(
     block: int = 2**16,          # bytes read at each place of a larger file
 ) -> str:
     "A digest of a file's content that is cheap for large files."
-    size, marks = os.path.getsize(path), hashlib.sha256()
+    size = os.path.getsize(path)
+    marks = hashlib.sha256()
     with open(path, "rb") as file:
         if size <= whole:
             while data := file.read(2**20):
@@ -130,7 +131,8 @@ def tar_header(
     total = sum(head[:148]) + 8 * 32 + sum(head[156:])
     if int(head[148:156].strip(b"\0 ") or b"0", 8) != total: raise ValueError("wrong checksum")
     text = lambda a, b: head[a:b].split(b"\0")[0].decode("utf-8")
-    name, prefix = text(0, 100), text(345, 500) if head[257:262] == b"ustar" else ""
+    name = text(0, 100)
+    prefix = text(345, 500) if head[257:262] == b"ustar" else ""
     return (
         f"{prefix}/{name}" if prefix else name,
         int(head[124:136].strip(b"\0 ") or b"0", 8),
@@ -142,7 +144,8 @@ def tar_members(
     path: Path,  # a plain .tar
 ):  # yields (name, offset of the data, size, type letter)
     "Hop through the headers of a tar. Raises `DataError` on damage, with the byte."
-    end, at = os.path.getsize(path), 0
+    end = os.path.getsize(path)
+    at = 0
     with open(path, "rb") as file:
         while at < end:
             file.seek(at)
@@ -178,7 +181,9 @@ def tar_index(
     report: Report | None = None,  # counts damage under `skip`; None raises
 ) -> dict:  # member name -> (offset, size)
     "Where every file of a tar lies. Raises `DataError` for damage, links and names that occur twice."
-    report, index, seen = report or Report(), {}, set()
+    report = report or Report()
+    index = {}
+    seen = set()
     try:
         for name, offset, size, letter in tar_members(path):
             if letter in "12":

@@ -34,9 +34,11 @@ def placed(
     if how == "stretch" or w * height == h * width:
         new_h, new_w = h, w
     elif wide == (how == "crop"):
-        new_h, new_w = h, max(1, round(h * width / height))
+        new_h = h
+        new_w = max(1, round(h * width / height))
     else:
-        new_h, new_w = max(1, round(w * height / width)), w
+        new_h = max(1, round(w * height / width))
+        new_w = w
     if how == "crop": return (h - new_h) // 2, (w - new_w) // 2, new_h, new_w
     return -((new_h - h) // 2), -((new_w - w) // 2), new_h, new_w
 
@@ -85,7 +87,9 @@ class Conditions:
         threshold: int = TEST_THRESHOLD,  # of the strokes
         how: str = "pad",                 # as in `fit_image`
     ):
-        self.sample, self.size, self.how = sample, (height, width), how
+        self.sample = sample
+        self.size = (height, width)
+        self.how = how
         self.form, self.stored, self.threshold = form, stored, threshold
 
     def place(self, name: str) -> ImageRef:

@@ -28,7 +28,8 @@ def read_chunks(
     report: Report | None = None,  # rejects ids without usable phrases; None raises
 ) -> dict:  # id -> tuple of phrases
     "Noun chunks by garment id. Raises `DataError` for a broken file; bad entries are raised or counted."
-    report, chunks = report or Report(), {}
+    report = report or Report()
+    chunks = {}
     text = "\n".join(line for _, line in text_lines(path, Report()))
     try:
         entries = json.loads(text, object_pairs_hook=list)
@@ -77,7 +78,9 @@ class VitonHD:
 
     def sample(self, pair: Pair, split: str, paired: bool) -> Worn:
         "One sample; nothing is opened."
-        p, g, part = pair.person, pair.garment, "test" if split == "test" else "train"
+        p = pair.person
+        g = pair.garment
+        part = "test" if split == "test" else "train"
         sketch = f"im_sketch/{g}.png" if paired else f"im_sketch_unpaired/{p}_{g}.png"
         truth = f"image/{p}.jpg" if paired else f"drawn-unpaired-truth/{p}_{g}.jpg"
         names = dict(
@@ -130,12 +133,16 @@ def read_vitonhd(
 ) -> TryOnPairs:
     "A split in VITON-HD's format. Raises `DataError` naming file and line, or counts and skips."
     check_split(split, root)
-    root, part = Path(root), "test" if split == "test" else "train"
-    path, report, pairs = root / f"{part}_pairs.txt", Report(on_error), []
+    root = Path(root)
+    part = "test" if split == "test" else "train"
+    path = root / f"{part}_pairs.txt"
+    report = Report(on_error)
+    pairs = []
     people, cloths = listed(root, f"{part}/image"), listed(root, f"{part}/cloth")
     chunks = read_chunks(root / "captions.json", report) if (root / "captions.json").exists() else {}
     for line, person, other in pair_lines(path, report):
-        name, cloth = Path(person).stem, person if paired else other
+        name = Path(person).stem
+        cloth = person if paired else other
         if part == "train" and val_of(name) != (split == "val"):
             report.rows -= 1
             continue
@@ -165,7 +172,8 @@ class DressCode:
         names = {field: (f"{pair.category}/{name}", kind) for field, (name, kind) in names.items()}
         if split == "test":
             names["stitch"] = (f"test_stitchmap/{p}_0.png", "stitch")
-        there, folder = places(self.root, names), pair.category
+        there = places(self.root, names)
+        folder = pair.category
         if (self.root / folder / "keypoints").is_dir():
             key = f"{folder}/keypoints/{p}_2.json", f"{folder}/images/{p}_0.jpg"
             there["keypoints"] = ImageRef(PoseStore(self.root, "dresscode"), key)
@@ -209,11 +217,14 @@ def read_dresscode(
     "A split in Dress Code's format. Raises `DataError` naming file and line, or counts and skips."
     check_split(split, root)
     if not paired and split != "test": raise ValueError("Dress Code has unpaired pairs for test only")
-    root, report, pairs = Path(root), Report(on_error), []
+    root = Path(root)
+    report = Report(on_error)
+    pairs = []
     chunks = dresscode_chunks(root, captions, report)
     name = f"test_pairs_{'paired' if paired else 'unpaired'}.txt" if split == "test" else "train_pairs.txt"
     for category in categories:
-        path, images = root / category / name, listed(root, f"{category}/images")
+        path = root / category / name
+        images = listed(root, f"{category}/images")
         for line, person, garment in pair_lines(path, report):
             if split != "test" and val_of(Path(person).stem[:6]) != (split == "val"):
                 report.rows -= 1
@@ -266,11 +277,15 @@ def read_ccp(
 ) -> tuple:  # (list of `Worn`, `Report`)
     "Street photographs with label maps. Raises `DataError` naming file and line, or counts and skips."
     check_split(split, root)
-    root, report, samples = Path(root), Report(on_error), []
-    wanted, seen = set(read_split(root / "split.json", split)), set()
+    root = Path(root)
+    report = Report(on_error)
+    samples = []
+    wanted = set(read_split(root / "split.json", split))
+    seen = set()
     people, maps = (tar_index(root / name, report) for name in ("images.tar", "labels.tar"))
     photos, labels = TarStore(root / "images.tar", people), TarMaps(root / "labels.tar", maps)
-    poses, path = street_poses(root / "poses.json.gz"), root / "garments.jsonl.gz"
+    poses = street_poses(root / "poses.json.gz")
+    path = root / "garments.jsonl.gz"
     for line, row in json_lines(path, report):
         name = str(row.get("image", ""))
         if name not in wanted: continue
@@ -286,7 +301,8 @@ def read_ccp(
             report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
             continue
         try:
-            category, points = street_category(row.get("garments", [])), street_pose(poses.get(name))
+            category = street_category(row.get("garments", []))
+            points = street_pose(poses.get(name))
         except ValueError as error:
             report.reject(str(error), path, line, "wrong type")
             continue
@@ -303,7 +319,8 @@ def read_ccp(
         )
     for name in sorted(wanted - seen):
         report.reject(f"photo {name!r} has no line", path, None, "unknown id")
-    report.kept, bare = len(samples), sum(not s.category for s in samples)
+    report.kept = len(samples)
+    bare = sum(not s.category for s in samples)
     if bare:
         report.notes["no garment on the body"] = bare
     if not samples: raise DataError(f"split {split!r} holds no rows", path, None, "empty split")

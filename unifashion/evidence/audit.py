@@ -88,7 +88,8 @@ def drawn_captions(
     categories=CATEGORIES,
 ) -> dict:  # label -> list of Captioned
     "The same drawn galleries and queries with two sets of captions, written with guidance and without."
-    shelves, found = [shelf for c in categories for shelf in draw_shelf(c, {"val": gallery}, seed)], {}
+    shelves = [shelf for c in categories for shelf in draw_shelf(c, {"val": gallery}, seed)]
+    found = {}
     for label, guidance in (
         ("drawn captions, with guidance", True),
         ("drawn captions, without guidance", False),
@@ -104,7 +105,8 @@ def same_words(text: str) -> list: return re.findall(r"\w+", text.lower())
 
 def guided_counts(c: Captioned) -> dict:  # name -> (hits, n)
     "Who was guided, and with what: counts out of counts."
-    guided, targets = {i for i, text in enumerate(c.guidance) if text.strip()}, set(c.targets)
+    guided = {i for i, text in enumerate(c.guidance) if text.strip()}
+    targets = set(c.targets)
     equal = [same_words(c.guidance[i]) == same_words(" ".join(pair)) for i, pair in zip(c.targets, c.queries)]
     return {"guided pictures of the gallery": (len(guided), len(c.gallery)),
             "targets that were guided": (len(targets & guided), len(targets)),
@@ -282,7 +284,8 @@ def reported_searches(
     systems,         # rows wanted
 ) -> list:  # rows of the audit's table without values
     "The paper's R@10 and R@50 of some systems."
-    cells, rows = {(r["row"], r["metric"]): r["reported"] for r in reported}, []
+    cells = {(r["row"], r["metric"]): r["reported"] for r in reported}
+    rows = []
     for system in systems:
         for name in (*CATEGORIES, "average"):
             rows += [
@@ -308,14 +311,13 @@ def search_figure(
     title: str = "",
 ) -> Picture:
     "R@10 and R@50 of several searches, a line a category; what is reported as hollow marks."
-    names, marks = list(dict.fromkeys(r["protocol"] for r in rows)), {}
+    names = list(dict.fromkeys(r["protocol"] for r in rows))
+    marks = {}
     figure, axes = canvas(columns=len(KS), width=9, height=1.5 + 0.5 * len(names), sharey=True)
     for r in rows:
-        axis, y, label = (
-            axes[KS.index(int(r["metric"][2:]))],
-            names.index(r["protocol"]),
-            r["row"] if r["protocol"] == names[0] else None,
-        )
+        axis = axes[KS.index(int(r["metric"][2:]))]
+        y = names.index(r["protocol"])
+        label = r["row"] if r["protocol"] == names[0] else None
         if r["row"] in colors and r["value"] is not None:
             y += 0.16 * (list(colors).index(r["row"]) - (len(colors) - 1) / 2)
             axis.plot([r["low"], r["high"]], [y, y], color=colors[r["row"]], linewidth=2.2, clip_on=False)
@@ -345,10 +347,8 @@ def overlap_figure(
     names = list(dict.fromkeys(r["protocol"] for r in rows))
     figure, axes = canvas(width=9, height=1.3 + (0.2 + 0.12 * len(labels)) * len(metrics))
     for r in (r for r in rows if r["value"] is not None):
-        step, color = (
-            labels.index(r["row"]) * len(names) + names.index(r["protocol"]),
-            list(PALETTE.values())[names.index(r["protocol"])],
-        )
+        step = labels.index(r["row"]) * len(names) + names.index(r["protocol"])
+        color = list(PALETTE.values())[names.index(r["protocol"])]
         y = metrics.index(r["metric"]) + 0.8 * ((step + 0.5) / (len(names) * len(labels)) - 0.5)
         first = (
             f"{r['protocol'].split(', ')[1]}{', ' + r['row'] if len(labels) > 1 else ''}"

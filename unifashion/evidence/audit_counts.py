@@ -134,7 +134,8 @@ def cut_rows(
         texts = [" ".join(text.split()) for text in c.captions]
         for name, cut in CUTS.items():
             lost = np.array([1 - len(cut(text)) / max(len(text), 1) for text in texts])
-            protocol, n = f"fashioniq_official, {c.category}", len(texts)
+            protocol = f"fashioniq_official, {c.category}"
+            n = len(texts)
             rows.append(
                 audit_row(
                     f"{label} cut at {name}", protocol, "captions cut", wilson(int((lost > 0).sum()), n), n

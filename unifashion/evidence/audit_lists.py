@@ -64,7 +64,9 @@ def list_files(
 def read_lists(root: Path, category: str, kind: str) -> Lists:
     "Read and join. Raises `DataError` naming file and text where lists and phrases do not fit."
     file, phrase_file = list_files(root, category, kind)
-    value, captions, (first, last) = read_json(file), read_json(phrase_file), REGIONS[category]
+    value = read_json(file)
+    captions = read_json(phrase_file)
+    (first, last) = REGIONS[category]
     if not isinstance(value, dict) or {"metrics", "pred_files"} - set(value):
         raise DataError("has no metrics and pred_files", file, None, "missing key")
     phrases = {g: tuple(sorted(p)) for g, p in captions.items() if first <= int(g) <= last}
@@ -129,10 +131,12 @@ def by_chance(found: Lists, k: int) -> np.ndarray:  # (n_garment,) in [0, 1]
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #bfde69b0
 def released_rows(found: Lists, draws: int) -> list:
     "recall_K and precision_K as recomputed, beside the file's own."
-    rows, protocol = [], f"{found.category}, {found.kind}"
+    rows = []
+    protocol = f"{found.category}, {found.kind}"
     for name, measure in (("recall", released_recall), ("precision", released_precision)):
         for k in sorted(int(key.split("_")[1]) for key in found.metrics if key.startswith(name)):
-            values, said = measure(found, k), 100 * found.metrics[f"{name}_{k}"]
+            values = measure(found, k)
+            said = 100 * found.metrics[f"{name}_{k}"]
             interval = mean_interval(values, draws=draws)
             rows.append(
                 audit_row(
@@ -158,7 +162,8 @@ def list_rows(
     for kind in dict.fromkeys(f.kind for f in files):
         part = [f for f in files if f.kind == kind]
         for name, group in [(f.category, [f]) for f in part] + [("all", part)] * (len(part) > 1):
-            protocol, n = f"{name}, {kind}", sum(len(f.phrases) for f in group)
+            protocol = f"{name}, {kind}"
+            n = sum(len(f.phrases) for f in group)
             row = lambda label, metric, interval, n=n: audit_row(
                 label, protocol, metric, interval, n, paper="Fashion-RAG"
             )
@@ -195,8 +200,9 @@ def read_all_lists(root: Path) -> list:  # of Lists; [] where a file is missing
 
 def absent_list_rows() -> list:
     "The place of the audit's lists in a table, where the files are absent."
-    labels, protocols = ("own garment among the first K",
-                         "another that shares a phrase, own left out"), [f"all, {kind}" for kind in KINDS]
+    labels = ("own garment among the first K",
+              "another that shares a phrase, own left out")
+    protocols = [f"all, {kind}" for kind in KINDS]
     return absent_rows(labels, protocols, ("@1", "@3"), paper="Fashion-RAG")
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #7c4a8aa5

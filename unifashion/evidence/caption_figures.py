@@ -36,10 +36,12 @@ def marks(text: str, truth: dict) -> list:  # of (start, stop, right), in the or
     "The runs of characters that state something the truth knows about; wrong if any of it is wrong."
     places = [(m.start(), m.end()) for m in re.finditer(r"[.,;:!()]|[^\s.,;:!()]+", text)]
     words = ["|" if text[a] in ".,;:!()" else text[a:b].lower().replace("&", "and") for a, b in places]
-    out, color_end = [], -9
+    out = []
+    color_end = -9
     for start, stop, facts in _found(words):
         if "color" in facts:
-            after, color_end = color_end == start - 1 and words[start - 1] == "and", stop
+            after = color_end == start - 1 and words[start - 1] == "and"
+            color_end = stop
             if after:
                 facts = {"second": facts["color"]}  # "navy and white": as `mentions` reads it
         known = [value in truth[name] for name, value in facts.items() if name in truth]
@@ -81,7 +83,9 @@ def flow(
     size: float = 8,  # points
 ) -> list:  # lines, each a list of (x, word, right or None, whether the mark goes on to the next word)
     "Words at their places, lines broken at the width."
-    spans, lines, x = marks(text, truth), [[]], 0.0
+    spans = marks(text, truth)
+    lines = [[]]
+    x = 0.0
     blank = text_width("a a", size) - text_width("aa", size)
     mark = lambda a, b: next(
         ((i, right) for i, (start, stop, right) in enumerate(spans) if start < b and a < stop), (None, None)
@@ -157,7 +161,8 @@ def new_page(height: int, title: str) -> tuple:  # figure, axes whose unit is a 
 
 def place(axes, image: np.ndarray, top: float):
     "A picture at the left margin, its pixels as they are."
-    (height, width), (bottom, _) = image.shape[:2], axes.get_ylim()
+    (height, width) = image.shape[:2]
+    (bottom, _) = axes.get_ylim()
     axes.imshow(image, extent=(12, 12 + width, top + 10 + height, top + 10), interpolation="nearest",
                 aspect="auto", zorder=0)
     axes.set(xlim=(0, 910), ylim=(bottom, 0))

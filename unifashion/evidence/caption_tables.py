@@ -85,7 +85,8 @@ def attribute_shares(
 ) -> dict:  # column -> (percent right, percent wrong, garments)
     "What captions say about a garment's attributes, of the garments that a column asks. A caption that says two things of one attribute is wrong; what is neither is not said."
     # without full stops, as the captioner writes
-    said, out = {i: mentions(normalise(text, None)) for i, text in captions.items()}, {}
+    said = {i: mentions(normalise(text, None)) for i, text in captions.items()}
+    out = {}
     for column in columns:
         a, asked = ATTRIBUTES[column]
         items = [i for i in captions if asked(truth[i].get(a))]

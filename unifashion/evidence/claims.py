@@ -161,7 +161,8 @@ def read_claims(
 ) -> list:  # of Claim
     "All claims. ValueError names the line of a claim that cannot be tested as written."
     path = Path(path or repo_root() / "data" / "claims.csv")
-    rows, seen = _read(path, tuple(Claim.__dataclass_fields__)), set()
+    rows = _read(path, tuple(Claim.__dataclass_fields__))
+    seen = set()
     for line, row in enumerate(rows, 2):
         for key, valid in (("kind", ("paper", "ours")), ("direction", ("higher", "lower"))):
             if row[key] not in valid:
@@ -216,7 +217,8 @@ def claims_figure(
     figure, axes = canvas(width=9, height=0.8 + 0.3 * len(verdicts))
     axes.axvline(0, color="#8d9196", linewidth=1)
     for y, v in enumerate(verdicts):
-        sign, color = 1 if v.claim.direction == "higher" else -1, VERDICT_COLORS[v.verdict]
+        sign = 1 if v.claim.direction == "higher" else -1
+        color = VERDICT_COLORS[v.verdict]
         if v.interval is None:
             axes.text(0, y, f" {v.reason}", size=8, va="center", color="#8d9196")
         else:

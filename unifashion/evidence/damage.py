@@ -83,7 +83,8 @@ def deep(data: bytes, rng) -> bytes:
 
 def turned(data: bytes, rng) -> bytes:
     "The pixels lie otherwise, and a tag says how to turn them: what phones write."
-    image, exif = opened(data), Image.Exif()
+    image = opened(data)
+    exif = Image.Exif()
     # how the tag's turn is undone
     ways = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -387,7 +388,8 @@ def linked(content, rng):
     "One member is a link to a file of the system."
     k = int(rng.integers(len(content)))
     member = tarfile.TarInfo(content[k][0].name)
-    member.type, member.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    member.type = tarfile.SYMTYPE
+    member.linkname = "/etc/hostname"
     return content[:k] + [(member, b"")] + content[k + 1:]
 
 

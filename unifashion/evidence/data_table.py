@@ -125,10 +125,12 @@ def data_rows(
     drawn: bool,     # the files are drawn: no count is comparable
 ) -> list:  # rows of table.csv
     "The paper's rows with our counts."
-    cells, rows = {(r["system"], r["row"], r["metric"]): r["reported"] for r in reported}, []
+    cells = {(r["system"], r["row"], r["metric"]): r["reported"] for r in reported}
+    rows = []
     for task, names in STANDS_FOR.items():
         for name, key in names.items():
-            value, claim = size_of(name, found.get(key)), cells[task, name, "size"]
+            value = size_of(name, found.get(key))
+            claim = cells[task, name, "size"]
             files = (
                 "drawn"
                 if drawn
@@ -180,7 +182,8 @@ OTHERS = {
 
 def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of table.csv
     "Every split of every data set at hand, beside the official count; FashionGen's validation split beside the paper's too."
-    rows, claims = [], {r["row"]: r["reported"] for r in reported}
+    rows = []
+    claims = {r["row"]: r["reported"] for r in reported}
     def line(name, split, unit, value, official, claim=None):
         status = (
             "not run"
@@ -207,7 +210,8 @@ def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of tab
             )
         )
     for key, (name, unit) in OTHERS.items():
-        record, have = DATASETS[key], found.get(key, Counted())
+        record = DATASETS[key]
+        have = found.get(key, Counted())
         for split, official in record.counts.items():
             line(
                 name,
@@ -266,7 +270,8 @@ def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours')
 
 def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
-    shares, names = mixtures(rows, ours), list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
+    shares = mixtures(rows, ours)
+    names = list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
     lines = [
         {"data set": name}
         | {
@@ -335,7 +340,8 @@ def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
              title=title)
     left.grid(axis="y", visible=False)
     left.grid(axis="x", visible=True)
-    names, shares = list(dict.fromkeys(r["row"] for r in rows)), mixtures(rows, ours)
+    names = list(dict.fromkeys(r["row"] for r in rows))
+    shares = mixtures(rows, ours)
     color = lambda name: list(PALETTE.values())[names.index(STAND_INS.get(name, (name,))[0])]
     for y, ((stage, side), share) in enumerate(shares.items()):
         start = 0

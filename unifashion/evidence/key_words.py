@@ -128,7 +128,8 @@ def cloud(
     largest: int = 84,  # how many at most, and the size of the commonest in px
 ) -> np.ndarray:  # (height, width, 3) uint8
     "The commonest words, placed around the middle; the same words give the same picture."
-    offered, places = in_prompt(), count.places
+    offered = in_prompt()
+    places = count.places
     grey = lambda word: INK if places[word] <= 12 else "#6d7379" if places[word] <= 45 else "#9aa0a5"
     color = lambda word, **_: PALETTE["ours"] if word in offered else grey(word)
     y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
@@ -194,8 +195,10 @@ def pooled(counts: dict) -> WordCount:  # of all categories
 
 def rank_figure(count: WordCount, title: str) -> Picture:
     "The commonest words and the prompt's words, a line each."
-    rows, offered = prompt_rows(count), in_prompt()
-    top, last = count.top(len(rows)), len(count.counts)
+    rows = prompt_rows(count)
+    offered = in_prompt()
+    top = count.top(len(rows))
+    last = len(count.counts)
     figure, (left, right) = canvas(columns=2, width=9, height=0.9 + 0.19 * len(rows))
     left.barh(range(len(top)), [count.share(w) for w in top], height=0.62,
               color=[PALETTE["ours"] if w in offered else PALETTE["chance"] for w in top])

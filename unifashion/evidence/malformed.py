@@ -32,9 +32,10 @@ def signature(sample) -> str:
         for f in fields(sample)
         if f.name != "view" and not isinstance(value := getattr(sample, f.name), ImageRef)
     }
-    marks, arrays = [repr(sorted(plain.items()))
-                     ], {role: place.read()
-                         for role, place in places_of(sample).items()}
+    marks = [repr(sorted(plain.items()))
+             ]
+    arrays = {role: place.read()
+              for role, place in places_of(sample).items()}
     check_sizes(sample, arrays)
     for role, values in sorted(arrays.items()):
         marks += [
@@ -95,7 +96,8 @@ def damaged(case: Case, base: Path, home: Path, plain: bool = False) -> Path:
     shutil.copytree(base.parent, home / "case", copy_function=os.link)
     rng = stream(0, "malformed", case.name)
     files = sorted(root.glob(case.target.pattern))
-    path, change = files[int(rng.integers(len(files)))], case.damage.plain if plain else case.damage.change
+    path = files[int(rng.integers(len(files)))]
+    change = case.damage.plain if plain else case.damage.change
     if case.damage in case.target.of_place:
         change(path, rng)
     else:
@@ -140,19 +142,22 @@ def run_case(case: Case, base: Path, before: Reading, labels: tuple, home: Path)
     "Damage, read twice, judge. `before` is the undamaged reading."
     if case.damage.plain:
         before = reading(case.dataset, damaged(case, base, home, True), "raise", labels)
-    root, found = damaged(case, base, home), {}
+    root = damaged(case, base, home)
+    found = {}
     for mode in ("raise", "skip"):
         after = reading(case.dataset, root, mode, labels)
         said = repr(after.error) if after.error else str(dict(after.counts))
         # where it was done is nobody's business
-        found[mode], found[f"{mode}s"] = outcome(case, before, after, mode), said.replace(f"{home}/", "")
+        found[mode] = outcome(case, before, after, mode)
+        found[f"{mode}s"] = said.replace(f"{home}/", "")
     return dict(dataset=case.dataset, file=case.target.pattern, damage=case.damage.name,
                 group=case.damage.group, number=case.number, **found)
 
 
 def run_cases(cases: list, folder: Path, known=None) -> list:  # of dicts, as `run_case`
     "Run cases of any data sets in an empty folder; `known` keeps undamaged readings from call to call."
-    results, known = [], {} if known is None else known
+    results = []
+    known = {} if known is None else known
     for case in cases:
         if case.dataset not in known:
             base = TINY[case.dataset](Path(folder) / case.dataset / "whole")
@@ -179,7 +184,8 @@ def all_cases(
         for target in targets
         for d in target.of_content + target.of_place
     ]
-    order, more = stream(seed, "more cases").permutation(len(first)), []
+    order = stream(seed, "more cases").permutation(len(first))
+    more = []
     while len(first) + len(more) < about:
         k = len(more)
         more.append(replace(first[order[k % len(first)]], number=seed + 1 + k // len(first)))

@@ -152,9 +152,15 @@ def tiny_folder(folder: Path) -> Path:
 def tiny_ccp(folder: Path) -> Path:
     "Six people as the pack of Clothing Co-Parsing; labels are those of VITON-HD, which are ids of the pack too."
     folder.mkdir(parents=True)
-    names, photos, labels, rows, poses = [f"{k:04d}" for k in range(1, 7)], {}, {}, [], {}
+    names = [f"{k:04d}" for k in range(1, 7)]
+    photos = {}
+    labels = {}
+    rows = []
+    poses = {}
     for k, name in enumerate(names):
-        scene, buffer, other = sample_scene(stream(0, "street", k)), io.BytesIO(), io.BytesIO()
+        scene = sample_scene(stream(0, "street", k))
+        buffer = io.BytesIO()
+        other = io.BytesIO()
         drawn = render(scene, HEIGHT, WIDTH, ("person", "parse_lip"))
         Image.fromarray(drawn["person"]).save(buffer, "JPEG", quality=92)
         Image.fromarray(drawn["parse_lip"]).save(other, "PNG")

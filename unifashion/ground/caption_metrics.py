@@ -72,11 +72,13 @@ def tokenize(
     texts: list,  # of captions, whatever they hold
 ) -> tuple:  # (texts of words with single blanks, 'ptb' or 'regex')
     "Split all texts in one call and drop punctuation, as pycocoevalcap does."
-    lines, name = [" ".join(str(text).split()) for text in texts], "ptb"
+    lines = [" ".join(str(text).split()) for text in texts]
+    name = "ptb"
     try:
         split = ptb_words(lines)
     except JavaFailed:
-        split, name = [plain_words(line) for line in lines], "regex"
+        split = [plain_words(line) for line in lines]
+        name = "regex"
     return [" ".join(w for w in words if w not in coco_tokenizer.PUNCTUATIONS) for words in split], name
 
 # %% ../../nbs/0_ground/07_caption_metrics.ipynb #2516ff46
@@ -96,7 +98,10 @@ def bleu4(
     sums: np.ndarray,  # (..., 10)
 ) -> np.ndarray:  # (...)
     "BLEU-4 of summed counts, with pycocoevalcap's guards against division by zero."
-    found, runs, length, wanted = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
+    found = sums[..., :4]
+    runs = sums[..., 4:8]
+    length = sums[..., 8]
+    wanted = sums[..., 9]
     precision = ((found + 1e-15) / (runs + 1e-9)).prod(-1) ** 0.25
     return precision * np.exp(np.minimum(0, 1 - (wanted + 1e-9) / (length + 1e-15)))
 
@@ -122,7 +127,8 @@ def mean_of(sums: np.ndarray) -> np.ndarray:
 @cache
 def _aligner(process: int) -> tuple:  # (Java program, file of what it complains of)
     "METEOR's aligner: it takes seconds to start, so a process starts it once; it ends when its input does."
-    jar, errors = Path(coco_meteor.__file__).with_name(coco_meteor.METEOR_JAR), tempfile.TemporaryFile()
+    jar = Path(coco_meteor.__file__).with_name(coco_meteor.METEOR_JAR)
+    errors = tempfile.TemporaryFile()
     return start_java(jar, "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm", errors=errors), errors
 
 
@@ -133,7 +139,8 @@ def meteor_counts(
 ) -> np.ndarray:  # (n, 23)
     "METEOR's counts of each caption against its best reference. Raises `JavaFailed`."
     java, errors = _aligner(os.getpid())
-    watch, rows = threading.Timer(seconds, java.kill), []
+    watch = threading.Timer(seconds, java.kill)
+    rows = []
     watch.start()
     try:
         for text, refs in zip(said, references):
@@ -161,11 +168,9 @@ def meteor(
     sums: np.ndarray,  # (..., 23): two lengths, two counts of function words, 4 x 4 matches, pieces, two counts of aligned words
 ) -> np.ndarray:  # (...)
     "METEOR 1.5 for English of summed counts."
-    lengths, functions, matches = (
-        sums[..., :2],
-        sums[..., 2:4],
-        sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2),
-    )
+    lengths = sums[..., :2]
+    functions = sums[..., 2:4]
+    matches = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)
     # kinds: exact, stem, synonym, paraphrase
     matched = np.einsum("...kwt,k,w->...t", matches, [1, 0.6, 0.8, 0.6], [0.75, 0.25])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,12 +233,14 @@ def score_captions(
     _check(predictions, references)
     ids = sorted(references, key=str)
     words, tokenizer = tokenize([predictions[i] for i in ids] + [text for i in ids for text in references[i]])
-    said, rest = words[:len(ids)], iter(words[len(ids):])
+    said = words[:len(ids)]
+    rest = iter(words[len(ids):])
     meant = [[next(rest) for _ in references[i]] for i in ids]
     bare = [i for i, texts in zip(ids, meant) if not all(texts)]
     if bare: raise ValueError(f"item {bare[0]!r} has a reference without a word ({len(bare)} such items)")
     score = lambda values: np.stack([values, np.ones(len(ids))], 1)
-    counts, missing = {"BLEU-4": bleu_counts(said, meant), "ROUGE-L": score(rouge_scores(said, meant))}, {}
+    counts = {"BLEU-4": bleu_counts(said, meant), "ROUGE-L": score(rouge_scores(said, meant))}
+    missing = {}
     try:
         counts["METEOR"] = meteor_counts(said, meant)
     except JavaFailed as error:
@@ -308,7 +315,9 @@ def score_rows(
     **more,             # further columns: paper, table, ...
 ) -> list:  # rows for `runs.table_csv`
     "A system's four metrics with intervals."
-    found, rows, first = caption_intervals(results, draws), [], results[0]
+    found = caption_intervals(results, draws)
+    rows = []
+    first = results[0]
     for metric in FORMULAS:
         value, low, high = (round(v, 4) for v in found[metric]) if metric in found else (None, None, None)
         why = "" if metric in found else next(r.missing[metric] for r in results if metric in r.missing)

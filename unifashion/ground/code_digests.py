@@ -98,7 +98,8 @@ def chapters_of(
 ) -> dict:  # name -> digest of its code, the modules themselves included
     "The modules and all that they import, directly or indirectly."
     package = Path(package or repo_root() / "unifashion")
-    found, waiting = {}, sorted(set(modules))
+    found = {}
+    waiting = sorted(set(modules))
     while waiting:
         name = waiting.pop()
         if name in found: continue

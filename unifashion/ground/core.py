@@ -274,11 +274,9 @@ class Sections:
         unknown = [n for n in names if n not in {f.name for f in fields(Profile)}]
         if unknown:
             raise ValueError(f"unknown profile section {unknown[0]!r}; there are {', '.join(f.name for f in fields(Profile)[1:])}")
-        self.name, self.names, self._values = (
-            profile.name,
-            tuple(names),
-            {n: getattr(profile, n) for n in names},
-        )
+        self.name = profile.name
+        self.names = tuple(names)
+        self._values = {n: getattr(profile, n) for n in names}
 
     def __getattr__(self, key):
         values = self.__dict__.get("_values", {})
@@ -402,7 +400,8 @@ def fp32_probe(
     "How fast this machine multiplies fp32 matrices now: 2 n^3 operations a product."
     a = np.ones((size, size), dtype=np.float32)
     a @ a
-    start, n = time.perf_counter(), 0
+    start = time.perf_counter()
+    n = 0
     while time.perf_counter() - start < seconds:
         a @ a
         n += 1

@@ -119,7 +119,8 @@ def execute(
     os.chdir(repo_root())
     if key and key != node.key():
         raise ReportFailed(f"{node.name}: its code or settings were edited since the start; start again")
-    lock, start = node.folder.parent / f".{node.folder.name}.node.lock", time.perf_counter()
+    lock = node.folder.parent / f".{node.folder.name}.node.lock"
+    start = time.perf_counter()
     hold(lock, node.name)
     if finished(node): return 0.0
     running, kept = node.folder / "running.ipynb", node.folder / "failed.ipynb"

@@ -16,7 +16,9 @@ from .recall import METRICS, RECALLS, RetrievalResult
 # %% ../../nbs/0_ground/05_intervals.ipynb #467b6606
 def tally(result: RetrievalResult) -> tuple:  # two arrays (n_products, 6): hits, queries
     "Hits and queries of every product under each of the six recalls."
-    ids, hits, n = {d: r.product for d, r in result.ranks.items()}, result.hits(), result.n_products
+    ids = {d: r.product for d, r in result.ranks.items()}
+    hits = result.hits()
+    n = result.n_products
     side = [name[:3].lower() for name in RECALLS]
     return (np.stack([np.bincount(ids[d], hits[name], n) for d, name in zip(side, RECALLS)], 1),
             np.stack([np.bincount(ids[d], minlength=n) for d in side], 1))
@@ -30,7 +32,8 @@ def stretch_seeds(
     draws, s = recalls.shape[:2]
     if s == 1: return recalls[:, 0]
     chosen = stream(seed, "resampled seeds").integers(s, size=(draws, s, 1))
-    centre, redrawn = recalls.mean(1), np.take_along_axis(recalls, chosen, 1).mean(1)
+    centre = recalls.mean(1)
+    redrawn = np.take_along_axis(recalls, chosen, 1).mean(1)
     return centre + np.sqrt(s / (s - 1)) * (redrawn - centre)
 
 # %% ../../nbs/0_ground/05_intervals.ipynb #3546cf9c
@@ -42,7 +45,8 @@ def replicates(
     "What the metrics would have been on other test sets of this size, and for other training seeds."
     tallies = [tally(result) for result in results]
     asked = np.flatnonzero(sum(queries.sum(1) for _, queries in tallies))
-    rng, even = stream(seed, "resampled products"), np.full(len(asked), 1 / len(asked))
+    rng = stream(seed, "resampled products")
+    even = np.full(len(asked), 1 / len(asked))
     weights = rng.multinomial(len(asked), even, size=draws).astype(np.float64)  # (draws, products)
     with np.errstate(invalid="ignore"):  # a tiny test set may be redrawn without any query of one direction
         recalls = [100 * (weights @ hits[asked]) / (weights @ queries[asked]) for hits, queries in tallies]

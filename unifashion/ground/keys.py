@@ -76,7 +76,8 @@ def read_header(
     package=None,  # folder of the package
 ) -> Header:
     "A report's header, read without running it. Raises `ValueError` or `SyntaxError` that names the report."
-    notebook, package = Path(notebook), Path(package or repo_root() / "unifashion")
+    notebook = Path(notebook)
+    package = Path(package or repo_root() / "unifashion")
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     trees = [cell_code(cell, f"{notebook.name}, code cell {i}") for i, cell in enumerate(cells, 1)]
     tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in cells]
@@ -135,7 +136,8 @@ def data_of(
     train=False,  # the report makes the foundations, and so does not depend on them
 ) -> dict:  # name -> fingerprint
     "The files that a report's outputs depend on."
-    real, world = [name for name in header.data if name.startswith(REAL)], profile.world
+    real = [name for name in header.data if name.startswith(REAL)]
+    world = profile.world
     paths = {name: repo_root() / name for name in header.data if name not in real}
     if profile.foundations.shipped and not train:
         parts = [
@@ -204,7 +206,8 @@ class Node:
 
     def parts(self, *without):
         "All that the key is made of, parameters named in `without` left out."
-        header, profile = self.header, load_profile(self.profile)
+        header = self.header
+        profile = load_profile(self.profile)
         return {"report": [header.report, header.code], "chapters": chapters_of(header.modules, self.package),
                 "profile": load_profile(self.profile, header.sections).as_dict(),
                 "parameters": {k: v for k, v in self.parameters.items() if k not in without},
@@ -275,7 +278,8 @@ def plan(
 ) -> list:  # of Node, each after those it follows
     "The nodes of a run in order. Raises `ValueError` for an unknown profile, report or circle."
     load_profile(profile)
-    files, seeds = report_files(folder), seed_list(seeds, full)
+    files = report_files(folder)
+    seeds = seed_list(seeds, full)
     given = {"profile": profile, "full": bool(full), "seeds": " ".join(map(str, seeds))}
     header = functools.lru_cache(maxsize=None)(lambda report: read_header(files[report], package))
     nodes = {}
@@ -325,7 +329,8 @@ def draw_plan(
     figure, axes = canvas(width=width * len(columns), height=0.3 + 0.55 * rows)
     for node in nodes:
         column = columns[depth[node]]
-        x, y = depth[node] * width, -0.55 * (column.index(node) + (rows - len(column)) / 2)
+        x = depth[node] * width
+        y = -0.55 * (column.index(node) + (rows - len(column)) / 2)
         color = colors.get(node.header.report.split("_")[0], PALETTE["baseline"])
         box = dict(boxstyle="round", facecolor="white", edgecolor=color)
         boxes[node] = axes.text(x, y, node.name.replace(" ", "\n"), size=7, ha="center", va="center",

@@ -112,7 +112,8 @@ def find_protocol(
 ) -> RetrievalProtocol:
     "A preset, changed where asked (full-set presets draw nothing and ignore that). ValueError lists the presets."
     if name not in PROTOCOLS: raise ValueError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
-    preset, drawing = PROTOCOLS[name], ("negatives", "queries", "repeats", "small")
+    preset = PROTOCOLS[name]
+    drawing = ("negatives", "queries", "repeats", "small")
     return replace(preset, **{k: v for k, v in changes.items() if preset.negatives or k not in drawing})
 
 # %% ../../nbs/0_ground/04_recall.ipynb #8d27ced8
@@ -168,7 +169,9 @@ def count_ranks(
     "Count who stands above and beside the best right candidate."
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)  # (n, 1)
     beside = scores == best
-    above, tied, level = (scores > best).sum(1), (beside & ~right).sum(1), (beside & right).sum(1)
+    above = (scores > best).sum(1)
+    tied = (beside & ~right).sum(1)
+    level = (beside & right).sum(1)
     return Ranks(above, tied, level, np.asarray(product))
 
 # %% ../../nbs/0_ground/04_recall.ipynb #d9cc8120
@@ -181,9 +184,13 @@ def full_ranks(
 ) -> Ranks:
     "Rank every query against everything."
     key = items.text_code if match == "text" else np.arange(len(items.texts))
-    keys, owners, scores = [key[items.owner], key], [items.owner, np.arange(len(items.texts))], similarity
+    keys = [key[items.owner], key]
+    owners = [items.owner, np.arange(len(items.texts))]
+    scores = similarity
     if direction == "t2i":
-        keys, owners, scores = keys[::-1], owners[::-1], similarity.T
+        keys = keys[::-1]
+        owners = owners[::-1]
+        scores = similarity.T
     slices = [slice(i, i + rows) for i in range(0, len(keys[0]), rows)]
     parts = [count_ranks(scores[s], keys[0][s, None] == keys[1][None], owners[0][s]) for s in slices]
     return Ranks(*(np.concatenate([getattr(part, name) for part in parts])
@@ -214,7 +221,8 @@ class Galleries(NamedTuple):
 
     def gather(self, matrix: np.ndarray) -> np.ndarray:  # (n, 1 + negatives)
         "The candidates' entries of an (n_image, n_text) matrix."
-        rows, columns = self.query[:, None], self.candidates
+        rows = self.query[:, None]
+        columns = self.candidates
         return matrix[rows, columns] if self.direction == "i2t" else matrix[columns, rows]
 
 # %% ../../nbs/0_ground/04_recall.ipynb #5f6e786c
@@ -327,7 +335,8 @@ def signature(
     rerank: int = 0,
 ) -> str:
     "Everything that a recall depends on besides the scores, in one line."
-    p, n = protocol, "+".join(str(len(r.product)) for r in ranks.values())
+    p = protocol
+    n = "+".join(str(len(r.product)) for r in ranks.values())
     parts = [f"recall|v:{VERSION}|{p.name}|negatives:{p.negatives or 'all'}|match:{p.match}|small:{p.small}",
              f"ties:expected|queries:{p.queries or 'all'}|repeats:{p.repeats}|seed:{seed}|n:{n}",
              f"images:{len(items.image_products)}|texts:{len(items.texts)}|set:{items.fingerprint}"]
@@ -335,7 +344,8 @@ def signature(
 
 def _check(similarity, items: RetrievalSet) -> np.ndarray:
     "The matrix, if it fits the set and is finite."
-    similarity, shape = np.asarray(similarity), (len(items.image_products), len(items.texts))
+    similarity = np.asarray(similarity)
+    shape = (len(items.image_products), len(items.texts))
     if similarity.shape != shape:
         raise ValueError(f"similarity is {similarity.shape}, but the set has (images, texts) = {shape}")
     if not np.isfinite(similarity).all():
@@ -354,7 +364,9 @@ def evaluate_retrieval(
     top: int = 16,                # candidates that `itm` re-orders
 ) -> RetrievalResult:
     "Measure one system (U 4.3). ValueError for a matrix that does not fit or is not finite, or a gallery too small."
-    similarity, itm, ranks = _check(similarity, items), None if itm is None else np.asarray(itm), {}
+    similarity = _check(similarity, items)
+    itm = None if itm is None else np.asarray(itm)
+    ranks = {}
     order = lambda first, second: first if itm is None else rerank(first, second(itm), top)
     for d in DIRECTIONS:
         if protocol.negatives:
@@ -402,6 +414,7 @@ def shortlist(
     for d in DIRECTIONS:
         g = draw_galleries(items, protocol, d, seed)
         row, place = np.nonzero(in_top(g.gather(similarity), top))
-        query, candidate = g.query[row], g.candidates[row, place]
+        query = g.query[row]
+        candidate = g.candidates[row, place]
         needed[(query, candidate) if d == "i2t" else (candidate, query)] = True
     return np.argwhere(needed)

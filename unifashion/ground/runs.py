@@ -75,7 +75,8 @@ def peak_memory() -> float:  # MiB
 
 def versions() -> dict:
     "Versions of the packages that settings.ini requires, as far as they are installed."
-    settings, found = configparser.ConfigParser(interpolation=None), {}
+    settings = configparser.ConfigParser(interpolation=None)
+    found = {}
     settings.read(repo_root() / "settings.ini", encoding="utf-8")
     for word in settings["DEFAULT"]["requirements"].split():
         name = re.split(r"[<>=!~\[]", word)[0]
@@ -143,14 +144,20 @@ class Run:
         node,     # from `plan`
         profile,  # the sections that the report names
     ):
-        self.node, self.profile, self.parts, self.key = node, profile, node.parts(), node.key()
-        self.folder, self.parameters = repo_root() / node.folder, node.parameters
-        self.seed, self.full = node.seed, bool(node.parameters.get("full"))
+        self.node = node
+        self.profile = profile
+        self.parts = node.parts()
+        self.key = node.key()
+        self.folder = repo_root() / node.folder
+        self.parameters = node.parameters
+        self.seed = node.seed
+        self.full = bool(node.parameters.get("full"))
         self.seeds = [
             int(s) for s in str(node.parameters.get("seeds", node.parameters.get("seed", ""))).split()
         ]
         self.stages, self.inputs, self.facts = {}, {}, {}
-        self.started, self.clock = datetime.now(timezone.utc), time.perf_counter()
+        self.started = datetime.now(timezone.utc)
+        self.clock = time.perf_counter()
         self.speed = round(fp32_probe(), 1)
 
     def __repr__(self):
@@ -180,7 +187,8 @@ def begin(
     "Open a report. Raises `ValueError` where the call and the notebook's header differ."
     seeds = parameters.get("seeds", parameters.get("seed"))
     node = plan(parameters.get("profile"), parameters.get("full", False), seeds, (report,), folder=folder)[-1]
-    header, given = node.header, (tuple(sections), tuple(after), tuple(data))
+    header = node.header
+    given = (tuple(sections), tuple(after), tuple(data))
     if given != (header.sections, header.after, header.data):
         raise ValueError(f"{header.notebook.name}: save the notebook; its header differs from this call")
     if set(parameters) != set(header.parameters):
@@ -233,7 +241,8 @@ def input(
     nodes = [n for n in nodes if n.parameters.get("seed") in (seed, None)]
     if not nodes:
         raise ValueError(f"{self.node.name} asks for seed {seed} of {report}; its own seeds are {self.seeds}")
-    node, folder = nodes[0], repo_root() / nodes[0].folder
+    node = nodes[0]
+    folder = repo_root() / nodes[0].folder
     if not (folder / "run.json").exists():
         raise FileNotFoundError(
             f"{self.node.name} needs the outputs of {node.name}; make them with: {command(node)}"
@@ -298,7 +307,8 @@ def arrays(
 @patch
 def finish(self: Run) -> dict:  # the record
     "Write run.json: what was run, on what, for how long, from what, to what."
-    notebook, (commit, dirty) = self.node.header.notebook, git_state(repo_root())
+    notebook = self.node.header.notebook
+    (commit, dirty) = git_state(repo_root())
     digest_of = lambda path: sha256(path.read_bytes()).hexdigest()
     files = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and p.suffix not in (".ipynb", ".done")]
     record = {
@@ -346,7 +356,8 @@ def publish(
 ) -> Path:  # the published folder, relative to the repository
     "Copy a finished run to outputs/published. Raises `FileNotFoundError` (not finished) or `ValueError` (too large)."
     root = repo_root()
-    source, parts = root / node.folder, node.folder.parts
+    source = root / node.folder
+    parts = node.folder.parts
     target = Path("outputs", "published", parts[2], *parts[4:])
     if not (root / node.stamp).exists():
         raise FileNotFoundError(f"{node.name} is not finished; finish it with: {command(node)}")

@@ -154,12 +154,14 @@ def wrap_text(
                 fits = next((n for n in range(len(word) - 1, 0, -1) if text_width(word[:n], size) <= width),
                             1)
                 lines += [line, word[:fits]] if line else [word[:fits]]
-                line, word = "", word[fits:]
+                line = ""
+                word = word[fits:]
             longer = f"{line} {word}" if line else word
             if text_width(longer, size) <= width:
                 line = longer
             else:
-                lines, line = lines + [line], word
+                lines = lines + [line]
+                line = word
         lines.append(line)
     return lines
 
@@ -206,13 +208,16 @@ def grid(
 # %% ../../nbs/0_ground/02_show.ipynb #b966089a
 def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
     "Place every image and its lines of text at whole pixels of one axes."
-    line, head = size * 100 / 72 * 1.25, 26 if title else 0  # pixels
+    # pixels
+    line = size * 100 / 72 * 1.25
+    head = 26 if title else 0
     rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
     heights = [
         max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row))
         for row in rows
     ]
-    width, height = columns * (cell + gap) + gap, sum(heights) + gap * (len(rows) + 1) + head
+    width = columns * (cell + gap) + gap
+    height = sum(heights) + gap * (len(rows) + 1) + head
     page = np.tile(np.array([int(PAPER[i:i + 2], 16) for i in (1, 3, 5)], np.uint8), (height, width, 1))
     style()
     figure = Picture(figsize=(width / 100, height / 100), dpi=100)
@@ -266,7 +271,9 @@ def interval_bars(
     rows = list(rows)
     figure, axes = canvas(width=width, height=0.75 + 0.3 * len(rows))
     for y, row in enumerate(rows):
-        color, value, reported = row.get("color") or PALETTE["ours"], row.get("value"), row.get("reported")
+        color = row.get("color") or PALETTE["ours"]
+        value = row.get("value")
+        reported = row.get("reported")
         if value is not None:
             axes.barh(y, value, height=0.55, color=color, alpha=0.28)
             if row.get("low") is not None:

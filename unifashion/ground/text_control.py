@@ -39,7 +39,8 @@ class Bm25:
 
     def scores(self, queries, captions) -> np.ndarray:  # (n_query, n_caption) float32
         "The score of every caption for every query."
-        index, found = bm25s.BM25(method=self.method, k1=self.k1, b=self.b), self.words(captions)
+        index = bm25s.BM25(method=self.method, k1=self.k1, b=self.b)
+        found = self.words(captions)
         if not any(found): raise ValueError("none of the captions has a word to search for")
         index.index(found, show_progress=False)
         nothing = np.zeros(len(found), np.float32)
@@ -91,7 +92,8 @@ def derangement(
 ) -> np.ndarray:  # (n,) a permutation in which nothing stays in place
     "A random cycle through all places."
     if n < 2: raise ValueError("one query alone cannot be exchanged")
-    order, exchanged = rng.permutation(n), np.empty(n, int)
+    order = rng.permutation(n)
+    exchanged = np.empty(n, int)
     exchanged[order] = np.roll(order, 1)
     return exchanged
 
@@ -119,7 +121,9 @@ def wilson(
 ) -> Interval:  # percent
     "A share with Wilson's score interval. ValueError for counts that are none."
     if not 0 <= hits <= n or n == 0: raise ValueError(f"{hits} of {n} is not a share")
-    z, p = NormalDist().inv_cdf(0.5 + level / 2), hits / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p = hits / n
+    centre = p + z * z / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
     return Interval(100 * p, max(0.0, 100 * float(low)), min(100.0, 100 * float(high)))

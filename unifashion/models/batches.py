@@ -69,10 +69,12 @@ class ProductViews:
     ):
         if not len(images) == len(products) == len(texts):
             raise ValueError(f"{len(images)} pictures, {len(products)} products and {len(texts)} texts: one a picture is needed")
-        self.images, rows = images, {}
+        self.images = images
+        rows = {}
         for row, product in enumerate(products):
             rows.setdefault(product, []).append(row)
-        self.ids, self.rows = list(rows), list(rows.values())
+        self.ids = list(rows)
+        self.rows = list(rows.values())
         self.words, self.mask = map(torch.from_numpy,
                                     encode_texts(tokenizer, [texts[r[0]] for r in self.rows], max_words))
 

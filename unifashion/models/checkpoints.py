@@ -71,7 +71,8 @@ def copy_into(
             f"{where}: tensor {name!r} is {'missing' if name in live else 'unknown to the model'}"
         )
     for name, tensor in live.items():
-        there, here = tuple(stored[name].shape), tuple(tensor.shape)
+        there = tuple(stored[name].shape)
+        here = tuple(tensor.shape)
         if there != here: raise ValueError(f"{where}: {name!r} has shape {there}, the model wants {here}")
         tensor.copy_(stored[name])
 

@@ -37,13 +37,11 @@ class ImageEncoder(nn.Module):
         identity: str,    # name and weights' hash: equal identities give equal tokens
     ):
         super().__init__()
-        self.body, self.tokens, self.size, self.width, self.identity = (
-            body.eval().requires_grad_(False),
-            tokens,
-            tuple(size),
-            width,
-            identity,
-        )
+        self.body = body.eval().requires_grad_(False)
+        self.tokens = tokens
+        self.size = tuple(size)
+        self.width = width
+        self.identity = identity
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, 255 * torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 
@@ -240,9 +238,10 @@ def picture_stack(
     width: int,   # px
 ) -> np.ndarray:  # (n, height, width, 3) uint8
     "All pictures of a catalogue in memory: 36 KiB each at 128 x 96."
-    read, out = picture_reader(images, height, width), np.empty(
-        (len(images), height, width, 3), dtype=np.uint8
-    )
+    read = picture_reader(images, height, width)
+    out = np.empty(
+(len(images), height, width, 3), dtype=np.uint8
+)
     for i in tqdm(range(len(out)), desc="read", unit="picture", disable=len(out) < 1000):
         out[i] = read(i)
     return out
@@ -250,7 +249,9 @@ def picture_stack(
 
 def encode_into(path, encoder, images, batch, device):
     "Write the tokens of all pictures as an .npy file."
-    out, n, read = None, len(images), picture_reader(images, *encoder.size)
+    out = None
+    n = len(images)
+    read = picture_reader(images, *encoder.size)
     for start in tqdm(range(0, n, batch), desc="encode", unit="batch", disable=n < 1000):
         rows = range(start, min(n, start + batch))
         tokens = encoder(torch.from_numpy(np.stack([read(i) for i in rows])).to(device)).half().cpu().numpy()

@@ -173,7 +173,8 @@ def learn_pieces(
     "Word pieces by joining the most frequent pair of neighbours; ties by the alphabet. Letters are all kept, whatever `size`."
     spelt = {w: [w[0], *("##" + c for c in w[1:])] for w in sorted(counts)}
     pieces = dict.fromkeys(sorted({p for s in spelt.values() for p in s}))  # an ordered set
-    pairs, words = Counter(), defaultdict(set)
+    pairs = Counter()
+    words = defaultdict(set)
     def tally(word, sign):
         for pair in neighbours(spelt[word]):
             pairs[pair] += sign * counts[word]
@@ -214,20 +215,16 @@ def train_tokenizer(
     vocabulary: int = 1024,  # at most so many entries, special ones included
 ) -> tokenizers.Tokenizer:
     "A lower-casing word-piece tokenizer that frames a text as [CLS] ... [SEP]. The same texts give the same tokenizer."
-    normal, split = (
-        tokenizers.normalizers.BertNormalizer(lowercase=True),
-        tokenizers.pre_tokenizers.BertPreTokenizer(),
-    )
+    normal = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    split = tokenizers.pre_tokenizers.BertPreTokenizer()
     counts = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normal.normalize_str(text)))
     entries = [*SPECIAL, *learn_pieces(counts, vocabulary - len(SPECIAL))]
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.WordPiece({p: i for i, p in enumerate(entries)}, unk_token="[UNK]")
     )
-    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = (
-        normal,
-        split,
-        tokenizers.decoders.WordPiece(),
-    )
+    tokenizer.normalizer = normal
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
     tokenizer.add_special_tokens(list(SPECIAL))
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(

@@ -114,7 +114,9 @@ def stage1_loss(
     itm_rows: int,
 ) -> dict:  # loss, itc, itm, itg
     "ITC + ITM + ITG, as BLIP-2's first stage."
-    parts, ids, mask = phase1_loss(model, batch, itm_rows, hardness=0.), batch["ids"], batch["mask"]
+    parts = phase1_loss(model, batch, itm_rows, hardness=0.)
+    ids = batch["ids"]
+    mask = batch["mask"]
     told = model.logits(batch["image"], ids, mask)[:, :-1].flatten(0, 1)
     writing = nn.functional.cross_entropy(told, ids[:, 1:].masked_fill(~mask[:, 1:], -100).flatten())
     return parts | {"itg": writing, "loss": parts["loss"] + writing}

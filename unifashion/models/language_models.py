@@ -210,7 +210,8 @@ def drawn_writer(
 ) -> Writer:
     "The drawn world's language model. Raises `ValueError` where its vocabulary is not the tokenizer's, and what `load_card` raises."
     weights, card = load_foundation(Path(folder) / "llm")
-    tokenizer, sizes = load_tokenizer(Path(folder) / "tokenizer"), dict(card["settings"])
+    tokenizer = load_tokenizer(Path(folder) / "tokenizer")
+    sizes = dict(card["settings"])
     vocab = sizes.pop("vocab")
     if vocab != tokenizer.get_vocab_size():
         raise ValueError(f"the language model has {vocab} word pieces, the tokenizer {tokenizer.get_vocab_size()}: `make foundations` trains both anew")
@@ -259,7 +260,8 @@ def text_side(
     if not hasattr(model.config, "text_config"): return model
     with torch.device("meta"):
         alone = type_of_text(model)(model.config.text_config)
-    alone.model, alone.lm_head = model.model.language_model, model.lm_head
+    alone.model = model.model.language_model
+    alone.lm_head = model.lm_head
     return alone
 
 

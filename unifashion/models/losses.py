@@ -42,7 +42,9 @@ class Temperature(nn.Module):
         super().__init__()
         if not 0 < low <= initial <= high:
             raise ValueError(f"temperature: need 0 < low <= initial <= high, got {low}, {initial}, {high}")
-        self.value, self.low, self.high = nn.Parameter(torch.tensor(float(initial))), low, high
+        self.value = nn.Parameter(torch.tensor(float(initial)))
+        self.low = low
+        self.high = high
 
     def forward(self) -> Tensor:  # scalar
         with torch.no_grad():

@@ -26,7 +26,8 @@ class Phase1(nn.Module):
         qformer: QFormer,
     ):
         super().__init__()
-        self.qformer, self.temperature = qformer, Temperature()
+        self.qformer = qformer
+        self.temperature = Temperature()
 
 
 def batch_generator(
@@ -44,9 +45,13 @@ def phase1_loss(
     smoothing: float = 0.0,  # of ITC's targets
 ) -> dict:  # loss, itc and, with ITM, itm
     "ITC + ITM (U Eq. 5)."
-    q, tokens, ids, mask = model.qformer, batch["image"], batch["ids"], batch["mask"]
+    q = model.qformer
+    tokens = batch["image"]
+    ids = batch["ids"]
+    mask = batch["mask"]
     similarity = max_over_queries(q.image(tokens), q.text(ids, mask))  # (b, b)
-    temperature, same = model.temperature(), positive_pairs(batch["product"].tolist(), ids)
+    temperature = model.temperature()
+    same = positive_pairs(batch["product"].tolist(), ids)
     contrast = itc(similarity, temperature, smoothing, same)
     if not itm_rows: return {"loss": contrast, "itc": contrast}
     negatives = hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch),

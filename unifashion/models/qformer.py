@@ -168,7 +168,8 @@ def init_from_bert(
         + weights["embeddings.token_type_embeddings.weight"][:1]
     )
     weights["embeddings.position_embeddings.weight"] = positions[:model.max_words]
-    own, filled = model.state_dict(), []
+    own = model.state_dict()
+    filled = []
     for name, value in weights.items():
         for of, to in BERT_NAMES:
             name = name.replace(of, to)

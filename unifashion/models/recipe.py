@@ -112,7 +112,8 @@ class Batches:
     ):
         if settings.batch % processes:
             raise ValueError(f"a batch of {settings.batch} does not divide among {processes} processes")
-        self.rest, self.share = range(start, settings.steps), slice(rank, None, processes)
+        self.rest = range(start, settings.steps)
+        self.share = slice(rank, None, processes)
         self.of = lambda step: batch_indices(n, settings.batch, seed, step)
 
     def __iter__(self): return (self.of(step)[self.share].tolist() for step in self.rest)
@@ -139,7 +140,8 @@ class Average:
         model: nn.Module,
         decay: float,  # share of the old average that an update keeps
     ):
-        self.decay, self.learning = decay, trained_parameters(model)
+        self.decay = decay
+        self.learning = trained_parameters(model)
         self.tensors = {name: p.detach().clone() for name, p in self.learning.items()}
 
     @torch.no_grad()

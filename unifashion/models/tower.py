@@ -71,7 +71,8 @@ class Teacher(nn.Module):
         tags: dict,       # attribute -> (n_product,) value of each training product
     ):
         super().__init__()
-        self.clip, self.values = clip, {name: sorted(set(values)) for name, values in tags.items()}
+        self.clip = clip
+        self.values = {name: sorted(set(values)) for name, values in tags.items()}
         self.heads = nn.ModuleDict(
             {name: nn.Linear(clip.visual.proj.shape[0], len(values)) for name, values in self.values.items()}
         )
@@ -94,7 +95,8 @@ def tower_loss(
         F.cross_entropy(head(seen), truth)
         for head, truth in zip(model.heads.values(), model.truth[batch["product"]].T)
     ]
-    contrast, tags = clip_loss(model.clip, seen, batch), torch.stack(wrong).mean()
+    contrast = clip_loss(model.clip, seen, batch)
+    tags = torch.stack(wrong).mean()
     return {"loss": contrast + weight * tags, "clip": contrast, "tags": tags}
 
 # %% ../../nbs/5_models/08_tower.ipynb #b7601a1f
@@ -121,7 +123,8 @@ def pair_recall(
         for i in range(0, len(texts), batch)
     ]
     image, text = (torch.cat(p) for p in zip(*parts))
-    similarity, same = (image @ text.T).cpu(), positive_pairs(None, ids)
+    similarity = (image @ text.T).cpu()
+    same = positive_pairs(None, ids)
     hits = [same[torch.arange(len(ids)), s.argmax(1)].float().mean() for s in (similarity, similarity.T)]
     return float(sum(hits) / 2)
 
@@ -134,7 +137,8 @@ def tags_right(
     batch: int = 128,
 ) -> dict:  # attribute -> share named rightly, 0..1
     "Attributes of pictures, by the classifiers."
-    device, truth = model.truth.device, model.codes(tags)
+    device = model.truth.device
+    truth = model.codes(tags)
     seen = torch.cat(
         [
             class_tokens(model.clip.eval(), torch.from_numpy(np.array(pictures[i : i + batch])).to(device))

@@ -93,7 +93,8 @@ class Journal:
     ):
         self.file = self.bar = self.board = None
         if not main: return
-        part, rows = folder / "history.jsonl.part", History.read(folder, start).rows
+        part = folder / "history.jsonl.part"
+        rows = History.read(folder, start).rows
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         os.replace(part, folder / "history.jsonl")
         self.file = open(folder / "history.jsonl", "a", encoding="utf-8")
@@ -162,8 +163,12 @@ class TrainingRun:
             mixed_precision=settings.dtype,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        self.model, self.data, self.settings = model.train(), data, settings
-        self.folder, self.seed, self.done = folder, seed, 0
+        self.model = model.train()
+        self.data = data
+        self.settings = settings
+        self.folder = folder
+        self.seed = seed
+        self.done = 0
         groups = parameter_groups(model, settings.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
         self.step, self.optimizer = self.accelerator.prepare(Step(model, loss_fn), optimizer)
@@ -192,7 +197,9 @@ class TrainingDiverged(RuntimeError):
         run: TrainingRun,
         step: int,  # 0 is the first
     ):
-        self.step, self.ids, kept = step, run.ids(step), checkpoints(run.folder)
+        self.step = step
+        self.ids = run.ids(step)
+        kept = checkpoints(run.folder)
         names = ", ".join(map(str, self.ids[:8])) + (
             f", ... ({len(self.ids)} in all)" if len(self.ids) > 8 else ""
         )
@@ -214,7 +221,8 @@ def save(
 ):
     "Write the checkpoint of a run where it stands, then remove the one before. Raises `TrainingDiverged`."
     check_finite(run, run.tensors["model"])
-    accelerator, target = run.accelerator, checkpoint_path(run.folder, run.done)
+    accelerator = run.accelerator
+    target = checkpoint_path(run.folder, run.done)
     part = begin_folder(target) if accelerator.is_main_process else target.with_name(target.name + ".part")
     accelerator.wait_for_everyone()
     write_json(part / f"random-{accelerator.process_index}.json", random_state())
@@ -232,7 +240,8 @@ def resume(
     run: TrainingRun,  # just made
 ):
     "Go to the newest checkpoint, or to the start: everything `save` wrote, put back."
-    rank, found = run.accelerator.process_index, checkpoints(run.folder)
+    rank = run.accelerator.process_index
+    found = checkpoints(run.folder)
     if not found: return seed_everything(int(stream(run.seed, "fit", rank).integers(2**31)))
     stored = {
         name: load_file(found[-1] / f"{name}.safetensors") for name in ("model", "average", "optimizer")
@@ -253,7 +262,9 @@ def advance(
     batch,  # this process's share of the step's examples
 ) -> dict:  # step, loss and its parts, lr, grad_norm, seconds
     "Make one step. Raises `TrainingDiverged` before a bad loss or gradient reaches the weights."
-    start, settings, accelerator = time.perf_counter(), run.settings, run.accelerator
+    start = time.perf_counter()
+    settings = run.settings
+    accelerator = run.accelerator
     rate = learning_rate(run.done, settings)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
@@ -295,7 +306,9 @@ def train(
     workers: int,      # as `fit` takes them
 ):
     "From the run's last checkpoint to its end."
-    accelerator, steps, every = run.accelerator, run.settings.steps, run.settings.checkpoint_every
+    accelerator = run.accelerator
+    steps = run.settings.steps
+    every = run.settings.checkpoint_every
     resume(run)
     rank, processes = accelerator.process_index, accelerator.num_processes
     batches = Batches(len(run.data), run.settings, run.seed, run.done, rank, processes)
@@ -323,7 +336,8 @@ def fit(
     workers: int = 0,    # processes that read ahead
 ) -> History:
     "Train to the end, or load what was trained. Raises `TrainingDiverged`; `ValueError` for a folder of another run."
-    folder, before = Path(folder), random_state()
+    folder = Path(folder)
+    before = random_state()
     batch_indices(len(data), settings.batch, seed, 0)  # raises where the data is too small
     claim(folder, identity(model, len(data), settings, seed))
     try:

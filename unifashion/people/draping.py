@@ -33,7 +33,8 @@ def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 
     "The measures of a top as worn; `nip` cm less at the waist, at least as wide as hips of half width `hips`."
     cut = top_cut(g)
     near = 15.4 + (.4 if g.sleeve == "sleeveless" else .5) * (cut.chest - 15.4)
-    less, snug = cut.chest - near, {"slim": 1.2, "loose": .4}.get(g.fit, 1.)
+    less = cut.chest - near
+    snug = {"slim": 1.2, "loose": .4}.get(g.fit, 1.)
     part = lambda y: np.interp(y, (42, 62, 90), (1., .5, .3))
     waist = lambda y: nip * snug * np.exp(-((y - 41) / 9) ** 2)
     over = lambda y: np.interp(y, (38, 41, 48, 58), (.74, .82, .95, 1.)) * hips * (36 < y < 90)
@@ -51,12 +52,16 @@ def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 
 # %% ../../nbs/2_people/06_draping.ipynb #69b2bdd9
 def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
     "One trouser leg on a posed leg, with its half of the hips; like `bottoms.leg_piece`, but free to cross over."
-    side, joints, widths = (1, -1)[i], pose.legs[i], leg_widths(g)
+    side = (1, -1)[i]
+    joints = pose.legs[i]
+    widths = leg_widths(g)
     y0, w0 = waist or (WAIST, waist_width(g))
     t, w = np.array(widths[1:]).T
     rng = stream(g.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
-    end, flip, hip = t[-1], np.array([side, 1]), widths[0][1] + 9.4
+    end = t[-1]
+    flip = np.array([side, 1])
+    hip = widths[0][1] + 9.4
     outer = np.vstack([on_torso(pose, np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .3, 60)]) * flip),
                        tube(joints, t, w, side)])
     inner = tube(joints, t[::-1], -w[::-1], side)
@@ -74,8 +79,12 @@ def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
 # %% ../../nbs/2_people/06_draping.ipynb #4b55a486
 def worn_sleeve(k: GarmentDrawing, i: int, cloth) -> Piece:
     "A sleeve on a posed arm; the last six vertices of its outline are the seam at the shoulder."
-    g, cut, joints, side = k.g, k.cut, k.pose.arms[i], (1, -1)[i]
-    p, widths = sleeve_piece(g, cut, k.pose, i, cloth, sleeve_bands(k)), sleeve_widths(cut)
+    g = k.g
+    cut = k.cut
+    joints = k.pose.arms[i]
+    side = (1, -1)[i]
+    p = sleeve_piece(g, cut, k.pose, i, cloth, sleeve_bands(k))
+    widths = sleeve_widths(cut)
     (x, y), = on_torso(k.pose, [(side * (cut.chest - 1.5), cut.underarm + 1)])
     u = (joints[1] - joints[0]) / np.hypot(*(joints[1] - joints[0]))
     inward = -side * ((x - joints[0, 0]) * u[1] - (y - joints[0, 1]) * u[0])
@@ -105,7 +114,10 @@ def cut_to_pose(
 ) -> GarmentDrawing:
     "Cut the pieces of a garment for a wearer's pose."
     k = GarmentDrawing(g, pose, False)
-    k.sleeves, k.legs, k.body, k.cut = [], [], None, None
+    k.sleeves = []
+    k.legs = []
+    k.body = None
+    k.cut = None
     if KINDS[g.kind].region != "lower_body":
         k.cut = draped_cut(g, tucked, nip, hips)
         k.body = bodice(g if not tucked else replace(g, kind="t-shirt") if g.kind == "shirt" else g, k.cut,
@@ -154,7 +166,8 @@ def worn_straps(k: GarmentDrawing):
     "Straps from the bodice over the shoulders, or round the neck."
     (x, y), _ = STRAPS[k.g.neckline]
     unit = k.canvas.scale * 128 / k.canvas.height
-    color, halter = k.second if k.g.trim == "piping" else k.base, k.g.neckline == "halter"
+    color = k.second if k.g.trim == "piping" else k.base
+    halter = k.g.neckline == "halter"
     wide = 2.2 if halter else 1.2
     run = (
         [(5.9, -3.2), (5.6, 1.0), (x, y + 1.6)]
@@ -183,7 +196,9 @@ def put_on(k: GarmentDrawing):
     bands = (Band(k.cut.length - 5.2, k.cut.length + 9, color, .09),) if gathered(g) else ()
     folds = body_folds(g, k.cut, stream(g.seed, "body"))
     paint_piece(c, Piece(k.body, torso_frame(k.pose, k.cut.profile, k.cut.length), k.cloth, folds, bands))
-    sleeves, k.sleeves = k.sleeves, []  # their hems are drawn with them
+    # their hems are drawn with them
+    sleeves = k.sleeves
+    k.sleeves = []
     hem_finish(k)
     k.sleeves = sleeves
     neck_finish(k)
@@ -198,7 +213,8 @@ def put_on(k: GarmentDrawing):
 def worn_legs(k: GarmentDrawing):
     "Trouser legs, one before the other where they cross."
     draw_legs(k)
-    p, g = k.legs[1], k.g
+    p = k.legs[1]
+    g = k.g
     t, w = np.array(leg_widths(g)[1:]).T
     edge = tube(k.pose.legs[1], t, -w, -1)
     k.canvas.line(spline(edge[t > .2]), k.ink, .8, clip=k.legs[0].curve)
@@ -223,11 +239,14 @@ def put_on_bottom(k: GarmentDrawing):
 def put_on_sleeve(k: GarmentDrawing, i: int):
     "One sleeve with its hem."
     if not k.sleeves: return
-    p, cut = k.sleeves[i], k.cut
+    p = k.sleeves[i]
+    cut = k.cut
     k.canvas.line(Curve(p.curve.vertices[:-6]), ink(p.cloth.base), 1.6)
     paint_piece(k.canvas, p)
     k.canvas.line(Curve(p.curve.vertices[-7:]), k.seam, .8, .9)
-    joints, side, g = k.pose.arms[i], (1, -1)[i], k.g
+    joints = k.pose.arms[i]
+    side = (1, -1)[i]
+    g = k.g
     back = (.2 if gathered(g) or g.kind in ("shirt", "dress") else .09) if g.sleeve == "long" else .075
     t = cut.sleeve - back
     k.canvas.line(spline(tube(joints, [t, t + .02, t], [12, 0, -12], side)), k.seam, .5, clip=p.curve,

@@ -35,7 +35,8 @@ class Head:
 
     def __init__(self, c: Layers, w: Wearer, s: Skeleton):
         self.c, self.w, self.s = c, w, s
-        self.skin, self.hair = Skin(w.skin), np.array(HAIR_COLORS[w.hair], float)
+        self.skin = Skin(w.skin)
+        self.hair = np.array(HAIR_COLORS[w.hair], float)
         self.hair_ink = self.hair * .62 if brightness(self.hair) > 60 else self.hair * .5
         self.shine = np.minimum(self.hair * 1.18 + 20, 255)
         self.turn = 1.5 * w.look
@@ -97,14 +98,17 @@ def draw_eyes(h: Head, rng):
 # %% ../../nbs/2_people/04_faces.ipynb #59b5e894
 def draw_mouth(h: Head, rng):
     "Nose and mouth."
-    skin, x = h.skin, h.turn * 1.15
+    skin = h.skin
+    x = h.turn * 1.15
     soft = h.w.figure != "masculine"
     lean = 1 if h.w.look >= 0 else -1
     nose = np.array([(.5, -11.), (1.3, -8.7), (.75, -8.), (-.5, -7.9)]) * (lean, 1) + (x, 0)
     h.line(nose, skin.ink, .42, .8)
     rouge = np.array(((196, 66, 78), (186, 84, 78), (176, 60, 60))[int(rng.integers(3))])
     lips = skin.base * .45 + rouge * .55 if soft else skin.base * .72 + np.array((150, 70, 64)) * .22
-    x, wide, open_ = h.turn * 1.1, float(rng.uniform(2.1, 2.6)), rng.random() < .3
+    x = h.turn * 1.1
+    wide = float(rng.uniform(2.1, 2.6))
+    open_ = rng.random() < .3
     upper = [(x - wide, -5.25), (x - .9, -5.35), (x, -5.2), (x + .9, -5.35), (x + wide, -5.25)]
     if open_:
         mouth = h.join([(x - wide, -5.35), (x, -5.), (x + wide, -5.35)],
@@ -120,7 +124,8 @@ def draw_mouth(h: Head, rng):
 def draw_beard(h: Head):
     "Stubble, beard or moustache."
     if not h.w.beard: return
-    x, alpha = h.turn, {"stubble": .22}.get(h.w.beard, .96)
+    x = h.turn
+    alpha = {"stubble": .22}.get(h.w.beard, .96)
     if h.w.beard != "moustache":
         edge = [(8.2, -12.5), (7.6, -6.5), (5.4, -1.8), (2.6, .6), (0, 1.1)]
         inner = [(0, -6.6), (2.6, -6.9), (3.9, -6.), (5.6, -8.), (7., -12.5)]
@@ -161,7 +166,8 @@ def draw_glasses(h: Head, rng):
     rim = np.array(((40, 36, 40), (110, 70, 44), (150, 120, 70))[int(rng.integers(3))], float)
     square = rng.random() < .5
     for side in (1, -1):
-        x, a = h.turn + side * 3.7, np.arange(12) * np.pi / 6
+        x = h.turn + side * 3.7
+        a = np.arange(12) * np.pi / 6
         power = .62 if square else 1.
         ring = np.stack([np.cos(a), np.sin(a)], 1)
         ring = (x, -12.1) + np.sign(ring) * abs(ring) ** power * (2.85, 2.35)
@@ -207,9 +213,11 @@ def curly(centre, radius: float, n: int, rng, squash: float = 1.) -> np.ndarray:
 # %% ../../nbs/2_people/04_faces.ipynb #c4ce38a2
 def hair_behind(h: Head):
     "Hair that is seen behind head, neck and shoulders."
-    w, rng = h.w, stream(h.w.seed, "hair")
+    w = h.w
+    rng = stream(h.w.seed, "hair")
     h.c.part("hair" if w.hair_style != "headscarf" else "hat")
-    style, tone = w.hair_style, h.hair * .86
+    style = w.hair_style
+    tone = h.hair * .86
     if style in BEHIND:
         half = np.array(BEHIND[style])
         h.shape(h.join(np.vstack([mirror(half)[:-1], half])), tone, h.hair_ink)
@@ -235,7 +243,9 @@ def draw_braid(h: Head):
     "A braid over one shoulder."
     side = 1 if h.w.flip else -1
     for k in range(7):
-        x, y, r = side * (8.6 + .35 * k), -3.5 + 3.6 * k, 2.9 - .17 * k
+        x = side * (8.6 + .35 * k)
+        y = -3.5 + 3.6 * k
+        r = 2.9 - .17 * k
         for s in (1, -1):
             leaf = np.array([(x, y - 1.6), (x + s * r * .8, y - 1.), (x + s * r, y + 1.4), (x, y + 3.2)])
             h.shape(h.at(leaf, True), h.hair, h.hair_ink, .8)
@@ -248,7 +258,8 @@ LOCKS = {"long": 9., "wavy": 8., "fringe": 2., "bob": -1.5}  # y where hair befo
 
 def cap_edge(w: Wearer, rng) -> np.ndarray:
     "The outer edge of the hair over the crown."
-    style, cap = w.hair_style, np.array(CAP)
+    style = w.hair_style
+    cap = np.array(CAP)
     if style in ("curls", "afro"):
         bumps = curly((0, -17.5), 9.9 if style == "curls" else 10.6, 11, rng)
         bumps = bumps[bumps[:, 1] < -12.5]
@@ -260,7 +271,8 @@ def cap_edge(w: Wearer, rng) -> np.ndarray:
     if style in ("bun", "ponytail"):
         cap = cap * (.95, .985)
     if style in LOCKS:
-        low, wave = LOCKS[style], 1.1 * (style == "wavy")
+        low = LOCKS[style]
+        wave = 1.1 * (style == "wavy")
         ends = [(8.4 - wave, low), (9.7 + wave, low * .6 - 2.), (10.1 - .5 * wave, low * .2 - 7.),
                 (9.9, -13.)]
         cap = np.vstack([ends, cap[1:]])
@@ -269,14 +281,17 @@ def cap_edge(w: Wearer, rng) -> np.ndarray:
 # %% ../../nbs/2_people/04_faces.ipynb #873e627e
 def hair_before(h: Head):
     "The cap of hair over the crown, with its hairline and shine."
-    w, style = h.w, h.w.hair_style
+    w = h.w
+    style = h.w.hair_style
     if style == "bald": return
     if style == "headscarf": return draw_headscarf(h)
     h.c.part("hair")
-    flip, outer = -1 if w.flip else 1, cap_edge(w, stream(w.seed, "cap"))
+    flip = -1 if w.flip else 1
+    outer = cap_edge(w, stream(w.seed, "cap"))
     line = (np.array(HAIRLINES[LINE_OF.get(style, style)]) * (flip, 1))[::flip]
     if style in LOCKS:
-        low, wave = LOCKS[style], 1.1 * (style == "wavy")
+        low = LOCKS[style]
+        wave = 1.1 * (style == "wavy")
         inner = np.array([(7. - .6 * wave, low * .55 - 3.6), (7.5 + .3 * wave, -8.5)])
         line = np.vstack([outer[:1], inner, line[1:-1], mirror(inner), outer[-1:]])
     curve = h.shape(h.join(outer, line[::-1]), h.hair, h.hair_ink)

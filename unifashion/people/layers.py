@@ -53,13 +53,19 @@ class Layers(Canvas):
 
     def __init__(self, height: int, width: int, camera: Camera):
         super().__init__(height, width, camera)
-        self.strokes, self.label, self.clip, self.recording, self.pen = [], 0, None, True, 1.
+        self.strokes = []
+        self.label = 0
+        self.clip = None
+        self.recording = True
+        self.pen = 1.
         self.renderer = _Tape(self, self.renderer)
 
     def look(self, camera: Camera) -> 'Layers':
         "Use another camera from here on."
-        self.camera, self.scale = camera, camera.scale
-        self._to_agg, self._origin = camera.matrix.T * (1, -1), camera.offset * (1, -1) + (0, self.height)
+        self.camera = camera
+        self.scale = camera.scale
+        self._to_agg = camera.matrix.T * (1, -1)
+        self._origin = camera.offset * (1, -1) + (0, self.height)
         self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
         return self
 
@@ -104,7 +110,8 @@ class Layers(Canvas):
 # %% ../../nbs/2_people/02_layers.ipynb #a08a3a3d
 def replay(strokes, height: int, width: int, color, smooth: bool, zoom: int = 1) -> np.ndarray:
     "Play strokes on black; `color(stroke)` is a grey 0 to 255 or None to leave it out. Returns (h, w) uint8."
-    renderer, larger = RendererAgg(width * zoom, height * zoom, 72), Affine2D().scale(zoom)
+    renderer = RendererAgg(width * zoom, height * zoom, 72)
+    larger = Affine2D().scale(zoom)
     np.asarray(renderer.buffer_rgba())[:] = (0, 0, 0, 255)
     for s in strokes:
         grey = color(s)
@@ -131,7 +138,8 @@ def parts_of(layers: Layers) -> np.ndarray:
 # %% ../../nbs/2_people/02_layers.ipynb #b67e4dea
 def lines_of(layers: Layers, names=PARTS[1:]) -> np.ndarray:
     "(h, w) uint8: bright strokes of the named parts on black, 0 elsewhere."
-    chosen, unit = {LABEL[n] for n in names}, layers.height / 128
+    chosen = {LABEL[n] for n in names}
+    unit = layers.height / 128
     out = []
     for i, s in enumerate(layers.strokes):
         if s.alpha < .5: continue

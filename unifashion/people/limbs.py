@@ -57,7 +57,8 @@ def limb_curve(joints, shape, side: int, girth: float, start: float = -1., stop:
     "The closed outline of a limb between two places along it (in bones)."
     rows = [r for r in shape if start <= r[0] <= stop]
     t, outer, inner = np.array(rows).T
-    first, last = tube(joints, outer * 0 + t, outer * girth, side), tube(joints, t, -inner * girth, side)
+    first = tube(joints, outer * 0 + t, outer * girth, side)
+    last = tube(joints, t, -inner * girth, side)
     return chain(first, np.vstack([first[-1:], last[-1:]]), last[::-1], np.vstack([last[:1], first[:1]]))
 
 # %% ../../nbs/2_people/03_limbs.ipynb #662614c4
@@ -151,7 +152,8 @@ def draw_hand(
 # %% ../../nbs/2_people/03_limbs.ipynb #eb415d0c
 def hand_of(w: Wearer, s: Skeleton, i: int):
     "(direction, thumb, kind, reach) of a hand, or None where it is out of sight."
-    side, name = (1, -1)[i], w.arms[i]
+    side = (1, -1)[i]
+    name = w.arms[i]
     along = s.arms[i, 2] - s.arms[i, 1]
     along = along / np.hypot(*along)
     if name in ("in pocket", "behind back"): return None
@@ -173,7 +175,9 @@ def draw_arm(
 ):
     "A bare arm from `start` (bones) on, with its hand; the person's left arm is index 0."
     name = ("left", "right")[i]
-    side, found, girth = (1, -1)[i], hand_of(w, s, i), girths(w)[0]
+    side = (1, -1)[i]
+    found = hand_of(w, s, i)
+    girth = girths(w)[0]
     size = .93 + .07 * (w.figure == "masculine") + .4 * (girth - .9)
     hand = iter(())
     if found and with_hand:
@@ -190,7 +194,8 @@ def draw_arm(
 def draw_leg(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin):
     "A bare leg down to the ankle."
     c.part(f'{("left", "right")[i]} leg')
-    side, joints = (1, -1)[i], s.legs[i]
+    side = (1, -1)[i]
+    joints = s.legs[i]
     piece = limb_piece(joints, LEG_SHAPE, side, girths(w)[1], skin)
     c.line(piece.curve, skin.ink, 1.1)
     paint_piece(c, piece)
@@ -207,8 +212,12 @@ class _Foot:
     "The frame of one foot."
 
     def __init__(self, c, w, s, i):
-        turn, self.side = math.radians(s.feet[i]), (1, -1)[i]
-        self.c, self.joints, self.at, self.girth = c, s.legs[i], s.legs[i, 2], girths(w)[1]
+        turn = math.radians(s.feet[i])
+        self.side = (1, -1)[i]
+        self.c = c
+        self.joints = s.legs[i]
+        self.at = s.legs[i, 2]
+        self.girth = girths(w)[1]
         u = np.array((self.side * math.sin(turn), math.cos(turn)))
         v = np.array((self.side * math.cos(turn), -math.sin(turn)))
         self.axes = np.array([v * (.7 + .36 * self.girth), u]) * (.94 + .07 * (w.figure == "masculine"))
@@ -238,7 +247,8 @@ def closed_shoe(f: _Foot, kind: str, color, ink):
         if kind == "boots":
             t, half = np.array(((1.5, 1.75, 1.95, 2.08), (5.6, 4.7, 4.1, 4.2)))
         half = half * f.girth
-        left, right = tube(f.joints, t, -half, f.side), tube(f.joints, t, half, f.side)
+        left = tube(f.joints, t, -half, f.side)
+        right = tube(f.joints, t, half, f.side)
         top = [left[0], tube(f.joints, t[:1] + .02, [0.], f.side)[0], right[0]]
         curve = chain(top, right, [right[-1], left[-1]], left[::-1])
         f.c.line(curve, ink, 1.2)
@@ -283,7 +293,8 @@ def open_shoe(f: _Foot, kind: str, color, ink, skin: Skin):
 def draw_shoe(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin, kind: str, color):
     "One foot in its shoe; `color` three numbers, 0 to 255."
     c.part(f'{("left", "right")[i]} shoe')
-    f, color = _Foot(c, w, s, i), np.asarray(color, float)
+    f = _Foot(c, w, s, i)
+    color = np.asarray(color, float)
     ink = color * .42 if brightness(color) > 75 else color * .45
     if kind in ("pumps", "flats", "sandals"):
         open_shoe(f, kind, color, ink, skin)

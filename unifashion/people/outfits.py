@@ -143,7 +143,8 @@ def sample_outfit(
     tops = [t for t in TOPS if fits_figure(Garment(color="black", **dict(length="regular") | t), w)]
     outer = None
     if region == "lower_body":
-        bottom, top = g, basic(rng, tops, g)
+        bottom = g
+        top = basic(rng, tops, g)
         if rng.random() < .15:
             top, outer = basic(rng, INNER, g), basic(rng, JACKETS, g)
     else:

@@ -111,7 +111,9 @@ class _Once:
     "The shared steps of one rendering, each done at its first use."
 
     def __init__(self, scene: Scene, height: int, width: int):
-        self.scene, self.size, self.done = scene, (height, width), {}
+        self.scene = scene
+        self.size = (height, width)
+        self.done = {}
 
     def get(self, name: str):
         "The result of a step."

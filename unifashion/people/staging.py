@@ -50,7 +50,8 @@ def cut_clothes(c: Layers, w: Wearer, o: Outfit) -> Dressed:
     "Cut all garments of an outfit."
     s, (u, l) = skeleton(w), girths(w)
     up, legs = worn_pose(s, s.upper, u), worn_pose(s, s.lower, u)
-    nip, hips = NIP[w.figure] - (w.build == "full"), 0. if o.bottom is None else HIPS * l / u
+    nip = NIP[w.figure] - (w.build == "full")
+    hips = 0. if o.bottom is None else HIPS * l / u
     layers = [(part, cut_to_pose(g, up, o.tucked and part == "top", legs, nip, hips))
               for part, g in (("top", o.top), ("dress", o.dress), ("outer", o.outer)) if g is not None]
     bottom = cut_to_pose(o.bottom, worn_pose(s, s.lower, l)) if o.bottom is not None else None
@@ -70,8 +71,10 @@ def backdrop(c: Layers, w: Wearer, s):
     a = np.arange(12) * np.pi / 6
     (x0, y0), (x1, y1) = s.legs[:, 2]
     for r, alpha in ((1.3, .05), (1.05, .06), (.8, .07)):
-        x, y = (x0 + x1) / 2, max(y0, y1) + 9.5
-        rx, ry = (abs(x0 - x1) / 2 + 13) * r, 3.6 * r
+        x = (x0 + x1) / 2
+        y = max(y0, y1) + 9.5
+        rx = (abs(x0 - x1) / 2 + 13) * r
+        ry = 3.6 * r
         c.fill(spline(np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1), True), (70, 66, 62), alpha)
     c.recording = True
 
@@ -121,7 +124,9 @@ def paint_person(
     camera = stage_camera(w, height, width, frame)
     c = Layers(height, width, camera)
     s, (u, l) = skeleton(w), girths(w)
-    skin, head, d = Skin(w.skin), Head(c, w, s), cut_clothes(c, w, o)
+    skin = Skin(w.skin)
+    head = Head(c, w, s)
+    d = cut_clothes(c, w, o)
     bare = sleeves_of(d) is None
     arms = lambda *names: [i for i in (0, 1) if w.arms[i] in names]
     front = [i for i in (0, 1) if w.arms[i] not in (*BEHIND, "in hair")]

@@ -60,7 +60,8 @@ def _torso(s: Skeleton):
     half = lambda k: np.vstack(
         [_on(s.upper, np.array(TORSO[0]) * (k, 1)), _on(s.lower, np.array(TORSO[1]) * (k, 1))]
     )
-    back, (ws, ys) = unplace(s.upper), np.array([*TORSO[0], *TORSO[1][:3]]).T
+    back = unplace(s.upper)
+    (ws, ys) = np.array([*TORSO[0], *TORSO[1][:3]]).T
 
     def frame(x, y):
         a, b = back[0, 0] * x + back[0, 1] * y + back[0, 2], back[1, 0] * x + back[1, 1] * y + back[1, 2]
@@ -91,7 +92,8 @@ def _end(joint, toward, length: float, half: float):
 
 def _head(w: Wearer, s: Skeleton):
     "Curve of the face, curve of the neck, and the frame that they share."
-    jaw, m = np.vstack([JAWS[w.face], CROWN]), np.linalg.inv(s.head)
+    jaw = np.vstack([JAWS[w.face], CROWN])
+    m = np.linalg.inv(s.head)
     neck = [(-5.6, 3), (-5.2, -10), (5.2, -10), (5.6, 3), (-5.6, 3)]
     frame = lambda x, y: ((m[0, 0] * (x - s.chin[0]) + m[0, 1] * (y - s.chin[1])) / 17,
                           (m[1, 0] * (x - s.chin[0]) + m[1, 1] * (y - s.chin[1]) + 24.5) / 30)
@@ -99,20 +101,21 @@ def _head(w: Wearer, s: Skeleton):
     return spline(on_head(s, np.vstack([jaw, mirror(jaw)[1:-1]])), True), neck, frame
 
 # %% ../../nbs/2_people/08_truth.ipynb #ad94a1ac
-ARM_IDS, LEG_IDS, HAND_IDS, FOOT_IDS = (
-    ((15, 19, 17, 21), (16, 20, 18, 22)),
-    ((10, 14), (9, 13)),
-    (4, 3),
-    (5, 6),
-)
+ARM_IDS = ((15, 19, 17, 21), (16, 20, 18, 22))
+LEG_IDS = ((10, 14), (9, 13))
+HAND_IDS = (4, 3)
+FOOT_IDS = (5, 6)
 
 
 def surface_parts(w: Wearer) -> list[tuple]:
     "Back to front: (curve, frame, ids); the frame gives U from -.5 to .5 and V."
-    s, (u, l), out = skeleton(w), girths(w), []
+    s = skeleton(w)
+    (u, l) = girths(w)
+    out = []
     arms = ([], [])
     for i, side in enumerate((1, -1)):
-        turn, hand = np.radians(s.feet[i]), hand_of(w, s, i)
+        turn = np.radians(s.feet[i])
+        hand = hand_of(w, s, i)
         out.append((*_limb(s.legs[i], LEG_SHAPE, side, l), LEG_IDS[i]))
         out.append((*_end(s.legs[i, 2], (side * np.sin(turn), np.cos(turn)), 12., 4.), FOOT_IDS[i:i + 1]))
         late = arms[w.arms[i] not in BEHIND]
@@ -126,11 +129,13 @@ def surface_parts(w: Wearer) -> list[tuple]:
 def dense_map(w: Wearer, camera: Camera, person: np.ndarray) -> np.ndarray:
     "(3, h, w) float32: part 0 to 24, U and V in 0 to 1; zero outside of `person` (h, w) bool."
     h, wide = person.shape
-    canvas, parts = Layers(h, wide, camera), surface_parts(w)
+    canvas = Layers(h, wide, camera)
+    parts = surface_parts(w)
     strokes = [Stroke(k + 1, canvas.path(curve), 0., None, 1.) for k, (curve, _, _) in enumerate(parts)]
     owner = replay(strokes, h, wide, lambda s: s.label, False) * person
     out = np.zeros((3, h, wide), np.float32)
-    inverse, offset = np.linalg.inv(camera.matrix), camera.offset
+    inverse = np.linalg.inv(camera.matrix)
+    offset = camera.offset
     for k, (_, frame, ids) in enumerate(parts):
         y, x = np.nonzero(owner == k + 1)
         if not len(x): continue
@@ -173,7 +178,8 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     for axis in (0, 1):
         for _ in range(pixels):
             wide = mask.copy()
-            first, last = (slice(1, None), slice(None)), (slice(None, -1), slice(None))
+            first = (slice(1, None), slice(None))
+            last = (slice(None, -1), slice(None))
             if axis:
                 first, last = first[::-1], last[::-1]
             wide[first] |= mask[last]

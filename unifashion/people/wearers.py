@@ -195,7 +195,9 @@ def bend(start, end, lengths, side: int) -> np.ndarray:
 # %% ../../nbs/2_people/01_wearers.ipynb #6b28990a
 def _arm(w: Wearer, i: int, shoulder, wobble) -> np.ndarray:
     "Joints (3, 2) of one arm."
-    side, name, (u, l) = (1, -1)[i], w.arms[i], girths(w)
+    side = (1, -1)[i]
+    name = w.arms[i]
+    (u, l) = girths(w)
     if name in HANGING:
         a, b, n, m = HANGING[name]
         a, b = math.radians(a + wobble[0]), math.radians(b + wobble[1])
@@ -217,10 +219,13 @@ def _leg(hip, angles, reach: float, side: int, wobble) -> np.ndarray:
 # %% ../../nbs/2_people/01_wearers.ipynb #cc527ab4
 def skeleton(w: Wearer) -> Skeleton:
     "The joints of a wearer, before any camera."
-    s, (u, l), sign = STANCES[w.stance], girths(w), -1 if w.flip else 1
+    s = STANCES[w.stance]
+    (u, l) = girths(w)
+    sign = -1 if w.flip else 1
     rng = stream(w.seed, "skeleton")
     wobble = rng.uniform(-2., 2., (4, 2))
-    shear, tilt = sign * s.hips / 62, sign * s.tilt
+    shear = sign * s.hips / 62
+    tilt = sign * s.tilt
     upper = np.array([(u, shear, 0.), (.45 * tilt * u, TALL, 0.)])
     lower = np.array([(l, 0., .8 * sign * s.hips), (-tilt * l, TALL, 0.)])
     at = lambda m, x, y: m[:, :2] @ (x, y) + m[:, 2]
@@ -257,7 +262,8 @@ def on_head(s: Skeleton, points) -> np.ndarray:
 # %% ../../nbs/2_people/01_wearers.ipynb #bb330e6e
 def keypoints18(w: Wearer) -> np.ndarray:
     "(18, 2) keypoints in cm, in the order of `KEYPOINTS`."
-    s, turn = skeleton(w), 1.5 * w.look
+    s = skeleton(w)
+    turn = 1.5 * w.look
     face = on_head(s, [(turn * 1.2, -8.6), (turn - 3.7, -12.3), (turn + 3.7, -12.3), (-8.3, -11.),
                        (8.3, -11.)])
     (l_arm, r_arm), (l_leg, r_leg) = s.arms, s.legs

@@ -160,7 +160,8 @@ def _short(g: Garment, rng) -> str:
     told = _worth(g, rng, .75, .03)
     told = sorted((told[i] for i in rng.permutation(len(told))), key=lambda a: a not in ("pattern", "emblem"))
     told = told[:1 + int(rng.random() * 3)]
-    color, noun = _color(g, rng, "and" if "pattern" in told and rng.random() < .5 else ""), _noun(g, rng)
+    color = _color(g, rng, "and" if "pattern" in told and rng.random() < .5 else "")
+    noun = _noun(g, rng)
     form = rng.random()
     if form < .55:
         words = color, _before(g, told, rng), noun
@@ -290,7 +291,8 @@ def world_corpus(
     seed: int = 0,  # which texts
 ) -> list[str]:  # normalised, nothing cut off
     "Texts in every style about random garments: what the word-piece tokenizer is trained on."
-    rng, out = stream(seed, "world_corpus"), []
+    rng = stream(seed, "world_corpus")
+    out = []
     while len(out) < n:
         g = sample_garment(rng)
         name = title(g, rng)
@@ -321,7 +323,8 @@ def _piece(g: Garment, rng, most: int, colored: float) -> str:
 # %% ../../nbs/3_shop/02_captions.ipynb #2ceaf678
 def _part(g: Garment, rng) -> str:
     "What the piece has, or its colour; the whole piece where nothing stands out."
-    able, color = _unusual(g, 1), pick(rng, COLOR_WORDS[g.color, g.shade])
+    able = _unusual(g, 1)
+    color = pick(rng, COLOR_WORDS[g.color, g.shade])
     plain = g.pattern == "plain" and not g.emblem and g.trim not in CONTRAST_TRIMS
     if plain and rng.random() < .25: return f'{pick(rng, ("solid", "plain"))} {color} color'
     if not able: return _piece(g, rng, 1, 1.)

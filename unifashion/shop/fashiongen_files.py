@@ -83,7 +83,8 @@ def draw_garments(
     rng: np.random.Generator,  # source of chance
 ) -> list:  # (garment, attributes in which its sibling differs)
     "Garments of one kind, a quarter of them in pairs of near-duplicates, no two alike."
-    out, paired = [], 2 * ((n + 4) // 8)
+    out = []
+    paired = 2 * ((n + 4) // 8)
     while len(out) < n:
         g = _new(lambda: sample_garment(rng, kind), part, seen, 100_000)
         sibling = (
@@ -105,7 +106,8 @@ DOLLARS = {"TOPS": 90, "SHIRTS": 190, "SWEATERS": 260, "JACKETS & COATS": 620, "
 
 def _shop(g: Garment, rng) -> dict:
     "The fields that no picture shows."
-    kind, number = KINDS[g.kind], lambda low, high: int(rng.integers(low, high))
+    kind = KINDS[g.kind]
+    number = lambda low, high: int(rng.integers(low, high))
     women = kind.region == "dresses" or g.kind == "skirt" or rng.random() < .5
     share = 100 if g.fabric == "leather" or rng.random() < .6 else number(75, 98)
     fibres = [f'{share}% {FIBRES.get(g.fabric, "cotton")}'] + [f"{100 - share}% elastane"] * (share < 100)
@@ -136,7 +138,8 @@ def make_product(
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #8b80d2a5
 def _sizes(world: World, part: str) -> dict:
     "(split, kind) -> number of products. Raises ValueError where the world is too small."
-    kinds, held = tuple(KINDS), world.test_per_type
+    kinds = tuple(KINDS)
+    held = world.test_per_type
     if part == "foundations":
         held = min(held, max(1, world.products // (10 * len(kinds))))
     train = world.products - held * len(kinds)
@@ -149,7 +152,8 @@ def _sizes(world: World, part: str) -> dict:
 
 def _numbers(world: World, part: str) -> dict:
     "split -> kind -> ids of its products: both splits shuffled, train first."
-    first, ids = {"run": 100_000, "foundations": 500_000}[part], {}
+    first = {"run": 100_000, "foundations": 500_000}[part]
+    ids = {}
     for split, sizes in _sizes(world, part).items():
         shuffled = first + stream(world.seed, "order", part, split).permutation(sum(sizes.values()))
         ids[split] = dict(zip(sizes, np.split(shuffled, np.cumsum(list(sizes.values()))[:-1])))
@@ -160,7 +164,9 @@ def _numbers(world: World, part: str) -> dict:
 def _of_kind(job: tuple) -> list:
     "All products of one kind, train and test."
     world, part, kind, ids = job
-    seen, texts, products = set(), set(), []
+    seen = set()
+    texts = set()
+    products = []
     for split, numbers in ids.items():
         drawn = draw_garments(
             len(numbers), kind, part, seen, stream(world.seed, "garments", part, split, kind)
@@ -254,7 +260,8 @@ def workers_of(
 
 def _write_pictures(file, products: list, height: int, width: int, mapped):
     "`input_image`, one gzip chunk a row."
-    n, row = sum(len(p.views) for p in products), 0
+    n = sum(len(p.views) for p in products)
+    row = 0
     images = file.create_dataset("input_image", (n, height, height, 3), np.uint8,
                                  chunks=(1, height, height, 3), compression="gzip", compression_opts=1)
     with tqdm(total=n, unit="picture", disable=None, leave=False) as bar:
@@ -337,7 +344,8 @@ def _complete(folder: Path, world: World) -> bool:
 
 def _build(folder: Path, world: World, workers: int, part: str):
     "Draw a world beside its place and move it there."
-    start, building = time.perf_counter(), folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
+    start = time.perf_counter()
+    building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
     for old in (folder, *folder.parent.glob(f".{folder.name}.*.tmp~")):
         shutil.rmtree(old, ignore_errors=True)
     # a process takes two seconds to start

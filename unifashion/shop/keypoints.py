@@ -48,7 +48,8 @@ def to_vitonhd(
     width: int,
 ) -> dict:  # as OpenPose writes JSON
     "A file of VITON-HD: one person, BODY_25, pixels. Feet are not known; the middle hip is the middle."
-    points, body = np.where(seen(points)[:, None], points, 0.), np.zeros((25, 3))
+    points = np.where(seen(points)[:, None], points, 0.)
+    body = np.zeros((25, 3))
     body[list(BODY_25)] = points * (width, height, 1)
     if body[9, 2] and body[12, 2]:
         body[8] = (body[9] + body[12]) / 2
@@ -115,8 +116,10 @@ def draw_skeleton(
     width: int,   # px
 ) -> np.ndarray:  # (height, width, 3) uint8
     "The pose as coloured limbs on black; missing points and their limbs are left out."
-    there, at = seen(points), check_keypoints(points)[:, :2] * (4 * width, 4 * height)
-    picture, unit = Image.new("RGB", (4 * width, 4 * height)), 4 * height / 512
+    there = seen(points)
+    at = check_keypoints(points)[:, :2] * (4 * width, 4 * height)
+    picture = Image.new("RGB", (4 * width, 4 * height))
+    unit = 4 * height / 512
     pen = ImageDraw.Draw(picture)
     for k, (a, b) in enumerate(LIMBS):
         if there[a] and there[b]:

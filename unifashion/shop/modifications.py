@@ -75,7 +75,8 @@ SHARES = {
 
 def overall(g: Garment) -> tuple:  # (lightness, colourfulness), 0 to 255
     "How light and how colourful the cloth is as a whole; emblems and trims are left out."
-    share, base = SHARES.get(g.pattern, 0.), rgb(g.color, g.shade)
+    share = SHARES.get(g.pattern, 0.)
+    base = rgb(g.color, g.shade)
     parts = [(1 - share, base), (share, rgb(g.second) if share else base)]
     light = sum(w * float(c @ (.299, .587, .114)) for w, c in parts)
     return light, sum(w * float(np.ptp(c)) for w, c in parts)
@@ -94,7 +95,8 @@ def brighter(a: Garment, b: Garment) -> bool:
 # %% ../../nbs/3_shop/03_modifications.ipynb #17e0c502
 OPENED = ("buttons", "half placket", "double-breasted")
 COLLARS = ("collar", "band collar", "polo collar", "stand collar")
-WARM, COOL = ("wool", "fleece", "quilted", "cable knit", "corduroy"), ("jersey", "cotton", "linen", "satin")
+WARM = ("wool", "fleece", "quilted", "cable knit", "corduroy")
+COOL = ("jersey", "cotton", "linen", "satin")
 
 
 def _bare(a: Garment, b: Garment, sign: int) -> bool:
@@ -421,7 +423,8 @@ def _joined(said: list, rng) -> str:
             link = " with "
         if " of " in text or " than " in text:
             link = f" and {next_form} "
-        text, form = text + link + words, next_form if link != " with " else form
+        text = text + link + words
+        form = next_form if link != " with " else form
         if link == " with " and i + 2 < len(said): break
     return text
 
@@ -481,7 +484,9 @@ def change_texts(
     differ = [x for x in differ if statement(a, b, x, rng)]
     if not differ: raise ValueError(f"the two garments do not differ in anything that can be told: {a}")
     for _ in range(20):
-        order, texts, untold = [differ[i] for i in rng.permutation(len(differ))], [], list(differ)
+        order = [differ[i] for i in rng.permutation(len(differ))]
+        texts = []
+        untold = list(differ)
         for _ in range(2):
             order.sort(key=lambda x: x not in untold)
             told = order[:1 + (rng.random() < .65) + (rng.random() < .25)]
@@ -496,7 +501,8 @@ def vary(
     rng: np.random.Generator,  # source of chance
 ) -> Garment:
     "A garment which differs from `g` in one aspect, with what that entails, and in its seed."
-    words, one = KINDS[g.kind].allowed, lambda values: values[int(rng.integers(len(values)))]
+    words = KINDS[g.kind].allowed
+    one = lambda values: values[int(rng.integers(len(values)))]
     while True:
         name = one(SHOWN)
         new = {name: one(words[name])}

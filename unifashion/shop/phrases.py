@@ -301,7 +301,8 @@ def _values(attribute: str) -> list:
 # %% ../../nbs/3_shop/01_phrases.ipynb #ed62f49b
 def _found(words: list):
     "The phrases in a text, longest first at each place: (start, stop, facts)."
-    book, i = _lexicon(), 0
+    book = _lexicon()
+    i = 0
     while i < len(words):
         hit = next((n for n in range(min(6, len(words) - i), 0, -1) if tuple(words[i:i + n]) in book), 0)
         if hit:
@@ -313,10 +314,13 @@ def mentions(
     text: str,  # any caption
 ) -> dict[str, set]:  # attribute -> the values it is said to have
     "What a text states about a garment: more than one value means that it contradicts itself."
-    words, stated, color_end = re.sub(r"[.,;:!()]", " | ", text.lower()).replace("&", "and").split(), {}, -9
+    words = re.sub(r"[.,;:!()]", " | ", text.lower()).replace("&", "and").split()
+    stated = {}
+    color_end = -9
     for start, stop, facts in _found(words):
         if "color" in facts:
-            after, color_end = color_end == start - 1 and words[start - 1] == "and", stop
+            after = color_end == start - 1 and words[start - 1] == "and"
+            color_end = stop
             if after:
                 facts = {"second": facts["color"]}
         for attribute, value in facts.items():

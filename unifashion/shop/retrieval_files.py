@@ -81,7 +81,8 @@ def _families(kinds: tuple, n: int, seen: set, rng) -> list:
 
 def _names(n: int, rng) -> list:
     "So many different ids of the form B00XXXXXXX."
-    letters, names = np.array(list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")), {}
+    letters = np.array(list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    names = {}
     while len(names) < n:
         names["B00" + "".join(letters[rng.integers(36, size=7)])] = None
     return list(names)
@@ -89,7 +90,9 @@ def _names(n: int, rng) -> list:
 # %% ../../nbs/3_shop/06_retrieval_files.ipynb #036087e3
 def _queries(families: list, names: dict, n: int, rng) -> tuple:
     "So many queries with different targets, among the garments of these families."
-    pool, asked, out = [(g, family) for family in families for g in family], set(), []
+    pool = [(g, family) for family in families for g in family]
+    asked = set()
+    out = []
     for i in rng.permutation(len(pool))[:n]:
         target, family = pool[i]
         while True:
@@ -114,7 +117,8 @@ def draw_shelf(
     seed: int,      # of the world
 ) -> list[Shelf]:  # one a split
     "The galleries of one category; no description occurs twice. Raises ValueError for an unknown split or a tiny gallery."
-    seen, shelves = set(), []
+    seen = set()
+    shelves = []
     for split, n in sizes.items():
         if split not in SPLITS: raise ValueError(f'sizes: {split!r} is none of {", ".join(SPLITS)}')
         if n < 8: raise ValueError(f"sizes: a gallery of {n} pictures for {split!r} is too small; 8 at least")
@@ -149,7 +153,8 @@ def _shape(picture: np.ndarray, square: bool, cut: int | None) -> np.ndarray:
 def _save(job: tuple):
     "In a worker: draw one picture and write it, PNG or JPEG by its name."
     path, garment, view, height, width, square, cut = job
-    picture, data = _shape(draw(garment, view, height, width), square, cut), io.BytesIO()
+    picture = _shape(draw(garment, view, height, width), square, cut)
+    data = io.BytesIO()
     how = dict(compress_level=1) if path.endswith(".png") else dict(quality=95, subsampling=0)
     Image.fromarray(picture).save(data, "PNG" if path.endswith(".png") else "JPEG", **how)
     Path(path).write_bytes(data.getvalue())
@@ -295,7 +300,9 @@ def draw_listings(
     seed: int,      # of the world
 ) -> list[Listing]:
     "The products of one category, kinds in equal shares, a quarter in near-duplicate pairs."
-    seen, out, kinds = set(), [], tuple(FOLDERS[category])
+    seen = set()
+    out = []
+    kinds = tuple(FOLDERS[category])
     first = 40_000_000 + 2_000_000 * tuple(FOLDERS).index(category)
     for split, n in sizes.items():
         if split not in ("train", "test"): raise ValueError(f"sizes: {split!r} is neither 'train' nor 'test'")
@@ -328,7 +335,8 @@ def write_fashion200k(
 ) -> Path:
     "Listings as Fashion200K's files, with `truth.jsonl` beside them. Raises ValueError when there are none."
     if not listings: raise ValueError("listings: there are none")
-    folder, files = Path(folder), {}
+    folder = Path(folder)
+    files = {}
     for item in listings:
         lines = files.setdefault(f"{item.category}_{item.split}_detect_all.txt", [])
         lines += [f"{path}\t{score:.6f}\t{item.text}\n" for path, score in zip(item.paths, item.scores)]
@@ -361,7 +369,8 @@ def drawn_once(
     hold(lock, f"drawn {name}")
     try:
         if folder.exists(): return folder
-        start, building = time.perf_counter(), folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
+        start = time.perf_counter()
+        building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
         for old in folder.parent.glob(f".{folder.name}.*.tmp~"):
             shutil.rmtree(old, ignore_errors=True)
         build(building)

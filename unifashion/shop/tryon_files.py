@@ -53,7 +53,8 @@ class TryOnPair:
 def _garments(n: int, category: str, part: str, seed: int, split: str, seen: set) -> list:
     "So many garments of a category, its kinds in equal shares, shuffled."
     kinds = [k for k in KINDS if KINDS[k].region == category]
-    rng, drawn = stream(seed, "tryon", part, split, category), []
+    rng = stream(seed, "tryon", part, split, category)
+    drawn = []
     for i, kind in enumerate(kinds):
         share = n // len(kinds) + (i < n % len(kinds))
         drawn += [g for g, _ in draw_garments(share, kind, part, seen, rng)]
@@ -62,7 +63,8 @@ def _garments(n: int, category: str, part: str, seed: int, split: str, seen: set
 
 def _others(n: int, rng) -> np.ndarray:
     "For each of n people another one: one round through all of them."
-    round_trip, others = rng.permutation(n), np.empty(n, int)
+    round_trip = rng.permutation(n)
+    others = np.empty(n, int)
     others[round_trip] = np.roll(round_trip, 1)
     return others
 
@@ -79,13 +81,16 @@ def draw_pairs(
     least = 2 * len(categories)
     if min(train, test) < least:
         raise ValueError(f"train, test: at least {least} each, not {train} and {test}")
-    pairs, seen = [], set()
+    pairs = []
+    seen = set()
     for split, n in (("train", train), ("test", test)):
         for i, category in enumerate(categories):
             share = n // len(categories) + (i < n % len(categories))
-            garments, first = _garments(share, category, part, seed, split, seen), len(pairs)
+            garments = _garments(share, category, part, seed, split, seen)
+            first = len(pairs)
             for k, other in enumerate(_others(share, stream(seed, "others", part, split, category))):
-                rng, number = stream(seed, "person", part, split, category, k), first + k
+                rng = stream(seed, "person", part, split, category, k)
+                number = first + k
                 style = "fine" if split == "test" or rng.random() < .5 else "coarse"
                 pairs.append(
                     TryOnPair(
@@ -115,7 +120,8 @@ def jpeg(picture: np.ndarray) -> bytes:
 
 def png(picture: np.ndarray, palette: bool = False) -> bytes:
     "A map as PNG; label maps carry a palette for the eye."
-    buffer, image = io.BytesIO(), Image.fromarray(picture)
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
     if palette:
         image.putpalette(PALETTE)
     image.save(buffer, "PNG", compress_level=1)
@@ -153,8 +159,11 @@ def vitonhd_files(
 ) -> dict:  # name relative to the data set's folder -> bytes
     "Everything that VITON-HD, MGD and UniFashion have of one person; for test people the unpaired truth too."
     names = "person parse_lip dense agnostic agnostic_mask garment garment_mask sketch worn_sketch".split()
-    scene, split, name = to_the_thigh(pair.scene), pair.split, vitonhd_name(pair.number)
-    p, at = render(scene, height, width, names), keypoints(scene)
+    scene = to_the_thigh(pair.scene)
+    split = pair.split
+    name = vitonhd_name(pair.number)
+    p = render(scene, height, width, names)
+    at = keypoints(scene)
     files = {
         f"image/{name}.jpg": jpeg(p["person"]),
         f"cloth/{name}.jpg": jpeg(p["garment"]),
@@ -196,11 +205,11 @@ def dresscode_files(
     width: int,
 ) -> dict:  # name relative to the data set's folder -> bytes
     "Everything that Dress Code, MGD and Fashion-RAG have of one person; for test people the unpaired truth too."
-    names, test = (
-        "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split(),
-        pair.split == "test",
-    )
-    p, at, n = render(pair.scene, height, width, names), keypoints(pair.scene), f"{pair.number:06d}"
+    names = "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split()
+    test = pair.split == "test"
+    p = render(pair.scene, height, width, names)
+    at = keypoints(pair.scene)
+    n = f"{pair.number:06d}"
     files = {
         f"images/{n}_0.jpg": jpeg(p["person"]),
         f"images/{n}_1.jpg": jpeg(p["garment"]),
@@ -216,7 +225,8 @@ def dresscode_files(
         f"im_sketch/{n}_1.png": png(as_detected(p["worn_sketch"])),
     }
     if test:
-        q, both = render(pair.unpaired, height, width, ("person", "worn_sketch")), f"{n}_0_{pair.other:06d}_1"
+        q = render(pair.unpaired, height, width, ("person", "worn_sketch"))
+        both = f"{n}_0_{pair.other:06d}_1"
         files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])),
                   f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
     stitch = {f"test_stitchmap/{n}_0.png": png(p["parse_lip"][::2, ::2], True)} if test else {}
@@ -311,7 +321,8 @@ def drawn_people(
     hold(lock, "drawn people")
     try:
         if not folder.exists():
-            start, categories = time.perf_counter(), CATEGORIES[:1] if name == "viton_hd" else CATEGORIES
+            start = time.perf_counter()
+            categories = CATEGORIES[:1] if name == "viton_hd" else CATEGORIES
             pairs = draw_pairs(train, test, seed, categories, part)
             write_people(name, folder, pairs, height, width, workers if len(pairs) >= 50 else 1)
             print(f"drew {len(pairs):,} people for {name} in {time.perf_counter() - start:.0f} s", flush=True)

@@ -90,7 +90,9 @@ class Job:
 # %% ../../nbs/6_unified/04_annotate.ipynb #934fdd64
 def write_shard(job: Job, number: int, captioner: Callable, report: Report) -> dict:  # what was written
     "Caption the pictures of one shard and save the rows."
-    rows, images, found = list(job.shards()[number]), [], []
+    rows = list(job.shards()[number])
+    images = []
+    found = []
     before = len(report.skipped)
     for i in rows:
         try:
@@ -149,7 +151,8 @@ def finished(job: Job, report: Report) -> bool:
 # %% ../../nbs/6_unified/04_annotate.ipynb #615e6616
 def run_job(job: Job, captioner: Callable, on_error: str, worker: int, workers: int) -> Report:
     "Write the shards that are missing, those of this worker, and the file if that was the last."
-    report, part = Report(on_error), lambda n: job.folder / f"{n:06d}.json"
+    report = Report(on_error)
+    part = lambda n: job.folder / f"{n:06d}.json"
     if finished(job, report): return report
     todo = [n for n in range(worker, len(job.shards()), workers) if not part(n).exists()]
     for number in tqdm(todo, desc=job.path.name, disable=len(todo) < 50):
@@ -202,7 +205,10 @@ class Llava:
         max_new_tokens: int = 256,                # as the released script
         device: str = "",                         # default: a GPU where there is one
     ):
-        self.name, self.max_new_tokens, self.device, self.parts = name, max_new_tokens, device, None
+        self.name = name
+        self.max_new_tokens = max_new_tokens
+        self.device = device
+        self.parts = None
 
     def load(self) -> tuple:  # (processor, model)
         "Fetch or open it. Raises `ConnectionError`, one line, where it cannot be had."

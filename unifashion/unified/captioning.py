@@ -75,7 +75,9 @@ def outputs_into(path, qformer, tokens, batch, device):
 class ChosenRows:
     "Some rows of an array, looked up when they are asked for."
     def __init__(self, array, rows: list):
-        self.array, self.rows, self.shape = array, np.asarray(rows), (len(rows), *array.shape[1:])
+        self.array = array
+        self.rows = np.asarray(rows)
+        self.shape = (len(rows), *array.shape[1:])
 
     def __len__(self): return len(self.rows)
 
@@ -113,7 +115,8 @@ def write_all(
     "Captions of many pictures; those of one style are written together, since they end at about the same time."
     device = device or pick_device()
     captioner.to(device)
-    order, out = sorted(range(len(styles)), key=lambda i: styles[i]), [""] * len(styles)
+    order = sorted(range(len(styles)), key=lambda i: styles[i])
+    out = [""] * len(styles)
     for start in range(0, len(order), settings.write_batch):
         rows = order[start:start + settings.write_batch]
         image = torch.from_numpy(np.stack([np.array(images[i]) for i in rows])).to(device)
@@ -161,7 +164,8 @@ def write_captions(
     pictures: str = "",  # which pictures these are, as the identity given to `query_outputs`
 ) -> list:  # of dicts: id, style, caption; in the order of the jobs
     "Captions on disk, resumably: shards of lines of JSON. Raises `ValueError` for another run's folder."
-    folder, shard = Path(folder), shard or 4 * settings.write_batch
+    folder = Path(folder)
+    shard = shard or 4 * settings.write_batch
     owner = dict(captioner=weights_digest(captioner), pictures=pictures,
                  questions=digest(captioner.questions), max_words=captioner.max_words,
                  jobs=digest([[str(a), int(b), c] for a, b, c in jobs]), beams=settings.beams,
@@ -173,7 +177,8 @@ def write_captions(
     for number, start in enumerate(
         tqdm(range(0, len(order), shard), desc="captions", unit="shard", disable=len(order) < 1000)
     ):
-        own, path = order[start:start + shard], folder / f"captions-{number:05d}.jsonl"
+        own = order[start:start + shard]
+        path = folder / f"captions-{number:05d}.jsonl"
         if not path.exists():
             texts = write_all(captioner, [images[jobs[i][1]] for i in own], [jobs[i][2] for i in own],
                               settings, device)
@@ -200,8 +205,12 @@ def caption_pictures(
     device: str = None,   # 'cpu' or 'cuda'; default: a GPU where there is one
 ) -> tuple:  # (list of str, None where a picture was left out; Report)
     "Captions of pictures. Raises `DataError` for one that cannot be read, with the captions of those before it as its `captions`; or counts it."
-    report, texts, device = Report(on_error), [], device or pick_device()
-    captioner, qformer, encoder = captioner.to(device), qformer.eval().to(device), encoder.eval().to(device)
+    report = Report(on_error)
+    texts = []
+    device = device or pick_device()
+    captioner = captioner.to(device)
+    qformer = qformer.eval().to(device)
+    encoder = encoder.eval().to(device)
     number = style_number(captioner, style)
     for start in range(0, len(pictures), settings.write_batch):
         try:
@@ -220,7 +229,8 @@ def caption_pictures(
                 write_batch(captioner, states, torch.full((len(good),), number, device=device), settings)
             )
         texts += [None if p is None else next(said) for p in batch]
-    report.rows, report.kept = len(texts), sum(t is not None for t in texts)
+    report.rows = len(texts)
+    report.kept = sum(t is not None for t in texts)
     return texts, report
 
 

@@ -129,24 +129,24 @@ class Captioner(nn.Module):
         styles=tuple(INSTRUCTIONS),  # that can be asked for
     ):
         super().__init__()
-        self.writer, self.llm, self.adapter, self.n_image, self.max_words, self.styles = (
-            writer,
-            llm,
-            adapter,
-            n_image,
-            max_words,
-            tuple(styles),
-        )
+        self.writer = writer
+        self.llm = llm
+        self.adapter = adapter
+        self.n_image = n_image
+        self.max_words = max_words
+        self.styles = tuple(styles)
         sides = [prompt_ids(writer, template(writer, s)) for s in self.styles]
         self.questions = [before + [-1] * n_image + after for before, after in sides]  # -1: an image's query
-        longest, room = max(map(len, self.questions)), llm.config.max_position_embeddings
+        longest = max(map(len, self.questions))
+        room = llm.config.max_position_embeddings
         if longest + max_words > room:
             raise ValueError(f"{writer.identity} reads {room} word pieces; a question of {longest} and a caption of {max_words} are more: lower max_words")
 
     def prompt(self, image, style):
         "(b, n_image, width) and (b,) numbers of styles -> embeddings (b, n, llm width), mask (b, n); filled up on the left."
         questions = [self.questions[s] for s in style.tolist()]
-        n, device = max(map(len, questions)), style.device
+        n = max(map(len, questions))
+        device = style.device
         ids = torch.tensor([[-2] * (n - len(q)) + q for q in questions], device=device)  # -2: nothing
         embeds = self.llm.get_input_embeddings()(ids.clamp(min=0))
         if self.n_image:
@@ -169,7 +169,8 @@ def save_captioner(
     folder,
 ):
     "Write the adapter, LoRA and what is needed to put them together again."
-    folder, a = Path(folder), captioner.adapter
+    folder = Path(folder)
+    a = captioner.adapter
     folder.mkdir(parents=True, exist_ok=True)
     lora = hasattr(captioner.llm, "peft_config")
     if lora:
@@ -292,7 +293,9 @@ class Captions:
         max_words: int,
         on_error: str = "raise",  # 'raise' or 'skip': for empty captions
     ):
-        self.images, self.report, rows = images, Report(on_error), {}
+        self.images = images
+        self.report = Report(on_error)
+        rows = {}
         for row, product in enumerate(products):
             rows.setdefault(product, []).append(row)
         self.examples = []  # (product, number of the style, its rows)
@@ -303,13 +306,15 @@ class Captions:
                 else:
                     self.report.reject(f"the {style} caption of {product} is empty", "captions", own[0],
                                        "empty caption")
-        names, self.ids = list(texts), [
-            f"{product} ({list(texts)[number]})" for product, number, _ in self.examples
-        ]
+        names = list(texts)
+        self.ids = [
+f"{product} ({list(texts)[number]})" for product, number, _ in self.examples
+]
         self.words, self.mask, cut = encode_captions(
             writer, [texts[names[number]][own[0]] for _, number, own in self.examples], max_words
         )
-        self.report.rows, self.report.kept = len(rows) * len(texts), len(self.examples)
+        self.report.rows = len(rows) * len(texts)
+        self.report.kept = len(self.examples)
         if cut:
             self.report.notes[f"caption cut at {max_words} word pieces"] = cut
 

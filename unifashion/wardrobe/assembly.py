@@ -68,7 +68,10 @@ def leg_bands(k: GarmentDrawing) -> tuple:
 def lay_out(k: GarmentDrawing):
     "Cut the pieces: `body` (curve), `trunk`, `sleeves`, `legs` (pieces) on the sketch."
     g, pose = k.g, k.pose
-    k.sleeves, k.legs, k.body, k.cut = [], [], None, None
+    k.sleeves = []
+    k.legs = []
+    k.body = None
+    k.cut = None
     lower = KINDS[g.kind].region == "lower_body"
     if lower and k.shape == "folded":
         k.body = k.trunk = folded_curve(k)
@@ -91,20 +94,26 @@ def lay_out(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #b26e73da
 def emblem(k: GarmentDrawing):
     "The emblem in its place."
-    g, along = k.g, (0., 1.)
+    g = k.g
+    along = (0., 1.)
     if g.place == "chest centre":
-        at, half = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(g.neckline, 24.5)), 9.5
+        at = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(g.neckline, 24.5))
+        half = 9.5
     if g.pockets == "kangaroo" and g.place == "chest centre":
         at, half = ((0, 27.5), 8.6) if k.cut.length > 55 else ((0, 20.6), 7.4)
     elif g.place == "chest centre":
         pass
     elif g.place == "left chest":
-        at, half = (9.2, 22.6 if "collar" in g.neckline else 20.5), 6.2
+        at = (9.2, 22.6 if "collar" in g.neckline else 20.5)
+        half = 6.2
     elif g.place == "left leg":
         a, b = tube(k.pose.legs[0], [.3 if LEG_END[g.length] > .6 else .14, .6], [0., 0.], 1)
-        at, half, along = a, 6.4, (b - a) / np.hypot(*(b - a))
+        at = a
+        half = 6.4
+        along = (b - a) / np.hypot(*(b - a))
     else:
-        at, half = ((9.6, 61) if KINDS[g.kind].region == "lower_body" else (8.6, k.cut.length - 14)), 6.6
+        at = (9.6, 61) if KINDS[g.kind].region == "lower_body" else (8.6, k.cut.length - 14)
+        half = 6.6
     if g.place == "hip" and g.kind == "leggings":
         at = (9.4, 55)
     if k.shape == "folded" and g.place == "hip": return
@@ -141,7 +150,8 @@ def denim_seams(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #b4527b46
 def back_seams(k: GarmentDrawing):
     "Yoke, centre seam or zip of the back."
-    g, low = k.g, k.cut.length + 4
+    g = k.g
+    low = k.cut.length + 4
     if g.kind in ("shirt", "jacket") and k.shape != "folded":
         k.line(np.array([(-24, 12), (0, 10.5), (24, 12)]), width=.55, clip=k.body)
     if g.kind in ("coat", "dress", "slip dress") or g.neckline == "lapel":
@@ -201,7 +211,9 @@ def fold_marks(k: GarmentDrawing) -> np.ndarray:
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #bda4bee5
 def leg_box(k: GarmentDrawing, piece: Piece, i: int):
     "A cargo pocket with its flap on the thigh."
-    side, joints, top = (1, -1)[i], k.pose.legs[i], .5 if LEG_END[k.g.length] > .6 else .1
+    side = (1, -1)[i]
+    joints = k.pose.legs[i]
+    top = .5 if LEG_END[k.g.length] > .6 else .1
     w = np.interp(top, *np.array(leg_widths(k.g)).T)
     corner = lambda t, a: tube(joints, [t], [a], side)[0]
     for t0, t1, out in ((top, top + .36, 0), (top - .02, top + .1, .5)):
@@ -217,7 +229,8 @@ def leg_box(k: GarmentDrawing, piece: Piece, i: int):
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #eafc89da
 def rips(k: GarmentDrawing, piece: Piece, i: int):
     "Frayed tears at thigh and knee."
-    side, joints = (1, -1)[i], k.pose.legs[i]
+    side = (1, -1)[i]
+    joints = k.pose.legs[i]
     for t, a, w in (((.62, -1, 4.2), (1., 1., 5.2)) if i == 0 else ((.85, 0., 5.4),)):
         p = tube(joints, [t - .045, t, t + .045, t], [a, a + w, a, a - w], side)
         k.canvas.line(spline(p, True), k.seam, .8, clip=piece.curve)
@@ -237,7 +250,8 @@ def draw_legs(k: GarmentDrawing):
         paint_piece(c, p)
     end = LEG_END[g.length]
     for i, p in enumerate(k.legs):
-        side, joints = (1, -1)[i], k.pose.legs[i]
+        side = (1, -1)[i]
+        joints = k.pose.legs[i]
         unit = c.scale * 128 / c.height
         if g.trim == "side stripe":
             t, w = np.array(leg_widths(g)).T
@@ -330,7 +344,9 @@ def draw_skirt(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #8d7e5c30
 def draw_bottom(k: GarmentDrawing):
     "Trousers or a skirt."
-    g, c, w = k.g, k.canvas, waist_width(k.g)
+    g = k.g
+    c = k.canvas
+    w = waist_width(k.g)
     if not k.back:
         hole = k.at(np.array([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)]),
                     np.array([(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)]))

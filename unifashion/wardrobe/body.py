@@ -229,9 +229,12 @@ EASE = {
 # %% ../../nbs/1_wardrobe/04_body.ipynb #0d80f735
 def top_cut(g: Garment) -> Cut:
     "The measures of anything worn on the torso."
-    grow, ease = {"slim": -2.6, "loose": 4.}.get(g.fit, 0.), EASE[g.kind]
-    chest, shoulder = 21.6 + ease + grow, 18.8 + .5 * ease + .45 * grow
-    under, length = 22.5 + .45 * max(grow, 0), TOP_LENGTH.get(g.length, 64.)
+    grow = {"slim": -2.6, "loose": 4.}.get(g.fit, 0.)
+    ease = EASE[g.kind]
+    chest = 21.6 + ease + grow
+    shoulder = 18.8 + .5 * ease + .45 * grow
+    under = 22.5 + .45 * max(grow, 0)
+    length = TOP_LENGTH.get(g.length, 64.)
     profile = body_profile(g, chest, under, length)
     upper = 7.5 + .35 * ease + .33 * grow
     end = {

@@ -35,10 +35,11 @@ def leg_widths(g: Garment) -> list[tuple]:
     thigh, knee, ankle = np.array(LEG_WIDTHS[g.fit]) - (
         (1.3, 1.3, 1.2 if g.fit == "slim" else 0) if g.kind == "leggings" else 0)
     end = LEG_END[g.length]
-    ts, ws = [-.6, .16, .55, 1., 1.5, 2.], [
-        thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
-        ankle
-    ]
+    ts = [-.6, .16, .55, 1., 1.5, 2.]
+    ws = [
+thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
+ankle
+]
     inside = [(t, w) for t, w in zip(ts, ws) if t < end - .08]
     last = np.interp(end, ts, ws) + (1. if g.length in ("short", "knee") and g.kind != "leggings"
                                      and g.fit != "slim" else 0)
@@ -52,12 +53,15 @@ def waist_width(g: Garment) -> float:
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #cc242c92
 def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: tuple = ()) -> Piece:
     "One trouser leg with its half of the hips, from the waist at `waist` (y, half width)."
-    side, joints, widths = (1, -1)[i], pose.legs[i], leg_widths(g)
+    side = (1, -1)[i]
+    joints = pose.legs[i]
+    widths = leg_widths(g)
     y0, w0 = waist or (WAIST, waist_width(g))
     t, w = np.array(widths[1:]).T
     rng = stream(g.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
-    end, flip = t[-1], np.array([side, 1])
+    end = t[-1]
+    flip = np.array([side, 1])
     hip = widths[0][1] + 9.6
     outer = np.vstack([
         on_torso(pose,
@@ -94,7 +98,8 @@ def leg_frame(frame, reach: float):
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #8acb674d
 def leg_folds(g: Garment, joints, side: int, rng) -> np.ndarray:
     "Drags from the crotch, knee folds, a crease down the middle, a break above the hem."
-    rows, wide = [], LEG_WIDTHS[g.fit][1]
+    rows = []
+    wide = LEG_WIDTHS[g.fit][1]
     end = LEG_END[g.length]
     for t, start, lean, depth in ((.06, -.8, .35, .3), (.2, -.9, .6, .24), (.1, .8, .5, .2),
                                   (.9, -.8, .3, .26), (1.02, .8, .25, .22), (1.12, -.8, .2, .2),
@@ -116,7 +121,8 @@ SKIRT_LENGTH = {"mini": 77., "knee": 95., "midi": 113., "maxi": 136.}
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #99c8fa45
 def skirt_cut(g: Garment) -> Cut:
     "A skirt as a cut with no top: pencil, A-line or full."
-    w, length = waist_width(g), SKIRT_LENGTH[g.length]
+    w = waist_width(g)
+    length = SKIRT_LENGTH[g.length]
     if g.fit == "slim":
         profile = ((WAIST, w), (50, 20.), (60, 22.), (length, 20.5 if length > 80 else 21.8))
     elif g.fit == "loose" or g.trim == "pleats":
@@ -138,16 +144,19 @@ def skirt_curve(g: Garment, cut: Cut, pose: Pose) -> Curve:
 # %% ../../nbs/1_wardrobe/06_bottoms.ipynb #a87cb666
 def skirt_folds(g: Garment, cut: Cut, rng, top: float = 46.) -> np.ndarray:
     "Hanging folds that open towards the hem."
-    w0, (y1, w1) = cut.profile[0][1], cut.profile[-1]
+    w0 = cut.profile[0][1]
+    (y1, w1) = cut.profile[-1]
     flare = w1 - w0
     if flare < 6:
         count, depth = 4, .2
     else:
-        count, depth = 9, .3 + .008 * flare
+        count = 9
+        depth = .3 + .008 * flare
     rows = []
     for x in np.linspace(-.82, .82, count) + rng.uniform(-.06, .06, count):
         start = top + rng.uniform(0, 12)
-        xa, xb = x * (w0 + 2), x * w1
+        xa = x * (w0 + 2)
+        xb = x * w1
         n = np.hypot(xb - xa, y1 + 18 - start)
         rows.append((xa, start, (xb - xa) / n, (y1 + 18 - start) / n, n, 1.5 + .05 * flare,
                      depth * rng.uniform(.7, 1.2), rng.uniform(-2, 2)))

@@ -25,7 +25,8 @@ class Curve(NamedTuple):
 
 def _handles(p: list, closed: bool = False) -> list:
     "Bezier vertices, start excluded, through points; plain Python, since a run has few points."
-    n, out = len(p), []
+    n = len(p)
+    out = []
     if n == 2 and not closed:
         (a, b), (c, d) = p
         return [((2 * a + c) / 3, (2 * b + d) / 3), ((a + 2 * c) / 3, (b + 2 * d) / 3), (c, d)]
@@ -37,7 +38,10 @@ def _handles(p: list, closed: bool = False) -> list:
         reach = math.hypot(x - x0, y - y0) + math.hypot(x1 - x, y1 - y) or 1.
         tangents.append(((x1 - x0) / reach, (y1 - y0) / reach))
     for i in range(n if closed else n - 1):
-        (x, y), (u, v), (x1, y1), (u1, v1) = p[i], tangents[i], p[(i + 1) % n], tangents[(i + 1) % n]
+        (x, y) = p[i]
+        (u, v) = tangents[i]
+        (x1, y1) = p[(i + 1) % n]
+        (u1, v1) = tangents[(i + 1) % n]
         step = math.hypot(x1 - x, y1 - y) / 3
         out += [(x + u * step, y + v * step), (x1 - u1 * step, y1 - v1 * step), (x1, y1)]
     return out
@@ -121,8 +125,12 @@ class Canvas:
     "A picture being painted in body centimetres."
 
     def __init__(self, height: int, width: int, camera: Camera):
-        self.height, self.width, self.camera, self.scale = height, width, camera, camera.scale
-        self._to_agg, self._origin = camera.matrix.T * (1, -1), camera.offset * (1, -1) + (0, height)
+        self.height = height
+        self.width = width
+        self.camera = camera
+        self.scale = camera.scale
+        self._to_agg = camera.matrix.T * (1, -1)
+        self._origin = camera.offset * (1, -1) + (0, height)
         self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
         self.renderer = RendererAgg(width, height, 72)
         self.buffer = np.asarray(self.renderer.buffer_rgba())
@@ -161,7 +169,8 @@ class Canvas:
         clip: Curve | None = None,
     ):
         "Stroke a curve; width and dash (on, off) in 1/128 of the picture's height."
-        gc, unit = self.context(clip), self.height / 128
+        gc = self.context(clip)
+        unit = self.height / 128
         gc.set_linewidth(width * unit)
         gc.set_foreground(rgba(color, alpha), isRGBA=True)
         gc.set_joinstyle("round"), gc.set_capstyle("round" if dash is None else "butt")
@@ -174,10 +183,15 @@ def window(canvas: Canvas, curve: Curve):
     "The pixels round a curve: (first column, row past the last), body x and y of their centres; None if outside."
     v = curve.vertices @ canvas.camera.matrix.T + canvas.camera.offset
     (x0, y0), (x1, y1) = np.floor(v.min(0)).astype(int), np.ceil(v.max(0)).astype(int)
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, canvas.width), min(y1, canvas.height)
+    x0 = max(x0, 0)
+    y0 = max(y0, 0)
+    x1 = min(x1, canvas.width)
+    y1 = min(y1, canvas.height)
     if x1 <= x0 or y1 <= y0: return None
-    px, py = np.arange(x0, x1, dtype=np.float32) + .5, np.arange(y0, y1, dtype=np.float32)[:, None] + .5
-    m, (ox, oy) = canvas.inverse, canvas.camera.offset
+    px = np.arange(x0, x1, dtype=np.float32) + .5
+    py = np.arange(y0, y1, dtype=np.float32)[:, None] + .5
+    m = canvas.inverse
+    (ox, oy) = canvas.camera.offset
     if abs(m[0, 1]) < 1e-7: return (x0, y1), (px - np.float32(ox)) * m[0, 0], (py - np.float32(oy)) * m[1, 1]
     px, py = px - np.float32(ox), py - np.float32(oy)
     return (x0, y1), px * m[0, 0] + py * m[0, 1], px * m[1, 0] + py * m[1, 1]

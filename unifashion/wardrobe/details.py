@@ -24,7 +24,8 @@ class GarmentDrawing:
         self.g, self.pose, self.back, self.shape = g, pose, back, shape
         self.canvas: Canvas | None = None
         self.cloth = Cloth(g)
-        self.base, self.second = rgb(g.color, g.shade), rgb(g.second) if g.second else None
+        self.base = rgb(g.color, g.shade)
+        self.second = rgb(g.second) if g.second else None
         self.ink, self.seam = ink(self.base), seam(self.base)
         self.inside = self.base * .62 if brightness(self.base) > 75 else self.base * .55
         self.accent = self.second if g.trim in CONTRAST_TRIMS else self.base
@@ -58,7 +59,8 @@ class GarmentDrawing:
         frame=None,
     ):
         "A patch with its outline (collar, pocket, belt), in the garment's cloth or another."
-        curve, cloth = self.at(*runs) if curve is None else curve, cloth or self.cloth
+        curve = self.at(*runs) if curve is None else curve
+        cloth = cloth or self.cloth
         if outline:
             self.canvas.line(curve, ink(cloth.base), outline, clip=clip)
         frame = frame or torso_frame(self.pose, ((0, 60), (100, 60)), 64., 0.)
@@ -228,7 +230,8 @@ def zipper(k: GarmentDrawing, y0, y1, clip=None, x=0.):
 # %% ../../nbs/1_wardrobe/08_details.ipynb #f09a336f
 def patch_pocket(k: GarmentDrawing, x0, y0, x1, y1, flap=False, clip=None):
     "A sewn-on pocket with a pointed bottom, with or without a flap."
-    mid, low = (x0 + x1) / 2, y1 - .14 * (y1 - y0)
+    mid = (x0 + x1) / 2
+    low = y1 - .14 * (y1 - y0)
     k.leaf(np.array([(x0, y0), (x1, y0)]),
            np.array([(x1, y0), (x1, low)]),
            np.array([(x1, low), (mid, y1)]),
@@ -246,9 +249,11 @@ def patch_pocket(k: GarmentDrawing, x0, y0, x1, y1, flap=False, clip=None):
 # %% ../../nbs/1_wardrobe/08_details.ipynb #96349d55
 def body_pockets(k: GarmentDrawing, cut, clip):
     "Pockets of anything worn on the torso."
-    g, low = k.g, min(cut.length - 22, 47)
+    g = k.g
+    low = min(cut.length - 22, 47)
     if g.pockets == "kangaroo":
-        y, h = cut.length - 7., 17 if cut.length > 55 else 11.5
+        y = cut.length - 7.
+        h = 17 if cut.length > 55 else 11.5
         slant = np.array([(7.5, y - h), (10.5, y - h + 4.5), (13.6, y - 5)])
         k.leaf(np.array([(-7.5, y - h), (7.5, y - h)]),
                slant,
@@ -287,7 +292,8 @@ def belt(k: GarmentDrawing, y, width, height=3.6, tie=False):
     if tie and brightness(k.base) < 75:
         color = k.base * 1.35 + 8
     cloth = Cloth(k.g, plain="brown")
-    cloth.base, cloth.fabric = color, "jersey"
+    cloth.base = color
+    cloth.fabric = "jersey"
     band = [
         np.array([(-width, y), (0, y + 1), (width, y)]),
         np.array([(width, y), (width, y + height)]),

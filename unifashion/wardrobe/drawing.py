@@ -69,14 +69,17 @@ def view_camera(k: GarmentDrawing, view: str, height: int, width: int) -> Camera
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #4d76ea45
 def shadows(k: GarmentDrawing, ground: bool):
     "A soft shadow on the ground and a faint one on the wall behind."
-    c, (x0, _, x1, y1) = k.canvas, bounds(k)
+    c = k.canvas
+    (x0, _, x1, y1) = bounds(k)
     if ground:
         m = c.camera.matrix
         cx, foot = m @ ((x0 + x1) / 2, y1) + c.camera.offset
-        rx, ry = (x1 - x0) / 2 * c.scale * .76, .02 * c.height
+        rx = (x1 - x0) / 2 * c.scale * .76
+        ry = .02 * c.height
         x = (np.arange(c.width, dtype=np.float32) + .5 - cx) / rx
         y = (np.arange(c.height, dtype=np.float32)[:, None] + .5 - foot - .02 * c.height) / ry
-        row0, row1 = max(int(foot - 3 * ry), 0), c.height
+        row0 = max(int(foot - 3 * ry), 0)
+        row1 = c.height
         shade = 1 - .17 * np.exp(-y[row0:] ** 2) * np.maximum(np.exp(-(x * x) ** 2) - .03, 0)
         c.buffer[row0:row1, :, :3] = np.array(BACKGROUND, np.float32) * shade[..., None] + .5
     for curve in [k.body, *[p.curve for p in (*k.sleeves, *k.legs)]]:
@@ -109,7 +112,11 @@ def folded_under(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #67e77df8
 def folded_trousers(k: GarmentDrawing):
     "Trousers folded lengthwise and over: one hip on top, the hems below."
-    g, c, w, y0, y1 = k.g, k.canvas, 13., WAIST, WAIST + 42
+    g = k.g
+    c = k.canvas
+    w = 13.
+    y0 = WAIST
+    y1 = WAIST + 42
     for d, gain in ((4.8, .8), (2.4, .9)):
         half = np.array([(0, y1 + d), (w - 0.4, y1 + d - 0.6)]), np.array(
             [(w - 0.4, y1 + d - 0.6), (w + 0.3, y1 - 4), (w, y0 + 9)]
@@ -140,8 +147,10 @@ def folded_trousers(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #b2e115d8
 def folded_skirt(k: GarmentDrawing):
     "A skirt folded over: waistband above, the fold below."
-    c, w = k.canvas, waist_width(k.g)
-    y0, y1 = WAIST, WAIST + 38
+    c = k.canvas
+    w = waist_width(k.g)
+    y0 = WAIST
+    y1 = WAIST + 38
     for d, gain in ((4.6, .8), (2.4, .9)):
         half = np.array([(0, y1 + d), (w - 0.2, y1 + d - 0.8)]), np.array(
             [(w - 0.2, y1 + d - 0.8), (w + 0.6, y1 - 4), (w, y0 + 9)]

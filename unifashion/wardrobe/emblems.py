@@ -136,7 +136,8 @@ def draw_emblem(
     down = np.asarray(along, float) * half
     m = np.array([[down[1], -down[0]], [down[0], down[1]]])
     for part in SHAPES[name]:
-        curve, tone = Curve(part.curve.vertices @ m + centre), cloth if part.cut else color
+        curve = Curve(part.curve.vertices @ m + centre)
+        tone = cloth if part.cut else color
         if part.width:
             canvas.line(curve, tone, part.width * half * canvas.scale * 128 / canvas.height, clip=clip)
         else:

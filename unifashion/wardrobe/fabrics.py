@@ -100,7 +100,8 @@ def _leaf(cx, cy, length, turn, width=.3):
     "A pointed leaf with a midrib."
     x, y = _grid()
     dx, dy = _wrap(x - cx), _wrap(y - cy)
-    u, v = (dx * np.cos(turn) + dy * np.sin(turn)) / length, (dy * np.cos(turn) - dx * np.sin(turn)) / length
+    u = (dx * np.cos(turn) + dy * np.sin(turn)) / length
+    v = (dy * np.cos(turn) - dx * np.sin(turn)) / length
     return _soft((abs(v) - width * np.clip(1 - u * u, 0, 1)) * length), u, v
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #64bf7d0d
@@ -116,14 +117,16 @@ def _florals():
         (0.25, 0.75, 0.12, 0.0),
     ):
         petals, heart = _flower(cx, cy, r, turn)
-        second, third = np.maximum(second, petals) * (1 - heart), np.maximum(third * (1 - petals), heart)
+        second = np.maximum(second, petals) * (1 - heart)
+        third = np.maximum(third * (1 - petals), heart)
     palm = np.zeros((SIDE, SIDE))
     rib = palm
     for cx, cy, turn in ((.28, .3, .9), (.75, .75, 2.3), (.8, .2, -.5), (.2, .8, -.3)):
         leaf, u, v = _leaf(cx, cy, .27, turn, .46)
         cut = _soft(.12 - abs(_wrap((u + .9 * abs(v)) * 3.2)), .1)
-        palm, rib = np.maximum(palm, leaf * np.maximum(cut, _soft(abs(v) - .07))), np.maximum(
-            rib, leaf * _soft(abs(v) - .035))
+        palm = np.maximum(palm, leaf * np.maximum(cut, _soft(abs(v) - .07)))
+        rib = np.maximum(
+rib, leaf * _soft(abs(v) - .035))
     return {"floral": _stack(second, third), "tropical": _stack(palm * (1 - rib), rib)}
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #61e01c5b
@@ -133,13 +136,16 @@ def _animals():
     rng = stream(7, "fabric", "leopard")
     ring = heart = np.zeros((SIDE, SIDE))
     for i in range(16):
-        cx, cy = (i % 4 + .5 *
-                  (i // 4 % 2) + rng.uniform(-.12, .12)) / 4 + .1, (i // 4 + rng.uniform(-.12, .12)) / 4 + .1
+        cx = (i % 4 + .5 *
+              (i // 4 % 2) + rng.uniform(-.12, .12)) / 4 + .1
+        cy = (i // 4 + rng.uniform(-.12, .12)) / 4 + .1
         dx, dy = _wrap(x - cx), _wrap(y - cy)
-        angle, r = np.arctan2(dy, dx), rng.uniform(.062, .08)
+        angle = np.arctan2(dy, dx)
+        r = rng.uniform(.062, .08)
         d = np.hypot(dx, dy) * (1 + .16 * np.cos(2 * angle + rng.uniform(0, 6)))
         gap = np.cos(3 * angle + rng.uniform(0, 6)) > .72
-        ring, heart = np.maximum(ring, _soft(abs(d - r) - .023) * ~gap), np.maximum(heart, _soft(d - r))
+        ring = np.maximum(ring, _soft(abs(d - r) - .023) * ~gap)
+        heart = np.maximum(heart, _soft(d - r))
     warp = _noise("zebra", 2, 1)
     camo = _noise("camo", 3)
     return {
@@ -220,12 +226,15 @@ def sample_tile(
     levels = _LEVELS.get(name) or tile_levels(name)
     across, down = PERIODS[name]
     level = int(np.clip(np.log2(SIDE / (across * scale)) + .3, 0, len(levels) - 1))
-    tile, n = levels[level], SIDE >> level
+    tile = levels[level]
+    n = SIDE >> level
     x, y = s * np.float32(n / across) - np.float32(.5), t * np.float32(n / down) - np.float32(.5)
     x0, y0 = np.floor(x), np.floor(y)
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
-    i, j = x0.astype(np.int32) & (n - 1), (y0.astype(np.int32) & (n - 1)) * n
-    k, m = (i + 1) & (n - 1), (j + n) & (n * n - 1)
+    i = x0.astype(np.int32) & (n - 1)
+    j = (y0.astype(np.int32) & (n - 1)) * n
+    k = (i + 1) & (n - 1)
+    m = (j + n) & (n * n - 1)
     top = tile.take(j + i, 0) * (1 - fx) + tile.take(j + k, 0) * fx
     return top * (1 - fy) + (tile.take(m + i, 0) * (1 - fx) + tile.take(m + k, 0) * fx) * fy
 
@@ -252,7 +261,9 @@ def placed(pattern: str, s, t, down, shift) -> np.ndarray:
     "Weight (h, w) of the second colour for patterns laid out on the whole garment."
     if pattern == "ombre": return np.clip((down + 0 * s - .3) / .55, 0, 1) ** 1.2
     if pattern == "colour block": return np.clip((down + 0 * s - .5) * 60, 0, 1)
-    dx, dy = s - shift[0], t - 28 - 3 * shift[1]  # tie-dye: a spiral round a knot
+    # tie-dye: a spiral round a knot
+    dx = s - shift[0]
+    dy = t - 28 - 3 * shift[1]
     r, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
     swirl = np.sin(2 * angle + r * .28) + .55 * np.sin(5 * angle - r * .5) + .4 * np.sin(r * .9)
     return np.clip(.42 + .55 * swirl, 0, 1)
@@ -262,7 +273,9 @@ class Cloth:
     "The fabric of one garment: colours by position."
 
     def __init__(self, g: Garment, plain: str | None = None):
-        self.g, self.pattern, self.fabric = g, "plain" if plain else g.pattern, g.fabric
+        self.g = g
+        self.pattern = "plain" if plain else g.pattern
+        self.fabric = g.fabric
         self.base = rgb(plain) if plain else rgb(g.color, g.shade)
         self.second = rgb(g.second) if g.second else self.base
         self.third = np.clip(_third(g, self.base, self.second), 0, 255)

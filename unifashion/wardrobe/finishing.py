@@ -79,7 +79,9 @@ NECKLINE_FACINGS = ("crew", "v-neck", "scoop", "boat", "square", "sweetheart")
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #72430900
 def neck_finish(k: GarmentDrawing):
     "Neckbands and bindings along the edge of the neckline."
-    g, runs, clip = k.g, neckline(k.g, k.back), k.body
+    g = k.g
+    runs = neckline(k.g, k.back)
+    clip = k.body
     color = k.accent if g.trim in ("contrast trim", "piping") else k.base * .97
     banded = g.neckline in ("crew", "v-neck", "scoop", "boat") and g.kind in (
         "t-shirt",
@@ -146,7 +148,8 @@ def collar(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #9de5d3fe
 def wrap_front(k: GarmentDrawing, tie=True):
     "One front laid over the other, tied at the waist."
-    y, low = 43., k.cut.length + 4
+    y = 43.
+    low = k.cut.length + 4
     w = width_at(k, y)
     start = (3.2, 17.5) if k.g.neckline in ("v-neck", "collar") else (1, 33)
     k.line(
@@ -174,7 +177,9 @@ def wrap_front(k: GarmentDrawing, tie=True):
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #c1a0170c
 def body_closure(k: GarmentDrawing):
     "Buttons, zips and overlaps down the front."
-    g, y0, y1 = k.g, neck_floor(k), k.cut.length + 5
+    g = k.g
+    y0 = neck_floor(k)
+    y1 = k.cut.length + 5
     if g.closure == "wrap":
         wrap_front(k)
     elif g.closure == "half placket":
@@ -223,9 +228,10 @@ def hem_finish(k: GarmentDrawing):
                 clip=k.body,
             )
     for i, piece in enumerate(k.sleeves):
-        side, back = (1, -1)[i], {
-            "long": .2 if gathered(g) or g.kind in ("shirt", "dress") else .09
-        }.get(g.sleeve, .075)
+        side = (1, -1)[i]
+        back = {
+"long": .2 if gathered(g) or g.kind in ("shirt", "dress") else .09
+}.get(g.sleeve, .075)
         if g.trim == "contrast trim" and not gathered(g):
             back = .075 if g.sleeve != "long" else .2
         t = cut.sleeve - back
@@ -284,7 +290,9 @@ def lace_hem(k: GarmentDrawing, depth=4.5):
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #18dddeff
 def waist_finish(k: GarmentDrawing, inner=True):
     "Waistband with loops, elastic or cord, the fly, and the inside of the back."
-    g, w, y = k.g, waist_width(k.g), WAIST
+    g = k.g
+    w = waist_width(k.g)
+    y = WAIST
     band = [
         np.array([(-w, y), (0, y + 1.3 * (not k.back)), (w, y)]),
         np.array([(w, y), (w + .9, y + 4.3)]),
@@ -322,7 +330,8 @@ def fly(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/09_finishing.ipynb #beee68cb
 def leg_pockets(k: GarmentDrawing):
     "Front or back pockets of trousers."
-    g, y = k.g, WAIST
+    g = k.g
+    y = WAIST
     w = waist_width(g)
     if k.back:
         if g.kind in ("jeans", "trousers", "shorts"):

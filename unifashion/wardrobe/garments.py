@@ -48,7 +48,8 @@ def rgb(
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #65145864
 def color_distance(a, b) -> float:
     "Redmean distance of two sRGB triples (0 to about 765)."
-    mean, (dr, dg, db) = (a[0] + b[0]) / 2, np.subtract(a, b)
+    mean = (a[0] + b[0]) / 2
+    (dr, dg, db) = np.subtract(a, b)
     return float(np.sqrt((2 + mean / 256) * dr**2 + 4 * dg**2 + (2 + (255 - mean) / 256) * db**2))
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #2feabc30
@@ -564,7 +565,9 @@ def views_for(
     rng: np.random.Generator,  # source of chance
 ) -> tuple[str, ...]:  # 1 to 6 of `VIEWS`, 'front' first
     "The views in which a product is shown."
-    extra, left, chosen = _pick(rng, range(6), EXTRA_VIEWS), list(VIEWS[1:]), []
+    extra = _pick(rng, range(6), EXTRA_VIEWS)
+    left = list(VIEWS[1:])
+    chosen = []
     for _ in range(extra):
         weights = [{"back": 5, "detail": 3, "folded": 2}.get(v, 1) for v in left]
         chosen.append(left.pop(left.index(_pick(rng, left, weights))))

@@ -57,7 +57,8 @@ def neck_runs(g: Garment, back: bool) -> list[np.ndarray]:
         return [np.array([*edge[::-1], foot])]
     half, edge = NECKS[g.neckline]
     if g.closure == "wrap" and g.neckline != "lapel":
-        half, edge = 7.8, ((6.4, 8), (3.4, 17), (0, 25))
+        half = 7.8
+        edge = ((6.4, 8), (3.4, 17), (0, 25))
     if back:
         edge = (
             ((half * 0.72, 1.7), (half * 0.35, 2.3), (0, 2.5))
@@ -143,16 +144,21 @@ def sleeve_widths(cut: Cut) -> list[tuple]:
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #67d8d255
 def sleeve_piece(g: Garment, cut: Cut, pose: Pose, i: int, cloth: Cloth, bands: tuple = ()) -> Piece:
     "The sleeve of the picture's right (i = 0) or left (1)."
-    side, joints, widths = (1, -1)[i], pose.arms[i], sleeve_widths(cut)
-    end, (t, w) = cut.sleeve, np.array(sleeve_widths(cut)[1:]).T
+    side = (1, -1)[i]
+    joints = pose.arms[i]
+    widths = sleeve_widths(cut)
+    end = cut.sleeve
+    (t, w) = np.array(sleeve_widths(cut)[1:]).T
     rng = stream(g.seed, "sleeve", i)
     w = w + rng.uniform(-.25, .25, len(w))
     puff = 1.1 if gathered(g) and end > 1.5 else 0.
     if puff:
-        t, w = np.array([*t[:-1], end - .17, end - .13,
-                         end]), np.array([*w[:-1], w[-1] + 1.5, w[-1] + .2, w[-1]])
+        t = np.array([*t[:-1], end - .17, end - .13,
+                      end])
+        w = np.array([*w[:-1], w[-1] + 1.5, w[-1] + .2, w[-1]])
     flip = np.array([side, 1])
-    tip, under = np.array((cut.shoulder, 5.6)), np.array((cut.chest - 1.5, cut.underarm + 1))
+    tip = np.array((cut.shoulder, 5.6))
+    under = np.array((cut.chest - 1.5, cut.underarm + 1))
     outer = np.vstack([on_torso(pose, [tip * flip]), tube(joints, np.r_[.14, t], np.r_[w[0] * .99, w], side)])
     inner = np.vstack([tube(joints, t[::-1], -w[::-1], side), on_torso(pose, [under * flip])])
     mid = tube(joints, np.array([end + .02]), np.array([0.]), side)
@@ -174,7 +180,8 @@ def sleeve_folds(joints, cut: Cut, side: int, rng) -> np.ndarray:
     for t, start in spots:
         (x, y), = tube(joints, [t + rng.uniform(-.06, .06)], [start * cut.arm[0] * 1.6], side)
         angle = rng.uniform(.5, 1.1) * (1 if start < 0 else -1)
-        dx, dy = side * np.sin(angle + .6), -np.cos(angle) * .6 + .5
+        dx = side * np.sin(angle + .6)
+        dy = -np.cos(angle) * .6 + .5
         n = np.hypot(dx, dy)
         rows.append((x, y, dx / n, dy / n, cut.arm[0] * rng.uniform(1.3, 1.9), rng.uniform(1., 1.6),
                      rng.uniform(.2, .34), rng.uniform(-2, 2)))
@@ -183,11 +190,14 @@ def sleeve_folds(joints, cut: Cut, side: int, rng) -> np.ndarray:
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #b1596727
 def body_folds(g: Garment, cut: Cut, rng) -> np.ndarray:
     "Drags from the underarms, soft drapes at the waist, hanging folds where there is width."
-    rows, length = [], cut.length
+    rows = []
+    length = cut.length
     for side in (1, -1):
         for _ in range(2):
-            x, y = side * (cut.chest - rng.uniform(0, 3)), cut.underarm + rng.uniform(-2, 6)
-            dx, dy = -side * rng.uniform(.5, .9), rng.uniform(.35, .9)
+            x = side * (cut.chest - rng.uniform(0, 3))
+            y = cut.underarm + rng.uniform(-2, 6)
+            dx = -side * rng.uniform(.5, .9)
+            dy = rng.uniform(.35, .9)
             n = np.hypot(dx, dy)
             rows.append((x, y, dx / n, dy / n, rng.uniform(14, 24), rng.uniform(1.3, 2.2),
                          side * rng.uniform(.16, .28), rng.uniform(-3, 3)))
@@ -199,7 +209,8 @@ def body_folds(g: Garment, cut: Cut, rng) -> np.ndarray:
         w = cut.profile[-1][1]
         for x in np.linspace(-.8, .8, 5 if flare < 8 else 8) + rng.uniform(-.06, .06, 5 if flare < 8 else 8):
             top = 44 + rng.uniform(0, 10)
-            x0, x1 = x * cut.chest * .75, x * w
+            x0 = x * cut.chest * .75
+            x1 = x * w
             n = np.hypot(x1 - x0, length + 16 - top)
             rows.append((x0, top, (x1 - x0) / n, (length + 16 - top) / n, n, 1.6 + flare * .07,
                          rng.uniform(.2, .42) * (.5 + flare / 24), rng.uniform(-2, 2)))
