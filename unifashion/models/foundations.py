@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'WORLD_CODE', 'SPECIAL', 'Published', 'from_hub', 'world_code', 'shipped', 'parts_of', 'sha256_of',
-           'save_foundation', 'load_card', 'load_foundation', 'print_card', 'neighbours', 'learn_pieces', 'joined_in',
-           'train_tokenizer', 'encode_texts', 'cut_share', 'save_tokenizer', 'load_tokenizer']
+           'save_foundation', 'load_card', 'load_foundation', 'print_card', 'neighbours', 'letters_of', 'learn_pieces',
+           'joined_in', 'train_tokenizer', 'encode_texts', 'cut_share', 'save_tokenizer', 'load_tokenizer']
 
 # %% ../../nbs/5_models/05_foundations.ipynb #9bf3c8f6
 import hashlib, json, os, tempfile, warnings
@@ -48,7 +48,8 @@ def from_hub(
     id: str,  # on the hub
     **options,  # passed to `load`
 ):
-    "A published model. Raises `ConnectionError`, one line, where it is neither in the local cache nor to be reached."
+    """A published model.
+    Raises `ConnectionError`, one line, where it is neither in the local cache nor to be reached."""
     try:
         return load(id, **options)
     except OSError as error:
@@ -80,7 +81,8 @@ def shipped(
 def parts_of(
     run,  # of a report that names "foundations" among its sections
 ) -> Path:
-    "Where a report finds the parts of the drawn world: what `train_foundations` left, where the profile trains them, else in the repository."
+    """Where a report finds the parts of the drawn world:
+    what `train_foundations` left, where the profile trains them, else in the repository."""
     return run.input("train_foundations") / "parts" if trains_parts(run.profile) else shipped()
 
 # %% ../../nbs/5_models/05_foundations.ipynb #cda692e2
@@ -119,7 +121,8 @@ def load_card(
     folder,       # of the part
     file: str = "model.safetensors",  # whose hash the card holds
 ) -> dict:
-    "The card, its hash checked. Raises `FileNotFoundError` or `ValueError`; warns where the drawing or the wording has changed since."
+    """The card, its hash checked. Raises `FileNotFoundError` or `ValueError`;
+    warns where the drawing or the wording has changed since."""
     folder = Path(folder)
     if not (folder / "card.json").exists() or not (folder / file).exists():
         raise FileNotFoundError(
@@ -127,7 +130,8 @@ def load_card(
         )
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if sha256_of(folder / file) != card["sha256"]:
-        raise ValueError(f"{folder.name}/{file} is not the file its card describes (sha256 differs): restore it, or run `make foundations`")
+        raise ValueError(f"{folder.name}/{file} is not the file its card describes (sha256 differs): "
+                         "restore it, or run `make foundations`")
     now = world_code()
     if card["world_code"] and now and card["world_code"] != now:
         warnings.warn_explicit(
@@ -155,7 +159,8 @@ def print_card(
     card: dict,  # from `load_card`
 ):
     "A card in a few lines."
-    print(f"{card['name']}: {card['parameters']:,} values, {card['bytes'] / 2**20:.2f} MiB, sha256 {card['sha256'][:12]}")
+    print(f"{card['name']}: {card['parameters']:,} values, {card['bytes'] / 2**20:.2f} MiB, sha256 "
+          f"{card['sha256'][:12]}")
     for key in ("command", "device", "seconds", "world_code"):
         if key in card:
             print(f"  {key:10s} {card[key]}")
@@ -166,13 +171,18 @@ def print_card(
 def neighbours(pieces): return zip(pieces, pieces[1:])  # side by side in a word
 
 
+def letters_of(word): return [word[0], *("##" + letter for letter in word[1:])]  # a word as its first pieces
+
+
 def learn_pieces(
     counts: dict,  # word -> how often
     size: int,     # at most so many pieces
 ) -> list:  # str, letters first
-    "Word pieces by joining the most frequent pair of neighbours; ties by the alphabet. Letters are all kept, whatever `size`."
-    spelt = {w: [w[0], *("##" + c for c in w[1:])] for w in sorted(counts)}
-    pieces = dict.fromkeys(sorted({p for s in spelt.values() for p in s}))  # an ordered set
+    """Word pieces by joining the most frequent pair of neighbours; ties by the alphabet.
+    Letters are all kept, whatever `size`."""
+    spelt = {word: letters_of(word) for word in sorted(counts)}
+    letters = {piece for spelling in spelt.values() for piece in spelling}
+    pieces = dict.fromkeys(sorted(letters))  # an ordered set
     pairs = Counter()
     words = defaultdict(set)
     def tally(word, sign):
@@ -214,7 +224,8 @@ def train_tokenizer(
     texts,             # iterable of str
     vocabulary: int = 1024,  # at most so many entries, special ones included
 ) -> tokenizers.Tokenizer:
-    "A lower-casing word-piece tokenizer that frames a text as [CLS] ... [SEP]. The same texts give the same tokenizer."
+    """A lower-casing word-piece tokenizer that frames a text as [CLS] ... [SEP].
+    The same texts give the same tokenizer."""
     normal = tokenizers.normalizers.BertNormalizer(lowercase=True)
     split = tokenizers.pre_tokenizers.BertPreTokenizer()
     counts = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normal.normalize_str(text)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DECODE', 'minilm_folder', 'open_tokenizer', 'open_qformer', 'drawn_qformer', 'minilm_qformer', 'fewer_queries',
-           'Stage1', 'stage1_loss', 'caption_accuracy', 'train_generic_qformer']
+           'Stage1', 'new_stage1', 'stage1_loss', 'caption_accuracy', 'train_generic_qformer']
 
 # %% ../../nbs/5_models/12_generic_qformer.ipynb #969acb9d
 from functools import partial
@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from transformers import Blip2ForImageTextRetrieval
 
-from ..ground.core import Foundations, Pretrain, pick_device, stream
+from ..ground.core import Foundations, Pretrain, pick_device
+from .checkpoints import seeded
 from .encoders import needs
 from .foundations import SPECIAL, from_hub, load_foundation, load_tokenizer, save_foundation
 from .matching import Phase1, fit_settings, phase1_loss, similarity_matrix
@@ -52,13 +53,14 @@ def open_qformer(
     n_query: int = 32,  # U 3.1.1; fewer keep the first ones
 ) -> QFormer:
     "The Q-Former from which phase 1 starts. Raises what the loaders raise, `ValueError` for an unknown name."
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "qformer").integers(2**31)))
+    with seeded(seed, "qformer"):
         if f.qformer == "drawn": return fewer_queries(drawn_qformer(folder, p.dropout), n_query)
         if f.qformer == "minilm": return minilm_qformer(f, p, image_width, n_query)
-    if "/" not in f.qformer:
-        raise ValueError(f"unknown Q-Former {f.qformer!r}: 'drawn', 'minilm' or a hub id such as Salesforce/blip2-itm-vit-g")
-    return fewer_queries(from_blip2(from_hub(Blip2ForImageTextRetrieval.from_pretrained, f.qformer)), n_query)
+        if "/" in f.qformer:
+            published = from_hub(Blip2ForImageTextRetrieval.from_pretrained, f.qformer)
+            return fewer_queries(from_blip2(published), n_query)
+    raise ValueError(f"unknown Q-Former {f.qformer!r}: 'drawn', 'minilm' or a hub id such as "
+                     "Salesforce/blip2-itm-vit-g")
 
 
 def drawn_qformer(folder, dropout=0.0):
@@ -108,6 +110,15 @@ class Stage1(Phase1):
         return self.head(words) @ self.qformer.embeddings.word_embeddings.weight.T
 
 
+def new_stage1(
+    settings: dict,  # of the Q-Former: its constructor's arguments
+    seed: int = 0,   # of the start
+) -> Stage1:
+    "An untrained Q-Former with an untrained head."
+    with seeded(seed, "generic qformer"):
+        return Stage1(QFormer(**settings))
+
+
 def stage1_loss(
     model: Stage1,
     batch: dict,   # as in `phase1_loss`
@@ -149,29 +160,15 @@ def train_generic_qformer(
     "Train and store the generic Q-Former (what BLIP-2's stage 1 is to the paper)."
     settings = dict(image_width=train.images.shape[-1], vocab=tokenizer.get_vocab_size(), width=f.width,
                     layers=f.qformer_layers, heads=f.heads, n_query=32, embed=256, max_words=64)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "generic qformer").integers(2**31)))
-        model = QFormer(**settings)
+    model = new_stage1(settings, seed)
     p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20,
                  itm_rows=f.qformer_batch // 4, hardness=0., checkpoint_every=50)
-    history = fit(Stage1(model), train, partial(stage1_loss, itm_rows=p.itm_rows),
-                  fit_settings(p, pick_device()), Path(scratch), seed, collate=trimmed, log=log)
+    history = fit(model, train, partial(stage1_loss, itm_rows=p.itm_rows), fit_settings(p, pick_device()),
+                  Path(scratch), seed, collate=trimmed, log=log)
     metrics = {"held-out pictures": len(held_out[1]), "distinct generic captions": len(set(held_out[1])),
-               "own generic caption first": caption_accuracy(model, *held_out, tokenizer)}
-    return save_foundation(
-        Path(folder) / "qformer",
-        model.state_dict(),
-        settings,
-        metrics=metrics,
-        seconds=round(float(history["seconds"].sum()), 1),
-        training=dict(
-            steps=p.steps,
-            batch=p.batch,
-            lr=p.lr,
-            itm_rows=p.itm_rows,
-            hardness=p.hardness,
-            products=len(train),
-            seed=seed,
-        ),
-        **facts,
-    )
+               "own generic caption first": caption_accuracy(model.qformer, *held_out, tokenizer)}
+    training = dict(steps=p.steps, batch=p.batch, lr=p.lr, itm_rows=p.itm_rows, hardness=p.hardness,
+                    products=len(train), seed=seed)
+    seconds = round(float(history["seconds"].sum()), 1)
+    return save_foundation(Path(folder) / "qformer", model.qformer.state_dict(), settings, metrics=metrics,
+                           seconds=seconds, training=training, **facts)

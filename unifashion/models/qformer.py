@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from transformers import Blip2Config, Blip2QFormerConfig
-from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval, Blip2QFormerModel, Blip2TextEmbeddings
+from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval, Blip2QFormerModel
+from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
 # %% ../../nbs/5_models/10_qformer.ipynb #92a282cc
 def block_diagonal(
@@ -39,7 +40,8 @@ def causal(
     n_query: int,        # queries, which come first
     mask: torch.Tensor,  # (b, n) true at words
 ) -> torch.Tensor:  # (b, n_query + n, n_query + n) bool
-    "Words look at the queries and at earlier words; queries never at words: the mask of image-grounded generation."
+    """Words look at the queries and at earlier words; queries never at words:
+    the mask of image-grounded generation."""
     seen = bidirectional(n_query, mask)
     past = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
     seen[:, :n_query, n_query:] = False
@@ -93,7 +95,8 @@ class QFormerParts(nn.Module):
 def initialise(
     model: QFormerParts,  # changed in place
 ):
-    "Random start of what transformers leaves at other values: queries that differ, small embeddings, equal feed-forward networks."
+    """Random start of what transformers leaves at other values:
+    queries that differ, small embeddings, equal feed-forward networks."""
     nn.init.normal_(model.query_tokens, std=0.02)
     for module in (*model.embeddings.children(), model.vision_projection, model.text_projection,
                    model.itm_head):
@@ -118,7 +121,8 @@ def copy_text_ffn(
 
 # %% ../../nbs/5_models/10_qformer.ipynb #96d92dcb
 class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", license="mit"):
-    "The Querying Transformer: `image`, `text` and `joint` (U 3.1.1, Eq. 2); `save_pretrained` and `from_pretrained` as in the hub's library."
+    """The Querying Transformer: `image`, `text` and `joint` (U 3.1.1, Eq. 2);
+    `save_pretrained` and `from_pretrained` as in the hub's library."""
     def image_states(self, tokens):
         "Query outputs before projection: (b, n_tok, image_width) -> (b, n_query, width)."
         queries = self.query_tokens.expand(len(tokens), -1, -1)
@@ -131,7 +135,8 @@ class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", lic
                             attention_mask=additive(bidirectional(0, mask))).last_hidden_state
 
     def fused_states(self, tokens, ids, mask, sight=bidirectional):
-        "Queries and words in one pass under the mask that `sight` makes: (b, n_query + n, width), queries first."
+        """Queries and words in one pass under the mask that `sight` makes:
+        (b, n_query + n, width), queries first."""
         queries = self.query_tokens.expand(len(tokens), -1, -1)
         embeds = self.embeddings(input_ids=self.checked(ids), query_embeds=queries)
         return self.qformer(query_embeds=embeds, query_length=self.n_query,
@@ -141,7 +146,8 @@ class QFormer(QFormerParts, PyTorchModelHubMixin, library_name="unifashion", lic
     def checked(self, ids):
         "The ids, or `ValueError` for a text longer than `max_words`."
         if ids.shape[1] > self.max_words:
-            raise ValueError(f"a text of {ids.shape[1]} word pieces; this Q-Former was built for max_words={self.max_words}")
+            raise ValueError(f"a text of {ids.shape[1]} word pieces; this Q-Former was built for "
+                             f"max_words={self.max_words}")
         return ids
 
     def image(self, tokens):
@@ -161,7 +167,8 @@ def init_from_bert(
     model: QFormer,  # changed in place
     weights: dict,   # a BERT's state dict, with or without the prefix "bert."
 ) -> list:  # names of our weights that were filled
-    "Fill words, positions, self-attention and both feed-forward networks from a BERT's first layers. Raises `ValueError` where shapes differ."
+    """Fill words, positions, self-attention and both feed-forward networks from a BERT's first layers.
+    Raises `ValueError` where shapes differ."""
     weights = {k.removeprefix("bert."): v for k, v in weights.items()}
     positions = (
         weights["embeddings.position_embeddings.weight"]
@@ -209,6 +216,7 @@ def part_sizes(
     model: nn.Module,  # any model
 ) -> dict:  # name of the part -> parameters
     "Parameters of each direct part of a model."
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    own = {name: p.numel() for name, p in model.named_parameters(recurse=False)}
-    return own | sizes
+    sizes = {name: p.numel() for name, p in model.named_parameters(recurse=False)}
+    for name, part in model.named_children():
+        sizes[name] = sum(p.numel() for p in part.parameters())
+    return sizes

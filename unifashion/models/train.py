@@ -324,18 +324,19 @@ def train(
 
 # %% ../../nbs/5_models/03_train.ipynb #054de9d5
 def fit(
-    model: nn.Module,    # trained in place: build it anew to go on with a broken run; all that learns belongs to it
+    model: nn.Module,    # trained in place; to go on with a broken run, build it anew
     data,                # len(data) and data[i]; data.ids, if there, names the examples in messages
     loss_fn,             # loss_fn(model, batch) -> scalar, or dict of scalars with 'loss'; all are logged
     settings: Fit,
-    folder: Path,        # of this run alone; resumed if it holds an unfinished one, loaded if it holds a finished one
+    folder: Path,        # of this run alone: an unfinished run is resumed, a finished one loaded
     seed: int,
     collate=None,        # list of examples -> batch (tensors in any nesting); None: torch's default
     log: bool = True,    # progress bar and TensorBoard; history.jsonl is written always
     device=None,         # 'cpu' to stay there; None: a GPU where there is one
     workers: int = 0,    # processes that read ahead
 ) -> History:
-    "Train to the end, or load what was trained. Raises `TrainingDiverged`; `ValueError` for a folder of another run."
+    """Train to the end, or load what was trained. Raises `TrainingDiverged`;
+    `ValueError` for a folder of another run."""
     folder = Path(folder)
     before = random_state()
     batch_indices(len(data), settings.batch, seed, 0)  # raises where the data is too small

@@ -37,8 +37,10 @@ def build_prompt(
 ) -> str:
     "The question about one picture (U App. C, Fig. 5), made of its category alone."
     thing = THINGS.get(category, category)
-    return (f"Describe the {thing} in this picture in one caption: its color, its length and sleeves, any pattern, graphic or logo, and its design. "
-            f"Use at least five fitting words of this list: {', '.join(words)}. Describe only what can be seen, and do not compare it with anything.")
+    return (f"Describe the {thing} in this picture in one caption: its color, its length and sleeves, any "
+            "pattern, graphic or logo, and its design. "
+            f"Use at least five fitting words of this list: {', '.join(words)}. Describe only what can be "
+            "seen, and do not compare it with anything.")
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #d228a4e4
 def build_leaking_prompt(
@@ -116,9 +118,11 @@ def write_shard(job: Job, number: int, captioner: Callable, report: Report) -> d
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #571036f9
 def put_together(job: Job):
-    "From parts to the file and its card; both are made among the parts and moved, so that a kill leaves nothing beside them."
+    """From parts to the file and its card;
+    both are made among the parts and moved, so that a kill leaves nothing beside them."""
     found = [read_json(job.folder / f"{i:06d}.json") for i in range(len(job.shards()))]
-    rows, skipped = ([x for part in found for x in part[name]] for name in ("rows", "skipped"))
+    rows = [row for part in found for row in part["rows"]]
+    skipped = [row for part in found for row in part["skipped"]]
     if not rows: raise ValueError(f"{job.path.name}: not one picture has a caption")
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     card = {
@@ -136,7 +140,8 @@ def put_together(job: Job):
 
 
 def finished(job: Job, report: Report) -> bool:
-    "Whether the file is there, made by this job and unchanged since; what it left out is counted again, or raised."
+    """Whether the file is there, made by this job and unchanged since;
+    what it left out is counted again, or raised."""
     if not (job.path.exists() and job.card.exists()): return False
     card = read_json(job.card)
     if card["key"] != job.key or card["sha256"] != digest(job.path.read_text(encoding="utf-8"), 64):
@@ -176,7 +181,8 @@ def annotate(
     worker: int = 0,          # this process takes every so manieth shard
     workers: int = 1,         # this process takes every so manieth shard
 ) -> Report:  # of the whole once all shards are there, else of this call
-    "Caption every picture from its pixels and category alone (U App. C). Raises `DataError` that names the picture."
+    """Caption every picture from its pixels and category alone (U App. C).
+    Raises `DataError` that names the picture."""
     prompts = [build_prompt(category) for category in gallery.categories]
     return run_job(Job(gallery, prompts, [""] * len(gallery), name, Path(path), size), captioner, on_error,
                    worker, workers)
@@ -216,10 +222,12 @@ class Llava:
             import torch
             from transformers import AutoProcessor, LlavaForConditionalGeneration
             from unifashion.ground.core import pick_device
+            from unifashion.models.checkpoints import seeded
             from unifashion.models.foundations import from_hub
             device = self.device or pick_device()
-            model = from_hub(LlavaForConditionalGeneration.from_pretrained, self.name,
-                             dtype=torch.float16 if device == "cuda" else torch.float32)
+            dtype = torch.float16 if device == "cuda" else torch.float32
+            with seeded(0, "llava"):
+                model = from_hub(LlavaForConditionalGeneration.from_pretrained, self.name, dtype=dtype)
             processor = from_hub(AutoProcessor.from_pretrained, self.name)
             processor.tokenizer.padding_side = "left"
             self.parts = processor, model.to(device).eval()

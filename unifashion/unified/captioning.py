@@ -112,7 +112,8 @@ def write_all(
     settings: Language,  # write_batch: captions at once
     device: str = None,
 ) -> list:  # (n,) str
-    "Captions of many pictures; those of one style are written together, since they end at about the same time."
+    """Captions of many pictures;
+    those of one style are written together, since they end at about the same time."""
     device = device or pick_device()
     captioner.to(device)
     order = sorted(range(len(styles)), key=lambda i: styles[i])
@@ -150,7 +151,8 @@ def claim_captions(
     theirs = json.loads(path.read_text(encoding="utf-8"))
     differs = [k for k in owner if theirs.get(k) != owner[k]]
     if differs:
-        raise ValueError(f"{folder.name} holds captions of another run (other {', '.join(differs)}): take another folder, or delete it")
+        raise ValueError(f"{folder.name} holds captions of another run (other {', '.join(differs)}): take "
+                         "another folder, or delete it")
 
 
 def write_captions(
@@ -204,7 +206,9 @@ def caption_pictures(
     on_error: str = "raise",  # 'raise' or 'skip'
     device: str = None,   # 'cpu' or 'cuda'; default: a GPU where there is one
 ) -> tuple:  # (list of str, None where a picture was left out; Report)
-    "Captions of pictures. Raises `DataError` for one that cannot be read, with the captions of those before it as its `captions`; or counts it."
+    """Captions of pictures.
+    Raises `DataError` for one that cannot be read, with the captions of those before it as its `captions`;
+    or counts it."""
     report = Report(on_error)
     texts = []
     device = device or pick_device()

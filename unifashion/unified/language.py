@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..ground.core import Language, World, pick_device, pick_dtype, stream
+from ..ground.core import Language, World, pick_device, pick_dtype
 from ..data.samples import Report
 from ..models.language_models import Writer
 from ..ground.files import write_json
 from ..models.batches import trimmed
+from ..models.checkpoints import seeded
 from ..models.train import Fit, History, fit
 
 # %% ../../nbs/6_unified/02_language.ipynb #2d472085
@@ -52,14 +53,12 @@ def prompt_ids(
     parts = question.split(IMAGE)
     if len(parts) != 2:
         raise ValueError(f"a question holds {IMAGE} once; here {len(parts) - 1} times: {question!r}")
-    opening = (
-        writer.tokenizer.bos_token_id
-        if not question.startswith(writer.tokenizer.bos_token or question)
-        else None
-    )
-    before, after = (writer.tokenizer(writer.clean(p) if writer.plain else p,
-                                      add_special_tokens=False)["input_ids"] for p in parts)
-    return ([] if opening is None else [opening]) + before, after
+    tokenizer = writer.tokenizer
+    texts = [writer.clean(part) for part in parts] if writer.plain else parts
+    before, after = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    opened = question.startswith(tokenizer.bos_token or question)
+    opening = [] if opened or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return opening + before, after
 
 # %% ../../nbs/6_unified/02_language.ipynb #9a39e628
 class Adapter(nn.Module):
@@ -90,14 +89,16 @@ def with_lora(
     alpha: int,      # U App. B: 256
     dropout: float = 0.0,
 ) -> nn.Module:  # a peft model; all but LoRA is frozen
-    "LoRA on every linear layer of the language model but the output's."
+    "LoRA on every linear layer of the language model but the output's; call it under `seeded`."
     from peft import LoraConfig, get_peft_model
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
                         task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         model = get_peft_model(writer.model, config)
-    model.peft_config["default"].base_model_name_or_path = writer.identity
+    made = model.peft_config["default"]
+    made.base_model_name_or_path = writer.identity
+    made.target_modules = sorted(made.target_modules)  # a set's order is chance
     return model
 
 
@@ -107,18 +108,18 @@ def load_lora(
 ) -> nn.Module:
     "LoRA read back onto its base. Raises `ValueError` where it belongs to another."
     from peft import PeftModel
-    made_for = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))[
-        "base_model_name_or_path"
-    ]
+    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    made_for = config["base_model_name_or_path"]
     if made_for != writer.identity:
         raise ValueError(f"{Path(folder).name}: LoRA of {made_for}, not of {writer.identity}")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), seeded(0, "captioner"):
         warnings.simplefilter("ignore", FutureWarning)
         return PeftModel.from_pretrained(writer.model, folder)
 
 # %% ../../nbs/6_unified/02_language.ipynb #f0534c12
 class Captioner(nn.Module):
-    "A language model that is shown an image's queries: `prompt` is the question, `logits` what it says of a caption."
+    """A language model that is shown an image's queries:
+    `prompt` is the question, `logits` what it says of a caption."""
     def __init__(
         self,
         writer: Writer,
@@ -140,10 +141,12 @@ class Captioner(nn.Module):
         longest = max(map(len, self.questions))
         room = llm.config.max_position_embeddings
         if longest + max_words > room:
-            raise ValueError(f"{writer.identity} reads {room} word pieces; a question of {longest} and a caption of {max_words} are more: lower max_words")
+            raise ValueError(f"{writer.identity} reads {room} word pieces; a question of {longest} and a "
+                             f"caption of {max_words} are more: lower max_words")
 
     def prompt(self, image, style):
-        "(b, n_image, width) and (b,) numbers of styles -> embeddings (b, n, llm width), mask (b, n); filled up on the left."
+        """(b, n_image, width) and (b,) numbers of styles -> embeddings (b, n, llm width), mask (b, n);
+        filled up on the left."""
         questions = [self.questions[s] for s in style.tolist()]
         n = max(map(len, questions))
         device = style.device
@@ -170,28 +173,18 @@ def save_captioner(
 ):
     "Write the adapter, LoRA and what is needed to put them together again."
     folder = Path(folder)
-    a = captioner.adapter
     folder.mkdir(parents=True, exist_ok=True)
-    lora = hasattr(captioner.llm, "peft_config")
-    if lora:
-        # "auto" would ask the hub
-        captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)
-    if a is not None:
-        save_file({k: v.detach().cpu().contiguous()
-                   for k, v in a.state_dict().items()}, folder / "adapter.safetensors")
-    widths = {} if a is None else dict(width=a.net.in_features if a.layers == 1 else a.net[0].in_features,
-                                       layers=a.layers)
-    write_json(
-        folder / "captioner.json",
-        dict(
-            writer=captioner.writer.identity,
-            lora=lora,
-            n_image=captioner.n_image,
-            max_words=captioner.max_words,
-            styles=captioner.styles,
-            adapter=widths,
-        ),
-    )
+    adapter = captioner.adapter
+    kept = dict(writer=captioner.writer.identity, lora=hasattr(captioner.llm, "peft_config"),
+                n_image=captioner.n_image, max_words=captioner.max_words, styles=captioner.styles, adapter={})
+    if kept["lora"]:
+        captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)  # "auto" would ask the hub
+    if adapter is not None:
+        first = adapter.net if adapter.layers == 1 else adapter.net[0]
+        kept["adapter"] = dict(width=first.in_features, layers=adapter.layers)
+        weights = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
+        save_file(weights, folder / "adapter.safetensors")
+    write_json(folder / "captioner.json", kept)
 
 
 def load_captioner(
@@ -204,8 +197,10 @@ def load_captioner(
     if kept["writer"] != writer.identity:
         raise ValueError(f"{folder.name} was trained with {kept['writer']}, not with {writer.identity}")
     llm = load_lora(folder / "lora", writer) if kept["lora"] else writer.model
-    adapter = Adapter(out=writer.width, **kept["adapter"]) if kept["adapter"] else None
-    if adapter is not None:
+    adapter = None
+    if kept["adapter"]:
+        with seeded(0, "captioner"):
+            adapter = Adapter(out=writer.width, **kept["adapter"])
         adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
     return Captioner(writer, llm, adapter, kept["n_image"], kept["max_words"], kept["styles"]).eval()
 
@@ -232,11 +227,10 @@ def new_captioner(
     n, width = image
     if not n and not lora: raise ValueError("without image and without LoRA nothing would learn")
     writer.model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "captioner").integers(2**31)))
-        words = writer.model.get_input_embeddings().weight
-        adapter = Adapter(width, writer.width, layers,
-                          1. if words.is_meta else words.float().std().item()) if n else None
+    words = writer.model.get_input_embeddings().weight
+    scale = 1. if words.is_meta else words.float().std().item()
+    with seeded(seed, "captioner"):
+        adapter = Adapter(width, writer.width, layers, scale) if n else None
         llm = with_lora(writer, settings.rank, settings.alpha, settings.dropout) if lora else writer.model
     return Captioner(writer, llm, adapter, n, settings.max_words, styles)
 
@@ -304,15 +298,12 @@ class Captions:
                 if texts[style][own[0]].strip():
                     self.examples.append((product, number, own))
                 else:
-                    self.report.reject(f"the {style} caption of {product} is empty", "captions", own[0],
-                                       "empty caption")
+                    reason = f"the {style} caption of {product} is empty"
+                    self.report.reject(reason, "captions", own[0], "empty caption")
         names = list(texts)
-        self.ids = [
-f"{product} ({list(texts)[number]})" for product, number, _ in self.examples
-]
-        self.words, self.mask, cut = encode_captions(
-            writer, [texts[names[number]][own[0]] for _, number, own in self.examples], max_words
-        )
+        self.ids = [f"{product} ({names[number]})" for product, number, _ in self.examples]
+        captions = [texts[names[number]][own[0]] for _, number, own in self.examples]
+        self.words, self.mask, cut = encode_captions(writer, captions, max_words)
         self.report.rows = len(rows) * len(texts)
         self.report.kept = len(self.examples)
         if cut:
