@@ -14,7 +14,7 @@ from unifashion.ground.core import World
 from unifashion.data.samples import Catalogue, DataError, val_of
 from unifashion.wardrobe.drawing import draw
 from unifashion.shop.fashiongen_files import on_square, part_of
-from unifashion.shop.modifications import differences, true_of
+from unifashion.shop.comparisons import differences, true_of
 from unifashion.shop.phrases import agrees
 from unifashion.shop.retrieval_files import CATEGORIES, FOLDERS, draw_listings, draw_shelf
 from unifashion.shop.retrieval_files import drawn_fashion200k, drawn_fashioniq, guidance_of, guided_caption
