@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..ground.core import Formats, World
 from .fashiongen_files import drawn_catalogue
-from .retrieval_files import drawn_fashion200k, drawn_fashioniq
+from .fashion200k_files import drawn_fashion200k
+from .retrieval_files import drawn_fashioniq
 from .tryon_files import drawn_people
 
 # %% auto #0
