@@ -19,7 +19,7 @@ from ..ground.files import atomic_write
 from .captions import key_points
 from .fashion200k_files import _save_all, drawn_once
 from .fashiongen_files import part_of, workers_of
-from .modifications import change_texts, vary
+from .modifications import _any, change_texts, vary
 from .phrases import NOUNS, pick
 from ..wardrobe.garments import Garment, sample_garment
 
@@ -60,9 +60,6 @@ def _is_new(garment: Garment, seen: set) -> bool:
     if look in seen or part_of(garment) != "run": return False
     seen.add(look)
     return True
-
-
-def _any(values, rng): return values[int(rng.integers(len(values)))]
 
 
 def _relatives(kinds: tuple, n: int, seen: set, rng) -> list:
