@@ -10,8 +10,7 @@ import re
 import numpy as np
 
 from ..ground.core import stream
-from .phrases import COLOR_WORDS, NOUNS, SPECIAL, agrees, entry, mentions, phrase, pick
-from .phrases import sayable
+from .phrases import COLOR_WORDS, NOUNS, SPECIAL, entry, mentions, phrase, pick, sayable
 from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment, sample_garment
 
 # %% auto #0

@@ -15,7 +15,7 @@ from .phrases import _table, mentions
 from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment, rgb
 
 # %% auto #0
-__all__ = ['PLAIN', 'SCALES', 'NECKS', 'SHARES', 'WORDINGS', 'DROPPED', 'VAGUE', 'OPENED', 'COLLARS', 'WARM', 'COOL', 'SHINY',
+__all__ = ['PLAIN', 'SCALES', 'NECKS', 'SHARES', 'DROPPED', 'VAGUE', 'WORDINGS', 'OPENED', 'COLLARS', 'WARM', 'COOL', 'SHINY',
            'DULL', 'RELATIVE', 'aspects', 'differences', 'step', 'overall', 'lighter', 'brighter', 'read_change',
            'true_of']
 
@@ -114,7 +114,10 @@ def _lost(name: str, *values):
     return lambda a, b: getattr(a, name) in values and getattr(b, name) not in values
 
 # %% ../../nbs/3_shop/02a_comparisons.ipynb #acb8b6fa
-WORDINGS = _table("""
+DROPPED = ("belt", "lace", "piping", "pleats", "slit", "turn-ups", "rips", "side stripe", "contrast collar",
+           "contrast trim")  # trims whose absence is told by their name
+VAGUE = ("other color", "other shade", "other print", "other graphic", "other sleeves", "other neckline")
+WORDINGS = {f"no {trim}": ((), (f"no {trim}",)) for trim in DROPPED} | _table("""
     darker = darker, darker in color, darker colored | a darker color, a darker shade, a darker tone
     lighter = lighter, lighter in color, lighter colored | a lighter color, a lighter shade, a lighter tone
     more colorful = more colorful | more color, stronger colors
@@ -154,10 +157,6 @@ WORDINGS = _table("""
     other graphic = | a different graphic, another logo, a different picture
     other sleeves = | different sleeves
     other neckline = | a different neckline""")
-DROPPED = ("belt", "lace", "piping", "pleats", "slit", "turn-ups", "rips", "side stripe", "contrast collar",
-           "contrast trim")  # trims whose absence is told by their name
-WORDINGS |= {f"no {trim}": ((), (f"no {trim}",)) for trim in DROPPED}
-VAGUE = ("other color", "other shade", "other print", "other graphic", "other sleeves", "other neckline")
 
 # %% ../../nbs/3_shop/02a_comparisons.ipynb #a85f3061
 OPENED = ("buttons", "half placket", "double-breasted")
