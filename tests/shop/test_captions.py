@@ -43,13 +43,13 @@ def captions(garments):
 
 def test_every_statement_is_true(garments, captions):
     for style, texts in captions.items():
-        wrong = [(t, g) for t, g in zip(texts, garments) if not words.agrees(t, g)]
-        assert not wrong, (style, wrong[0], words.mentions(wrong[0][0]))
+        wrong = [(t, g) for t, g in zip(texts, garments) if not phrases.agrees(t, g)]
+        assert not wrong, (style, wrong[0], phrases.mentions(wrong[0][0]))
 
 
 def test_a_garment_with_an_emblem_is_not_called_plain(garments, captions):
     for style, texts in captions.items():
-        assert not [t for t, g in zip(texts, garments) if g.emblem and "pattern" in words.mentions(t)], style
+        assert not [t for t, g in zip(texts, garments) if g.emblem and "pattern" in phrases.mentions(t)], style
 
 
 def test_true_for_every_seed():
@@ -57,16 +57,16 @@ def test_true_for_every_seed():
     for seed in range(200):
         for style, write in STYLES.items():
             text = write(g, np.random.default_rng(seed))
-            assert words.agrees(text, g), text
+            assert phrases.agrees(text, g), text
 
 
 def test_every_caption_names_kind_and_color(captions):
     for style, texts in captions.items():
-        assert all({"kind", "color"} <= set(words.mentions(t)) for t in texts), style
+        assert all({"kind", "color"} <= set(phrases.mentions(t)) for t in texts), style
 
 
 def test_a_text_speaks_of_much(captions):
-    said = [len(set(words.mentions(t)) - {"kind", "color", "shade"}) for t in captions["text"]]
+    said = [len(set(phrases.mentions(t)) - {"kind", "color", "shade"}) for t in captions["text"]]
     assert np.mean(said) > 5 and np.quantile(said, 0.02) >= 2
 
 
@@ -87,7 +87,7 @@ def test_a_text_identifies(garments, captions):
     pairs = [(t, g) for t, g in zip(captions["text"], garments)][:400]
     shared = 0
     for text, g in pairs:
-        said = words.mentions(text).items()
+        said = phrases.mentions(text).items()
         shared += any(all(v == {getattr(o, a)} for a, v in said) for o in shelf[g.kind] if o is not g)
     shared /= len(pairs)
     assert shared < 0.1
@@ -104,7 +104,7 @@ def test_keep_tells_siblings_apart(garments):
         )
         name = words.title(g, rng, differs)
         text = name + ". " + words.professional_caption(g, rng, name, differs)
-        assert words.agrees(text, g) and not words.agrees(text, sibling), (differs, text)
+        assert phrases.agrees(text, g) and not phrases.agrees(text, sibling), (differs, text)
 
 
 def test_same_seed_same_caption():
@@ -185,7 +185,7 @@ def test_every_value_has_words():
 
 
 def test_agrees_is_false_for_contradictions():
-    assert words.agrees("striped navy tee", TEE) and not words.agrees(
+    assert phrases.agrees("striped navy tee", TEE) and not phrases.agrees(
         "striped tee with long sleeves and short sleeves", TEE
     )
-    assert not words.agrees("navy dress", TEE) and words.agrees("fully lined", TEE)
+    assert not phrases.agrees("navy dress", TEE) and phrases.agrees("fully lined", TEE)

@@ -17,7 +17,7 @@ from unifashion.shop import fashiongen_files as formats
 from unifashion.ground.core import World
 from unifashion.wardrobe.drawing import draw
 from unifashion.wardrobe.garments import KINDS, changes
-from unifashion.shop.captions import agrees, mentions
+from unifashion.shop.phrases import agrees, mentions
 
 WORLD = World("drawn", products=160, test_per_type=4, height=32, width=24, seed=3)
 TINY = World("drawn", products=48, test_per_type=1, height=16, width=12, seed=5)

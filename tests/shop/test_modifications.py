@@ -9,8 +9,9 @@ import pytest
 
 from unifashion.ground.core import stream
 from unifashion.wardrobe.garments import KINDS, PATTERNS, Garment, is_garment, sample_garment, single_changes
-from unifashion.shop.modifications import RELATIVE, SHARES, _comparisons, aspects, change_texts, differences
-from unifashion.shop.modifications import lighter, overall, read_change, statement, step, true_of, vary
+from unifashion.shop.comparisons import RELATIVE, SHARES, _comparisons, aspects, differences, lighter, overall
+from unifashion.shop.comparisons import read_change, step, true_of
+from unifashion.shop.modifications import change_texts, statement, vary
 from unifashion.shop.phrases import _found, _lexicon
 
 TEE = Garment(

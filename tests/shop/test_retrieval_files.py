@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.shop import retrieval_files as formats
+from unifashion.shop import fashion200k_files, retrieval_files as formats
 from unifashion.ground.core import World
 from unifashion.data.samples import Catalogue, DataError, val_of
 from unifashion.wardrobe.drawing import draw
 from unifashion.shop.fashiongen_files import on_square, part_of
-from unifashion.shop.modifications import differences, true_of
+from unifashion.shop.comparisons import differences, true_of
 from unifashion.shop.phrases import agrees
-from unifashion.shop.retrieval_files import CATEGORIES, FOLDERS, draw_listings, draw_shelf
-from unifashion.shop.retrieval_files import drawn_fashion200k, drawn_fashioniq, guidance_of, guided_caption
-from unifashion.shop.retrieval_files import read_truth, write_fashion200k, write_fashioniq
-from unifashion.shop.retrieval_files import write_fashioniq_cap
+from unifashion.shop.fashion200k_files import FOLDERS, draw_listings, drawn_fashion200k, write_fashion200k
+from unifashion.shop.retrieval_files import CATEGORIES, draw_shelf, drawn_fashioniq, guidance_of
+from unifashion.shop.retrieval_files import guided_caption, read_truth, write_fashioniq, write_fashioniq_cap
 from unifashion.data.retrieval_readers import LABELS, LONGEST, SPLITS, audit_guidance, open_composed
 from unifashion.data.retrieval_readers import read_fashion200k, read_fashioniq, read_fashioniq_cap
 from unifashion.data.retrieval_readers import with_captions
@@ -323,7 +322,7 @@ def test_fashion200k_reads_what_was_drawn(drawn, listings):
     by_id = {item.id: item for item in listings}
     for s in parts["test"]:
         item, picture = by_id[s.product], s.image.read()
-        wanted = formats._shape(
+        wanted = fashion200k_files._shape(
             draw(item.garment, item.views[s.view], HEIGHT, WIDTH), False, max(HEIGHT // 32, 1)
         )
         assert picture.shape == wanted.shape and np.abs(picture.astype(int) - wanted).mean() < 6  # JPEG
@@ -380,13 +379,13 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
 
     for _ in range(2):
         with pytest.raises(RuntimeError, match="disk full"):
-            formats.drawn_once("thing", {"a": 1}, fail)
+            fashion200k_files.drawn_once("thing", {"a": 1}, fail)
     assert not [p for p in (tmp_path / "thing").iterdir() if not p.name.startswith(".")]
-    done = formats.drawn_once("thing", {"a": 1}, lambda folder: folder.mkdir())
+    done = fashion200k_files.drawn_once("thing", {"a": 1}, lambda folder: folder.mkdir())
     assert (
         done.is_dir()
         and not list(done.parent.glob("*.tmp~"))
-        and formats.drawn_once("thing", {"a": 2}, lambda folder: folder.mkdir()) != done
+        and fashion200k_files.drawn_once("thing", {"a": 2}, lambda folder: folder.mkdir()) != done
     )
 
 

@@ -20,8 +20,8 @@ from ..wardrobe.garments import sample_garment
 from ..data.kagl import STYLES, kagl_split, read_kagl_folder
 from ..data.datasets import dataset_record
 from ..data.prepare import Opened, Split, splits_of
-from ..shop.retrieval_files import CATEGORIES, FOLDERS, draw_listings, draw_shelf, write_fashion200k
-from ..shop.retrieval_files import write_fashioniq, write_fashioniq_cap
+from ..shop.fashion200k_files import FOLDERS, draw_listings, write_fashion200k
+from ..shop.retrieval_files import CATEGORIES, draw_shelf, write_fashioniq, write_fashioniq_cap
 from ..people.scenes import keypoints, render, sample_scene
 from ..shop.tryon_files import draw_pairs, write_people
 

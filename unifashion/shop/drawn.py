@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..ground.core import Formats, World
+from .fashion200k_files import drawn_fashion200k
 from .fashiongen_files import drawn_catalogue
-from .retrieval_files import drawn_fashion200k, drawn_fashioniq
+from .retrieval_files import drawn_fashioniq
 from .tryon_files import drawn_people
 
 # %% auto #0
@@ -37,7 +38,7 @@ def drawn_dataset(
     formats: Formats,  # sizes of the others
     workers: int = 2,  # processes that draw
 ) -> Path:  # the folder that the readers and `unifashion prepare` take
-    "The folder of a drawn data set, drawn now if it is not in the cache. Raises `ValueError` for another name or no sizes."
+    "The folder of a drawn data set, from the cache or drawn now. Raises `ValueError` for what is not drawn."
     if name not in DRAWN: raise ValueError(f"unknown drawn data set {name!r}; there are {', '.join(DRAWN)}")
     if world.dataset != "drawn": raise ValueError(f"this profile's world is {world.dataset}, not drawn")
     if name == "fashiongen": return drawn_catalogue(world, workers)
@@ -45,5 +46,5 @@ def drawn_dataset(
     if name == "fashion200k": return drawn_fashion200k(world, sizes, workers)
     if name == "fashioniq": return drawn_fashioniq(world, sizes, workers) / "fashion_iq"
     folder = {"vitonhd": "viton_hd", "dresscode": "dress_code"}[name]
-    return drawn_people(folder, sizes["train"], sizes["test"], world.height, world.width, world.seed,
-                        workers=workers)
+    size = world.height, world.width
+    return drawn_people(folder, sizes["train"], sizes["test"], *size, world.seed, workers=workers)

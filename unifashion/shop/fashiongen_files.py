@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json, multiprocessing, os, shutil, time, zlib
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -18,15 +17,15 @@ import numpy as np
 from tqdm import tqdm
 
 import unifashion
-from ..ground.core import World, cache_dir, digest, stream
-from ..wardrobe.drawing import draw
-from ..ground.execution import watch
-from ..wardrobe.garments import KINDS, VIEWS, Garment, changes, near_duplicate, sample_garment
-from ..wardrobe.garments import views_for
 from ..ground.code_digests import code_hash
+from ..ground.core import World, cache_dir, digest, stream
+from ..ground.execution import watch
 from ..ground.files import atomic_write
 from ..ground.runs import hold, let_go
 from .captions import key_points, professional_caption, short_caption, title
+from ..wardrobe.drawing import draw
+from ..wardrobe.garments import KINDS, VIEWS, Garment, changes, near_duplicate, sample_garment
+from ..wardrobe.garments import views_for
 
 # %% auto #0
 __all__ = ['PARTS', 'BRANDS', 'FIBRES', 'DOLLARS', 'FILES', 'STRINGS', 'NUMBERS', 'Product', 'part_of', 'draw_garments',
@@ -59,20 +58,18 @@ class Product:
 PARTS = ("run", "foundations")
 
 
-def part_of(
-    g: Garment,  # any garment; its seed is not looked at
-) -> str:  # 'run' or 'foundations'
-    "The slice of the world to which a description belongs."
-    return "foundations" if int(digest(replace(g, seed=0)), 16) % 3 == 0 else "run"
+def part_of(garment: Garment) -> str:
+    "The slice of the world to which a description belongs, 'run' or 'foundations'; its seed does not count."
+    return "foundations" if int(digest(replace(garment, seed=0)), 16) % 3 == 0 else "run"
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #f25f0fef
 def _new(draft, part: str, seen: set, tries: int):
-    "A garment from `draft` of this part that `seen` does not hold, and holds from now on; None after so many tries."
+    "A garment from `draft` of this part whose look is not in `seen`, and now is; None after so many tries."
     for _ in range(tries):
-        g = draft()
-        if (look := replace(g, seed=0)) not in seen and part_of(g) == part:
+        garment = draft()
+        if (look := replace(garment, seed=0)) not in seen and part_of(garment) == part:
             seen.add(look)
-            return g
+            return garment
 
 
 def draw_garments(
@@ -84,14 +81,14 @@ def draw_garments(
 ) -> list:  # (garment, attributes in which its sibling differs)
     "Garments of one kind, a quarter of them in pairs of near-duplicates, no two alike."
     out = []
-    paired = 2 * ((n + 4) // 8)
+    paired = min(2 * ((n + 4) // 8), n - 1)
     while len(out) < n:
-        g = _new(lambda: sample_garment(rng, kind), part, seen, 100_000)
-        sibling = (
-            _new(lambda: near_duplicate(g, rng), part, seen, 20) if len(out) < min(paired, n - 1) else None
-        )
-        differs = tuple(changes(g, sibling)) if sibling else ()
-        out += [(x, differs) for x in (g, sibling) if x]
+        garment = _new(lambda: sample_garment(rng, kind), part, seen, 100_000)
+        sibling = None
+        if len(out) < paired:
+            sibling = _new(lambda: near_duplicate(garment, rng), part, seen, 20)
+        differs = tuple(changes(garment, sibling)) if sibling else ()
+        out += [(one, differs) for one in (garment, sibling) if one]
     return out
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #69147533
@@ -104,50 +101,52 @@ DOLLARS = {"TOPS": 90, "SHIRTS": 190, "SWEATERS": 260, "JACKETS & COATS": 620, "
            "JUMPSUITS": 340}
 
 
-def _shop(g: Garment, rng) -> dict:
+def _shop(garment: Garment, rng) -> dict:
     "The fields that no picture shows."
-    kind = KINDS[g.kind]
-    number = lambda low, high: int(rng.integers(low, high))
-    women = kind.region == "dresses" or g.kind == "skirt" or rng.random() < .5
-    share = 100 if g.fabric == "leather" or rng.random() < .6 else number(75, 98)
-    fibres = [f'{share}% {FIBRES.get(g.fabric, "cotton")}'] + [f"{100 - share}% elastane"] * (share < 100)
-    return dict(gender="Women" if women else "Men", brand=BRANDS[number(0, len(BRANDS))],
-                composition=", ".join(fibres) + ".",
-                season=f'{("SS", "FW")[number(0, 2)]}{number(2014, 2019)}',
-                price=5. * round(DOLLARS[kind.category] * float(np.exp(rng.normal(0, .4))) / 5))
+    kind = KINDS[garment.kind]
+    women = kind.region == "dresses" or garment.kind == "skirt" or rng.random() < .5
+    share = 100 if garment.fabric == "leather" or rng.random() < .6 else int(rng.integers(75, 98))
+    stretch = f", {100 - share}% elastane" if share < 100 else ""
+    return {
+        "gender": "Women" if women else "Men",
+        "brand": BRANDS[int(rng.integers(len(BRANDS)))],
+        "composition": f'{share}% {FIBRES.get(garment.fabric, "cotton")}{stretch}.',
+        "season": f'{("SS", "FW")[int(rng.integers(2))]}{int(rng.integers(2014, 2019))}',
+        "price": 5. * round(DOLLARS[kind.category] * float(np.exp(rng.normal(0, .4))) / 5),
+    }
 
 
 def make_product(
-    number: int,     # its id
-    g: Garment,      # what is sold
-    split: str,      # 'train' or 'test'
-    differs: tuple,  # attributes that the texts must not leave out
-    texts: set,      # texts that are taken; grows
-    seed: int,       # of the world
+    number: int,       # its id
+    garment: Garment,  # what is sold
+    split: str,        # 'train' or 'test'
+    differs: tuple,    # attributes that the texts must not leave out
+    texts: set,        # texts that are taken; grows
+    seed: int,         # of the world
 ) -> Product:
     "List a garment: views, texts that no other product has, shop data."
     rng = stream(seed, "product", number)
     while True:
-        name = title(g, rng, differs)
-        description = professional_caption(g, rng, name, differs)
+        name = title(garment, rng, differs)
+        description = professional_caption(garment, rng, name, differs)
         if (name, description) not in texts: break
     texts.add((name, description))
-    captions = name, description, short_caption(g, rng), key_points(g, rng)
-    return Product(number, g, views_for(g, rng), split, *captions, **_shop(g, rng))
+    captions = name, description, short_caption(garment, rng), key_points(garment, rng)
+    return Product(number, garment, views_for(garment, rng), split, *captions, **_shop(garment, rng))
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #8b80d2a5
 def _sizes(world: World, part: str) -> dict:
     "(split, kind) -> number of products. Raises ValueError where the world is too small."
-    kinds = tuple(KINDS)
+    n = len(KINDS)
     held = world.test_per_type
     if part == "foundations":
-        held = min(held, max(1, world.products // (10 * len(kinds))))
-    train = world.products - held * len(kinds)
-    if train < len(kinds):
-        raise ValueError(
-        f"world.products: {world.products} leave no train products for {len(kinds)} kinds with test_per_type={held}")
-    extra = {kind: i < train % len(kinds) for i, kind in enumerate(kinds)}
-    return {"train": {k: train // len(kinds) + extra[k] for k in kinds}, "test": dict.fromkeys(kinds, held)}
+        held = min(held, max(1, world.products // (10 * n)))
+    train = world.products - held * n
+    if train < n:
+        raise ValueError(f"world.products: {world.products} leave no train products for {n} kinds "
+                         f"with test_per_type={held}")
+    shares = [train // n + (i < train % n) for i in range(n)]
+    return {"train": dict(zip(KINDS, shares)), "test": dict.fromkeys(KINDS, held)}
 
 
 def _numbers(world: World, part: str) -> dict:
@@ -156,7 +155,8 @@ def _numbers(world: World, part: str) -> dict:
     ids = {}
     for split, sizes in _sizes(world, part).items():
         shuffled = first + stream(world.seed, "order", part, split).permutation(sum(sizes.values()))
-        ids[split] = dict(zip(sizes, np.split(shuffled, np.cumsum(list(sizes.values()))[:-1])))
+        ends = np.cumsum(list(sizes.values()))
+        ids[split] = dict(zip(sizes, np.split(shuffled, ends[:-1])))
         first += len(shuffled)
     return ids
 
@@ -168,12 +168,10 @@ def _of_kind(job: tuple) -> list:
     texts = set()
     products = []
     for split, numbers in ids.items():
-        drawn = draw_garments(
-            len(numbers), kind, part, seen, stream(world.seed, "garments", part, split, kind)
-        )
-        products += [
-            make_product(int(i), g, split, d, texts, world.seed) for i, (g, d) in zip(numbers, drawn)
-        ]
+        rng = stream(world.seed, "garments", part, split, kind)
+        drawn = draw_garments(len(numbers[kind]), kind, part, seen, rng)
+        for number, (garment, differs) in zip(numbers[kind], drawn):
+            products.append(make_product(int(number), garment, split, differs, texts, world.seed))
     return products
 
 
@@ -182,11 +180,11 @@ def draw_products(
     part: str = "run",  # 'run', or the slice of 'foundations'
     mapped=map,         # maps a function over jobs, as `workers_of` gives it
 ) -> list[Product]:  # train products first, ids ascending
-    "The products of a drawn world: equal worlds have equal products. Raises ValueError for a world that cannot be."
+    "The products of a drawn world, the same for equal worlds. Raises ValueError for a world that cannot be."
     if world.dataset != "drawn": raise ValueError(f"world.dataset: {world.dataset!r} is not 'drawn'")
     if part not in PARTS: raise ValueError(f'part: {part!r} is none of {", ".join(PARTS)}')
-    numbers = _numbers(world, part)
-    jobs = [(world, part, kind, {split: numbers[split][kind] for split in numbers}) for kind in KINDS]
+    ids = _numbers(world, part)
+    jobs = [(world, part, kind, ids) for kind in KINDS]
     return sorted((p for products in mapped(_of_kind, jobs) for p in products), key=lambda p: p.id)
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #221708a7
@@ -204,23 +202,23 @@ def on_square(
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #370ff600
 FILES = {"train": "train", "test": "validation"}
 STRINGS = {  # key of the file -> text of a product's view
-    "input_name": lambda p, v: p.name, "input_description": lambda p, v: p.description,
-    "input_concat_description": lambda p, v: f"{p.text} {p.composition}",
-    "input_category": lambda p, v: KINDS[p.garment.kind].category,
-    "input_subcategory": lambda p, v: KINDS[p.garment.kind].subcategory,
-    "input_gender": lambda p, v: p.gender, "input_brand": lambda p, v: p.brand,
-    "input_season": lambda p, v: p.season, "input_composition": lambda p, v: p.composition,
-    "input_department": lambda p, v: p.department,
-    "input_pose": lambda p, v: f"id_gridfs_{VIEWS.index(v) + 1}"
+    "input_name": lambda p, view: p.name,
+    "input_description": lambda p, view: p.description,
+    "input_concat_description": lambda p, view: f"{p.text} {p.composition}",
+    "input_category": lambda p, view: KINDS[p.garment.kind].category,
+    "input_subcategory": lambda p, view: KINDS[p.garment.kind].subcategory,
+    "input_gender": lambda p, view: p.gender,
+    "input_brand": lambda p, view: p.brand,
+    "input_season": lambda p, view: p.season,
+    "input_composition": lambda p, view: p.composition,
+    "input_department": lambda p, view: p.department,
+    "input_pose": lambda p, view: f"id_gridfs_{VIEWS.index(view) + 1}",
 }
 NUMBERS = {"index": np.int32, "index_2": np.int32, "input_productID": np.int32, "input_msrpUSD": np.float32}
 
 
-def fashiongen_name(
-    side: int,   # S, in pixels
-    split: str,  # 'train' or 'test'
-) -> str:
-    "The official name of a split's file at this side."
+def fashiongen_name(side: int, split: str) -> str:
+    "The official name of the file of a split, 'train' or 'test', for pictures of this side in pixels."
     return f"fashiongen_{side}_{side}_{FILES[split]}.h5"
 
 
@@ -231,7 +229,7 @@ def _write_columns(file, rows: list):
     for key, kind in NUMBERS.items():
         file[key] = np.asarray(values[key], kind).reshape(-1, 1)
     for key, text in STRINGS.items():
-        file[key] = np.array([text(p, v).encode("latin-1") for p, v in rows]).reshape(-1, 1)
+        file[key] = np.array([text(p, view).encode("latin-1") for p, view in rows]).reshape(-1, 1)
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #a4d67e77
 def _rendered(job: tuple) -> list:
@@ -251,7 +249,7 @@ def workers_of(
     pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), watch, (os.getpid(),))
     try:
         yield lambda function, jobs: pool.map(function, jobs, chunksize=1 + len(jobs) // 500)
-    except BrokenProcessPool:
+    except BrokenExecutor:
         raise RuntimeError("the processes that draw have ended: a script that draws with workers needs "
                            "`if __name__ == '__main__':` around what it runs (or workers=1)") from None
     finally:
@@ -313,14 +311,14 @@ def write_products(path: Path, products: list) -> Path:
     return atomic_write(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in products))
 
 
-def read_products(
-    folder: Path,  # of a drawn catalogue
-) -> list[Product]:
+def _from_row(row: dict) -> Product:
+    return Product(**row | {"garment": Garment(**row["garment"]), "views": tuple(row["views"])})
+
+
+def read_products(folder: Path) -> list[Product]:
     "The products of a drawn catalogue, with their garments."
-    rows = map(json.loads, Path(folder, "products.jsonl").read_text(encoding="utf-8").splitlines())
-    return [
-        Product(**row | {"garment": Garment(**row["garment"]), "views": tuple(row["views"])}) for row in rows
-    ]
+    lines = Path(folder, "products.jsonl").read_text(encoding="utf-8").splitlines()
+    return [_from_row(json.loads(line)) for line in lines]
 
 
 @cache
@@ -329,11 +327,8 @@ def _code() -> str:
     return code_hash(("shop.fashiongen_files",), Path(unifashion.__file__).parent)
 
 
-def world_folder(
-    world: World,       # which world
-    part: str = "run",  # 'run' or 'foundations'
-) -> Path:  # may not exist yet
-    "Where a drawn catalogue lies in the cache: named by the world and the code that draws it."
+def world_folder(world: World, part: str = "run") -> Path:
+    "Where a drawn catalogue lies, or will lie, in the cache: named by the world and the code that draws it."
     return cache_dir() / "worlds" / digest({"world": world, "part": part, "code": _code()})
 
 # %% ../../nbs/3_shop/05_fashiongen_files.ipynb #ce734292
@@ -348,16 +343,15 @@ def _build(folder: Path, world: World, workers: int, part: str):
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
     for old in (folder, *folder.parent.glob(f".{folder.name}.*.tmp~")):
         shutil.rmtree(old, ignore_errors=True)
-    # a process takes two seconds to start
-    with workers_of(workers if world.products >= 500 else 1) as mapped:
+    with workers_of(workers if world.products >= 500 else 1) as mapped:  # starting one takes two seconds
         products = draw_products(world, part, mapped)
         for split in FILES:
             write_fashiongen(building, products, split, world.height, world.width, mapped=mapped)
     write_products(building / "products.jsonl", products)
     os.replace(building, folder)
     n = sum(len(p.views) for p in products)
-    print(f"drew {n:,} pictures of {len(products):,} products in {time.perf_counter() - start:.0f} s",
-          flush=True)
+    seconds = time.perf_counter() - start
+    print(f"drew {n:,} pictures of {len(products):,} products in {seconds:.0f} s", flush=True)
 
 
 def drawn_catalogue(
@@ -365,7 +359,7 @@ def drawn_catalogue(
     workers: int = 2,   # processes that draw
     part: str = "run",  # 'run' or 'foundations'
 ) -> Path:  # folder with the .h5 files and products.jsonl
-    "The folder of a drawn world, drawn now if it is not in the cache. Raises ValueError for another kind of world."
+    "The folder of a drawn world, drawn now if it is not in the cache. Raises ValueError for other worlds."
     folder = world_folder(world, part)
     if _complete(folder, world): return folder
     lock = folder.with_name(f".{folder.name}.lock")

@@ -15,8 +15,12 @@ __all__ = ['KEYPOINTS', 'BODY_25', 'LIMBS', 'check_keypoints', 'seen', 'to_viton
            'from_dresscode', 'normalised', 'draw_skeleton']
 
 # %% ../../nbs/3_shop/04_keypoints.ipynb #6ccc787c
-KEYPOINTS = ("nose", "neck", "r_shoulder", "r_elbow", "r_wrist", "l_shoulder", "l_elbow", "l_wrist", "r_hip",
-             "r_knee", "r_ankle", "l_hip", "l_knee", "l_ankle", "r_eye", "l_eye", "r_ear", "l_ear")
+KEYPOINTS = (
+    "nose", "neck",
+    "r_shoulder", "r_elbow", "r_wrist", "l_shoulder", "l_elbow", "l_wrist",
+    "r_hip", "r_knee", "r_ankle", "l_hip", "l_knee", "l_ankle",
+    "r_eye", "l_eye", "r_ear", "l_ear",
+)
 
 
 def check_keypoints(
@@ -53,10 +57,11 @@ def to_vitonhd(
     body[list(BODY_25)] = points * (width, height, 1)
     if body[9, 2] and body[12, 2]:
         body[8] = (body[9] + body[12]) / 2
-    person = {"person_id": [-1], "pose_keypoints_2d": body.round(3).ravel().tolist()}
-    empty = dict.fromkeys(f"{part}_keypoints_{d}d" for d in (2, 3)
-                          for part in ("face", "hand_left", "hand_right", "pose"))
-    return {"version": 1.3, "people": [{**{key: [] for key in empty}, **person}]}
+    person = {}
+    for d in (2, 3):
+        person |= {f"{part}_keypoints_{d}d": [] for part in ("face", "hand_left", "hand_right", "pose")}
+    person |= {"person_id": [-1], "pose_keypoints_2d": body.round(3).ravel().tolist()}
+    return {"version": 1.3, "people": [person]}
 
 
 def from_vitonhd(
@@ -125,6 +130,5 @@ def draw_skeleton(
         if there[a] and there[b]:
             pen.line((*at[a], *at[b]), _hue(k, .65), round(7 * unit))
     for k in np.flatnonzero(there):
-        x, y, r = *at[k], 5.5 * unit
-        pen.ellipse((x - r, y - r, x + r, y + r), _hue(k, 1))
+        pen.ellipse((*(at[k] - 5.5 * unit), *(at[k] + 5.5 * unit)), _hue(k, 1))
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX))

@@ -7,396 +7,71 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
-from ..wardrobe.garments import COLORS, CONTRAST_TRIMS, KINDS, PATTERNS, SHOWN, Garment
-from ..wardrobe.garments import _second_color, is_garment, needs_second, rgb
-from .phrases import COLOR_WORDS, mentions, phrase, pick
-from .captions import BEFORE, PLURAL, _article, _noun
+from .captions import BEFORE, PLURAL, _article, _before, _noun, _spaced
+from .comparisons import RELATIVE, VAGUE, differences
+from .phrases import COLOR_WORDS, mentions, phrase, pick, sayable
+from ..wardrobe.garments import COLORS, KINDS, SHOWN, Garment, _second_color, is_garment
+from ..wardrobe.garments import needs_second
 
 # %% auto #0
-__all__ = ['PLAIN', 'SCALES', 'NECKS', 'SHARES', 'OPENED', 'COLLARS', 'WARM', 'COOL', 'RELATIVE', 'VAGUE', 'ALONE', 'START',
-           'SAME', 'aspects', 'differences', 'step', 'overall', 'lighter', 'brighter', 'read_change', 'true_of',
-           'options', 'statement', 'change_texts', 'vary']
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #b00d2413
-PLAIN = ("sleeve", "neckline", "length", "fit", "closure", "pockets", "fabric")  # aspects that are one field
-
-
-def aspects(g: Garment) -> dict:
-    "The garment by what people speak of: aspect -> value."
-    shown = lambda yes: g.second if yes else ""
-    return dict(kind=g.kind, color=(g.color, g.shade), pattern=(g.pattern, shown(PATTERNS[g.pattern] == 2)),
-                emblem=(g.emblem, g.place, shown(g.emblem)), trim=(g.trim, shown(g.trim in CONTRAST_TRIMS)),
-                **{name: getattr(g, name) for name in PLAIN})
-
-
-def differences(a: Garment, b: Garment) -> list:
-    "The aspects in which two garments differ."
-    one, other = aspects(a), aspects(b)
-    return [name for name in one if one[name] != other[name]]
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #27f85b7e
-SCALES = {"sleeve": ("sleeveless", "cap", "short", "elbow", "long"), "fit": ("slim", "regular", "loose"),
-          "upper_body length": ("cropped", "regular", "longline", "knee", "midi", "maxi"),
-          "leg length": ("short", "knee", "ankle", "full"), "skirt length": ("mini", "knee", "midi", "maxi")}
-# how low they are cut
-NECKS = {"turtleneck": 0, "crew": 1, "boat": 1, "scoop": 2, "v-neck": 2, "sweetheart": 2}
-
-
-def _place(g: Garment, name: str) -> tuple:
-    "(scale, place on it) of a garment's sleeve, fit, length or neckline; ('', 0) where it has none."
-    value = getattr(g, name)
-    if name == "neckline": return (name, NECKS[value]) if value in NECKS else ("", 0)
-    if name == "length":
-        skirted = g.kind in ("skirt", "dress", "slip dress")
-        name = (
-            "upper_body length"
-            if KINDS[g.kind].region == "upper_body"
-            else f'{"skirt" if skirted else "leg"} length'
-        )
-    return (name, SCALES[name].index(value)) if value in SCALES[name] else ("", 0)
-
-
-def step(a: Garment, b: Garment, name: str) -> int:
-    "How many places further `b` stands on the scale of `name`; 0 where the two cannot be compared."
-    (one, here), (other, there) = _place(a, name), _place(b, name)
-    return there - here if one == other else 0
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #e6ff1a10
-SHARES = {
-    "stripes": .39, "vertical stripes": .39, "pinstripes": .13, "check": .4, "gingham": .46, "windowpane": .2,
-    "dots": .13, "floral": .15, "tropical": .26, "camo": .51, "tie-dye": .39, "ombre": .45,
-    "colour block": .55, "leopard": .28, "zebra": .38, "zigzag": .36, "argyle": .47, "houndstooth": .47
-}  # of the second colour
-
-
-def overall(g: Garment) -> tuple:  # (lightness, colourfulness), 0 to 255
-    "How light and how colourful the cloth is as a whole; emblems and trims are left out."
-    share = SHARES.get(g.pattern, 0.)
-    base = rgb(g.color, g.shade)
-    parts = [(1 - share, base), (share, rgb(g.second) if share else base)]
-    light = sum(w * float(c @ (.299, .587, .114)) for w, c in parts)
-    return light, sum(w * float(np.ptp(c)) for w, c in parts)
-
-
-def lighter(a: Garment, b: Garment) -> bool:
-    "Whether `b` is clearly lighter than `a`, as a whole and in its base colour."
-    bases = [replace(g, pattern="plain") for g in (a, b)]
-    return overall(b)[0] - overall(a)[0] >= 35 and overall(bases[1])[0] > overall(bases[0])[0]
-
-
-def brighter(a: Garment, b: Garment) -> bool:
-    "Whether `b` is clearly more colourful."
-    return overall(b)[1] - overall(a)[1] >= 60
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #17e0c502
-OPENED = ("buttons", "half placket", "double-breasted")
-COLLARS = ("collar", "band collar", "polo collar", "stand collar")
-WARM = ("wool", "fleece", "quilted", "cable knit", "corduroy")
-COOL = ("jersey", "cotton", "linen", "satin")
-
-
-def _bare(a: Garment, b: Garment, sign: int) -> bool:
-    "Whether `b` shows more (sign 1) or less (-1) of its wearer, in one respect at least and the other way in none."
-    shown = [-sign * step(a, b, "sleeve"), -sign * step(a, b, "length"), sign * step(a, b, "neckline")]
-    return max(shown) > 0 <= min(shown)
-
-
-def _busy(g: Garment) -> int:
-    "0: one even cloth; 1: an emblem on it; 2: a pattern all over."
-    return 2 if PATTERNS[g.pattern] == 2 else int(g.emblem != "")
-
-
-def _lost(name: str, *values):
-    "The reference has one of these values, the target none."
-    return lambda a, b: getattr(a, name) in values and getattr(b, name) not in values
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #acb8b6fa
-def _words(text: str) -> tuple:
-    return tuple(tuple(w.strip() for w in p.split(",") if w.strip()) for p in text.split("|"))
-
-
-RELATIVE = {
-    name: (about.split(), _words(words), test)
-    for name, about, words, test in (
-        (
-            "darker",
-            "color pattern",
-            "darker, darker in color, darker colored | a darker color, a darker shade, a darker tone",
-            lambda a, b: lighter(b, a),
-        ),
-        (
-            "lighter",
-            "color pattern",
-            "lighter, lighter in color, lighter colored | a lighter color, a lighter shade, "
-            "a lighter tone",
-            lighter,
-        ),
-        ("more colorful", "color pattern", "more colorful | more color, stronger colors", brighter),
-        (
-            "less colorful",
-            "color pattern",
-            "less colorful, more muted | less color, calmer colors",
-            lambda a, b: brighter(b, a),
-        ),
-        (
-            "longer sleeves",
-            "sleeve",
-            "longer sleeved | longer sleeves",
-            lambda a, b: step(a, b, "sleeve") > 0,
-        ),
-        (
-            "shorter sleeves",
-            "sleeve",
-            "shorter sleeved | shorter sleeves",
-            lambda a, b: step(a, b, "sleeve") < 0 and b.sleeve != "sleeveless",
-        ),
-        (
-            "sleeves",
-            "sleeve",
-            "not sleeveless | added sleeves, sleeves now",
-            lambda a, b: a.sleeve == "sleeveless" and b.sleeve not in ("", "sleeveless"),
-        ),
-        (
-            "longer",
-            "length",
-            "longer, longer in length | a longer hem, a longer cut",
-            lambda a, b: step(a, b, "length") > 0,
-        ),
-        (
-            "shorter",
-            "length",
-            "shorter, shorter in length | a shorter hem, a shorter cut",
-            lambda a, b: step(a, b, "length") < 0,
-        ),
-        (
-            "looser",
-            "fit",
-            "looser, more relaxed, wider | a looser fit, a more relaxed fit",
-            lambda a, b: step(a, b, "fit") > 0,
-        ),
-        (
-            "tighter",
-            "fit",
-            "tighter, more fitted, slimmer | a tighter fit, a more fitted cut, a closer fit",
-            lambda a, b: step(a, b, "fit") < 0,
-        ),
-        (
-            "lower neck",
-            "neckline",
-            "lower cut at the neck | a lower neckline, a deeper neckline",
-            lambda a, b: step(a, b, "neckline") > 0,
-        ),
-        (
-            "higher neck",
-            "neckline",
-            "cut higher at the neck | a higher neckline",
-            lambda a, b: step(a, b, "neckline") < 0,
-        ),
-        (
-            "more revealing",
-            "sleeve length neckline",
-            "more revealing, less modest |",
-            lambda a, b: _bare(a, b, 1),
-        ),
-        (
-            "less revealing",
-            "sleeve length neckline",
-            "less revealing, more modest, more covered |",
-            lambda a, b: _bare(a, b, -1),
-        ),
-    )
-}
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #d6df7a6b
-VAGUE = ("other color", "other shade", "other print", "other graphic", "other sleeves", "other neckline")
-RELATIVE |= {
-    name: (about.split(), _words(words), test)
-    for name, about, words, test in (
-        (
-            "busier",
-            "pattern emblem",
-            "busier, more patterned | more pattern, a busier design",
-            lambda a, b: _busy(a) < _busy(b),
-        ),
-        (
-            "plainer",
-            "pattern emblem",
-            "less busy, plainer, simpler | less pattern, a simpler design",
-            lambda a, b: _busy(a) > _busy(b),
-        ),
-        ("no print", "pattern emblem", "| no print, no design on it", lambda a, b: _busy(a) > _busy(b) == 0),
-        ("no graphic", "emblem", "| no graphic, no logo, no picture", lambda a, b: a.emblem > b.emblem == ""),
-        ("no buttons", "closure", "| no buttons", _lost("closure", *OPENED)),
-        (
-            "no zip",
-            "closure",
-            "| no zip, no zipper",
-            lambda a, b: "zip" in (a.closure, a.pockets) and "zip" not in (b.closure, b.pockets),
-        ),
-        ("no wrap", "closure", "no longer wrapped | no wrap front", _lost("closure", "wrap")),
-        ("no drawstring", "closure", "| no drawstring", _lost("closure", "drawstring")),
-        (
-            "more pockets",
-            "pockets",
-            "| more pockets, added pockets",
-            lambda a, b: a.pockets == "" != b.pockets,
-        ),
-        ("no collar", "neckline", "collarless | no collar", _lost("neckline", *COLLARS, "lapel")),
-        ("no hood", "neckline", "| no hood", _lost("neckline", "hood")),
-        *(
-            (f"no {trim}", "trim", f"| no {trim}", _lost("trim", trim))
-            for trim in (
-                "belt",
-                "lace",
-                "piping",
-                "pleats",
-                "slit",
-                "turn-ups",
-                "rips",
-                "side stripe",
-                "contrast collar",
-                "contrast trim",
-            )
-        ),
-        ("no ruffles", "trim", "| no ruffles, no frills", _lost("trim", "ruffle hem")),
-        ("same sleeves", "trim", "| no contrast sleeves", _lost("trim", "contrast sleeves")),
-        ("same waistband", "trim", "| no contrast waistband", _lost("trim", "contrast waistband")),
-        (
-            "shinier",
-            "fabric",
-            "shinier, more shiny | a shinier fabric, more shine",
-            _lost("fabric", *{f for k in KINDS.values() for f in k.allowed["fabric"]} - {"satin", "leather"}),
-        ),
-        (
-            "less shiny",
-            "fabric",
-            "less shiny | a duller fabric, less shine",
-            _lost("fabric", "satin", "leather"),
-        ),
-        (
-            "warmer",
-            "fabric",
-            "warmer, thicker | a thicker fabric, a warmer fabric",
-            lambda a, b: a.fabric in COOL and b.fabric in WARM,
-        ),
-        (
-            "thinner",
-            "fabric",
-            "thinner, lighter weight | a thinner fabric",
-            lambda a, b: a.fabric in WARM and b.fabric in COOL,
-        ),
-        ("other color", "color", "a different color | a different color", lambda a, b: a.color != b.color),
-        (
-            "other shade",
-            "color",
-            "a different shade | a different shade",
-            lambda a, b: a.color == b.color and a.shade != b.shade,
-        ),
-        (
-            "other print",
-            "pattern",
-            "| a different print, another pattern",
-            lambda a, b: a.pattern != b.pattern and _busy(a) == 2 == _busy(b),
-        ),
-        (
-            "other graphic",
-            "emblem",
-            "| a different graphic, another logo, a different picture",
-            lambda a, b: "" not in (a.emblem, b.emblem) and a.emblem != b.emblem,
-        ),
-        (
-            "other sleeves",
-            "sleeve",
-            "| different sleeves",
-            lambda a, b: a.sleeve != b.sleeve and not {"", "sleeveless"} & {a.sleeve, b.sleeve},
-        ),
-        ("other neckline", "neckline", "| a different neckline", lambda a, b: a.neckline != b.neckline),
-    )
-}
-
-# %% ../../nbs/3_shop/03_modifications.ipynb #7d267df4
-@cache
-def _comparisons() -> tuple:
-    "A pattern for every wording of a comparison, longest first, and what each means."
-    names = {w: name for name, (_, words, _) in RELATIVE.items() for form in words for w in form}
-    longest = sorted(names, key=len, reverse=True)
-    return re.compile(rf'(?<![\w-])(?:{"|".join(map(re.escape, longest))})(?![\w-])'), names
-
-
-def read_change(
-    text: str,  # one sentence
-) -> tuple:  # (names in `RELATIVE`, facts of the target, facts of the reference)
-    "What a modification text states; facts as `phrases.mentions` gives them."
-    pattern, names = _comparisons()
-    text = text.lower()
-    stated = tuple(names[w] for w in pattern.findall(text))
-    before, *after = re.split(r" (?:instead of|rather than|and not) ", pattern.sub(" , ", text))
-    after, *more = re.split(r"(?: and (?:has|have|is|are) |[,.])", after[0], maxsplit=1) if after else ("",)
-    return stated, mentions(" , ".join([before, *more])), mentions(after)
-
-
-def true_of(
-    text: str,   # one sentence
-    a: Garment,  # the reference
-    b: Garment,  # the target
-) -> bool:
-    "Whether the sentence states something, and all that it states is true of the pair."
-    stated, now, then = read_change(text)
-    fits = lambda facts, g: all(values == {getattr(g, name)} for name, values in facts.items())
-    return bool(stated or now) and all(RELATIVE[name][2](a, b) for name in stated) and (
-        fits(now, b) and fits(then, a) and not (then and fits(then, b)))
+__all__ = ['ALONE', 'START', 'SAME', 'options', 'statement', 'change_texts', 'vary']
 
 # %% ../../nbs/3_shop/03_modifications.ipynb #00576894
 ALONE = re.compile(
     r"(?:.*(?:ed|less|-length|-fit|y)|plain|solid|floral|slim|loose|mini|midi|maxi|camo|skinny|crop)$"
-)
+)  # adjectives that need no noun
 
 
-def _one(g: Garment, words: str) -> str:
+def _one(garment: Garment, words: str) -> str:
     "The piece with its article: *an orange dress*, *jeans*."
-    return words if g.kind in PLURAL else f'{"an" if words[0] in "aeiou" else "a"} {words}'
+    return words if garment.kind in PLURAL else f'{"an" if words[0] in "aeiou" else "a"} {words}'
 
 
-def _value(g: Garment, aspect: str, form: str, rng) -> str:
+def _value(garment: Garment, aspect: str, form: str, rng) -> str:
     "What the garment is or has in this respect, in words that can stand alone; '' where there are none."
-    if aspect == "color":
-        return pick(rng, COLOR_WORDS[g.color, g.shade]) if form == "is" else ""
-    if aspect == "kind": return _one(g, _noun(g, rng)) if form == "is" else ""
-    words = phrase(g, aspect, 0 if form == "is" else 1, rng)
-    if words == "untrimmed": return ""
-    if not words or form == "is": return words if ALONE.fullmatch(words) else ""
-    if words.startswith("no ") and aspect == "pattern": return ""  # a comparison says it
-    return _article(words) + (f' {phrase(g, "place", 1, rng)}' if aspect == "emblem" else "")
+    if aspect in ("color", "kind") and form == "has": return ""
+    if aspect == "color": return pick(rng, COLOR_WORDS[garment.color, garment.shade])
+    if aspect == "kind": return _one(garment, _noun(garment, rng))
+    words = phrase(garment, aspect, 0 if form == "is" else 1, rng)
+    if form == "is": return words if ALONE.fullmatch(words) and words != "untrimmed" else ""
+    if not words or aspect == "pattern" and words.startswith("no "): return ""  # a comparison says it
+    if aspect != "emblem": return _article(words)
+    return f'{_article(words)} {phrase(garment, "place", 1, rng)}'
 
 
 def _named(a: Garment, b: Garment, aspect: str, rng) -> list:
     "The new value in words: (form, words) pairs, with what they replace where that can be said too."
-    out = [(form, _value(b, aspect, form, rng)) for form in ("is", "has") for _ in range(2)]
     same = aspect in ("pattern", "emblem", "trim") and getattr(a, aspect) == getattr(b, aspect)
     moved = aspect == "emblem" and a.place != b.place
-    out = [(f, w) for f, w in out if w and (not same or moved and f == "has" or "second" in mentions(w))]
-    apart = not same and aspect != "kind" and getattr(a, aspect)
-    old = [(f, w, _value(a, aspect, f, rng)) for f, w in out if apart and rng.random() < .3]
+    named = []
+    for form in ("is", "is", "has", "has"):
+        words = _value(b, aspect, form, rng)
+        if words and (not same or moved and form == "has" or "second" in mentions(words)):
+            named.append((form, words))
+    replaced = []
+    if not same and aspect != "kind" and getattr(a, aspect):
+        for form, words in named:
+            if rng.random() < .3:
+                replaced.append((form, words, _value(a, aspect, form, rng)))
     if aspect == "color":
-        out += [("is", f'{w} {pick(rng, ("in color", "colored"))}') for _, w in out]
-    return out + [(f, f'{w} {pick(rng, ("instead of", "rather than"))} {v}') for f, w, v in old
-                  if v and not v.startswith("no ")]
+        named += [("is", f'{words} {pick(rng, ("in color", "colored"))}') for _, words in named]
+    for form, words, before in replaced:
+        if before and not before.startswith("no "):
+            named.append((form, f'{words} {pick(rng, ("instead of", "rather than"))} {before}'))
+    return named
 
 # %% ../../nbs/3_shop/03_modifications.ipynb #1016d735
 def options(a: Garment, b: Garment, aspect: str, rng) -> tuple:
-    "Two lists of (form, words) about one aspect: named, compared. Vague comparisons come in one time of five."
+    "(form, words) about one aspect in two lists: named, compared. Vague comparisons come one time in five."
     vague = rng.random() < .2
-    names = [
-        n
-        for n, (about, _, test) in RELATIVE.items()
-        if aspect in about and test(a, b) and (vague or n not in VAGUE)
-    ]
-    forms = [(form, w) for n in names for form, words in zip(("is", "has"), RELATIVE[n][1]) for w in words]
-    return _named(a, b, aspect, rng), forms
+    compared = []
+    for name, (about, (being, having), test) in RELATIVE.items():
+        if aspect in about and test(a, b) and (vague or name not in VAGUE):
+            compared += [("is", words) for words in being] + [("has", words) for words in having]
+    return _named(a, b, aspect, rng), compared
 
 
 def statement(a: Garment, b: Garment, aspect: str, rng) -> tuple:  # (form, words), or ()
@@ -416,38 +91,41 @@ START = {
 
 def _joined(said: list, rng) -> str:
     "Statements as the end of a sentence that began with the form of the first."
-    text, form = said[0][1], said[0][0]
-    for i, (next_form, words) in enumerate(said[1:]):
+    form, text = said[0]
+    for i, (next_form, words) in enumerate(said[1:], 2):
         link = f" and {next_form} " if next_form != form else pick(rng, (" and ", f" and {form} ", ", "))
-        if (form, next_form) == ("is", "has") and " with " not in text and rng.random() < .4:
+        if form == "is" and next_form == "has" and " with " not in text and rng.random() < .4:
             link = " with "
-        if " of " in text or " than " in text:
+        if " of " in text or " than " in text:  # the reference is spoken of: begin anew
             link = f" and {next_form} "
-        text = text + link + words
-        form = next_form if link != " with " else form
-        if link == " with " and i + 2 < len(said): break
+        text += link + words
+        if link != " with ":
+            form = next_form
+        elif i < len(said):
+            break
     return text
 
 
-def _shaped(b: Garment, said: list, rng) -> str:
+def _shaped(target: Garment, said: list, rng) -> str:
     "A sentence from statements."
-    start = pick(rng, START[said[0][0]])
-    if not start and len(said) > 1 and said[0][0] == "has":
-        said = [s for s in said if s[0] == "has"]
-    text = f"{start.format(noun=_noun(b, rng))} {_joined(said, rng)}".strip()
-    if b.kind in PLURAL and "{noun}" in start:
+    form = said[0][0]
+    start = pick(rng, START[form])
+    if not start and form == "has":
+        said = [statement for statement in said if statement[0] == "has"]
+    text = f"{start.format(noun=_noun(target, rng))} {_joined(said, rng)}".strip()
+    if target.kind in PLURAL and "{noun}" in start:
         text = text.replace(" is ", " are ").replace(" has ", " have ")
     if rng.random() < .12:
         text = text[0].upper() + text[1:]
     return text + "." * (rng.random() < .08)
 
 
-def _piece(b: Garment, told: list, rng) -> str:
+def _described(target: Garment, told: list, rng) -> str:
     "*is a red v-neck tee*: the target as a thing with adjectives."
-    adjectives = " ".join(w for w in (phrase(b, x, 0, rng) for x in BEFORE if x in told) if w)
-    color = pick(rng, COLOR_WORDS[b.color, b.shade]) if "color" in told else ""
-    words = " ".join(w for w in (color, adjectives, _noun(b, rng)) if w)
-    return f'{pick(rng, ("is", "is", "", "it is"))} {_one(b, words)}'.strip()
+    adjectives = _before(target, told, rng)
+    color = pick(rng, COLOR_WORDS[target.color, target.shade]) if "color" in told else ""
+    piece = _one(target, _spaced(color, adjectives, _noun(target, rng)))
+    return _spaced(pick(rng, ("is", "is", "", "it is")), piece)
 
 # %% ../../nbs/3_shop/03_modifications.ipynb #2493bca9
 # two sentences differ in more than these
@@ -456,19 +134,13 @@ SAME = frozenset("is has it the with looks a an and are have".split())
 
 def _sentence(a: Garment, b: Garment, told: list, rng) -> str:
     "One sentence about these aspects."
-    able = [
-        x
-        for x in told
-        if x in ("color", "kind")
-        or x in BEFORE
-        and getattr(b, x)
-        and phrase(b, x, 0, np.random.default_rng(0))
-    ]
-    if len(able) == len(told) and "emblem" not in told and rng.random() < .3: return _piece(b, told, rng)
-    said = [s for s in (statement(a, b, x, rng) for x in told) if s]
-    said = list(dict.fromkeys(said))
+    adjectives = [x for x in told if x in BEFORE and getattr(b, x) and sayable(b, x)]
+    able = "emblem" not in told and all(x in ("color", "kind", *adjectives) for x in told)
+    if able and rng.random() < .3: return _described(b, told, rng)
+    said = [statement(a, b, aspect, rng) for aspect in told]
+    said = list(dict.fromkeys(filter(None, said)))
     if rng.random() < .5:
-        said.sort(key=lambda s: s[0] == "has")
+        said.sort(key=lambda statement: statement[0] == "has")
     return _shaped(b, said, rng)
 
 
@@ -485,36 +157,43 @@ def change_texts(
     if not differ: raise ValueError(f"the two garments do not differ in anything that can be told: {a}")
     for _ in range(20):
         order = [differ[i] for i in rng.permutation(len(differ))]
+        untold = differ
         texts = []
-        untold = list(differ)
         for _ in range(2):
-            order.sort(key=lambda x: x not in untold)
+            order.sort(key=lambda aspect: aspect not in untold)
             told = order[:1 + (rng.random() < .65) + (rng.random() < .25)]
-            untold = [x for x in untold if x not in told]
+            untold = [aspect for aspect in untold if aspect not in told]
             texts.append(_sentence(a, b, told, rng))
-        if len({frozenset(t.lower().strip(".").split()) - SAME for t in texts}) == 2: break
+        words = {frozenset(text.lower().strip(".").split()) - SAME for text in texts}
+        if len(words) == 2: break
     return tuple(texts)
 
 # %% ../../nbs/3_shop/03_modifications.ipynb #4e951d27
+def _any(values, rng):
+    "One of the values, each as likely."
+    return values[int(rng.integers(len(values)))]
+
+
 def vary(
-    g: Garment,                # the garment to resemble
+    garment: Garment,          # the garment to resemble
     rng: np.random.Generator,  # source of chance
 ) -> Garment:
-    "A garment which differs from `g` in one aspect, with what that entails, and in its seed."
-    words = KINDS[g.kind].allowed
-    one = lambda values: values[int(rng.integers(len(values)))]
+    "A garment which differs from another in one aspect, with what that entails, and in its seed."
+    allowed = KINDS[garment.kind].allowed
     while True:
-        name = one(SHOWN)
-        new = {name: one(words[name])}
+        name = _any(SHOWN, rng)
+        new = {name: _any(allowed[name], rng)}
         if name == "color":
-            new["shade"] = one(tuple(COLORS[new["color"]]))
+            new["shade"] = _any(tuple(COLORS[new["color"]]), rng)
         if name == "emblem":
-            new |= dict(place=one(words["place"][1:]), pattern="plain") if new["emblem"] else dict(place="")
+            new["place"] = _any(allowed["place"][1:], rng) if new["emblem"] else ""
+        if new.get("emblem"):
+            new["pattern"] = "plain"
         if new.get("pattern", "plain") != "plain":
-            new |= dict(emblem="", place="")
-        other = replace(g, **new)
+            new |= {"emblem": "", "place": ""}
+        other = replace(garment, **new)
         if needs_second(other) != (other.second != ""):
-            other = replace(
-                other, second=_second_color(rng, other.color, other.shade) if needs_second(other) else ""
-            )
-        if is_garment(other) and differences(g, other): return replace(other, seed=int(rng.integers(2**31)))
+            second = _second_color(rng, other.color, other.shade) if needs_second(other) else ""
+            other = replace(other, second=second)
+        if is_garment(other) and differences(garment, other):
+            return replace(other, seed=int(rng.integers(2**31)))

@@ -15,14 +15,16 @@ __all__ = ['COLOR_WORDS', 'PHRASES', 'NOUNS', 'SPECIAL', 'EMBLEM_WORDS', 'entry'
            'mentions', 'agrees']
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #1c01804d
+def _names(text: str) -> tuple: return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _table(text: str) -> dict:
     "Lines `value = word, word | word, word` as value -> (first list, second list)."
-    words = lambda part: tuple(w.strip() for w in part.split(",") if w.strip())
     rows = (line.split("=") for line in text.strip().splitlines())
-    return {k.strip(): tuple(map(words, v.split("|"))) for k, v in rows}
+    return {value.strip(): tuple(map(_names, lists.split("|"))) for value, lists in rows}
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #67e3fe34
-COLOR_WORDS = {tuple(k.split("/")): v[0] for k, v in _table("""
+COLOR_WORDS = {tuple(color.split("/")): lists[0] for color, lists in _table("""
     white/ = white, bright white, optic white
     cream/ = cream, ivory, off-white
     black/ = black, jet black
@@ -85,9 +87,8 @@ PHRASES = {
         argyle = argyle, diamond pattern | {s} argyle pattern, {s} argyle diamonds
         houndstooth = houndstooth, dogtooth | {s} houndstooth pattern, {s} dogtooth check
         marl = marled, heathered, melange | marled yarn, melange effect"""),
-    "emblem": _table("""
-        any = {e}-print, {e}-graphic, {e}-motif | {s} {e} print, {s} {e}, {s} {e} graphic, {e} motif in {s}"""
-                     ),
+    "emblem": _table("any = {e}-print, {e}-graphic, {e}-motif | "
+                     "{s} {e} print, {s} {e}, {s} {e} graphic, {e} motif in {s}"),
     "place": _table("""
         chest centre = | at chest, on the chest, across the chest
         left chest = | at left chest, on the left chest, at left breast
@@ -202,7 +203,7 @@ PHRASES = {
 }
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #8a9874b8
-NOUNS = {k: v[0] for k, v in _table("""
+NOUNS = {kind: lists[0] for kind, lists in _table("""
     t-shirt = t-shirt, tee, tee shirt
     shirt = shirt
     polo shirt = polo shirt, polo
@@ -220,13 +221,17 @@ NOUNS = {k: v[0] for k, v in _table("""
     jumpsuit = jumpsuit, all-in-one
     slip dress = slip dress, camisole dress""").items()}
 SPECIAL = {  # noun -> (kind, attribute, value)
-    "pullover": ("sweater", "closure", ""), "cardigan": ("sweater", "closure", "buttons"),
-    "blazer": ("jacket", "neckline", "lapel"), "camisole": ("tank top", "neckline", "strap"),
-    "bermuda shorts": ("shorts", "length", "knee"), "gown": ("dress", "length", "maxi"),
-    "playsuit": ("jumpsuit", "length", "short"), "blouse": ("shirt", "trim", "ruffle hem"),
+    "pullover": ("sweater", "closure", ""),
+    "cardigan": ("sweater", "closure", "buttons"),
+    "blazer": ("jacket", "neckline", "lapel"),
+    "camisole": ("tank top", "neckline", "strap"),
+    "bermuda shorts": ("shorts", "length", "knee"),
+    "gown": ("dress", "length", "maxi"),
+    "playsuit": ("jumpsuit", "length", "short"),
+    "blouse": ("shirt", "trim", "ruffle hem"),
     "puffer coat": ("coat", "fabric", "quilted"),
 }
-EMBLEM_WORDS = {e: (e,) for e in EMBLEMS} | {
+EMBLEM_WORDS = {emblem: (emblem,) for emblem in EMBLEMS} | {
     "moon": ("moon", "crescent moon"), "flower": ("flower", "daisy"), "bolt": ("lightning bolt", "bolt"),
     "mountain": ("mountain", "mountain peak"), "number 7": ("number 7", "number seven")}
 
@@ -240,9 +245,9 @@ def entry(attribute: str, value: str, kind: str) -> tuple:
     return (), ()
 
 
-def sayable(g: Garment, attribute: str) -> bool:
+def sayable(garment: Garment, attribute: str) -> bool:
     "Whether there is a word for it that stands before the noun."
-    return bool(entry(attribute, getattr(g, attribute), g.kind)[0])
+    return bool(entry(attribute, getattr(garment, attribute), garment.kind)[0])
 
 
 def pick(rng, words):
@@ -254,60 +259,62 @@ def with_emblem(text: str, word: str) -> str:
     return text.replace("{e}-", word.replace(" ", "-") + "-").replace("{e}", word)
 
 
-def phrase(g: Garment, attribute: str, form: int, rng) -> str:
-    "A wording of one value of `g`: before the noun (form 0) or to be had (form 1); '' where there is none."
-    words = entry(attribute, getattr(g, attribute), g.kind)[form]
+def phrase(garment: Garment, attribute: str, form: int, rng) -> str:
+    "A wording of one value: before the noun (form 0) or to be had (form 1); '' where there is none."
+    words = entry(attribute, getattr(garment, attribute), garment.kind)[form]
     if not words: return ""
     text = pick(rng, words)
     if "{e}" in text:
-        text = with_emblem(text, pick(rng, EMBLEM_WORDS[g.emblem]))
-    return text.replace("{s}", pick(rng, COLOR_WORDS[g.second, ""])) if "{s}" in text else text
+        text = with_emblem(text, pick(rng, EMBLEM_WORDS[garment.emblem]))
+    return text.replace("{s}", pick(rng, COLOR_WORDS[garment.second, ""])) if "{s}" in text else text
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #36907c10
 def _spelt(text: str, facts: dict):
     "The phrase with emblems and second colours spelt out: (words, facts) pairs."
     if "{e}" in text:
-        for e, words in EMBLEM_WORDS.items():
-            for w in words:
-                yield from _spelt(with_emblem(text, w), facts | {"emblem": e})
+        for emblem, names in EMBLEM_WORDS.items():
+            for name in names:
+                yield from _spelt(with_emblem(text, name), facts | {"emblem": emblem})
     elif "{s}" in text:
-        for (color, shade), words in COLOR_WORDS.items():
-            for w in words if shade == "" else ():
-                yield from _spelt(text.replace("{s}", w), facts | {"second": color})
+        for (color, shade), names in COLOR_WORDS.items():
+            for name in names if shade == "" else ():
+                yield from _spelt(text.replace("{s}", name), facts | {"second": color})
     else:
         yield tuple(text.lower().split()), facts
+
+
+def _stated():
+    "Every wording of the tables with what it states: (text, facts) pairs."
+    for noun, (kind, attribute, value) in SPECIAL.items():
+        yield noun, {"kind": kind, attribute: value}
+    for kind, nouns in NOUNS.items():
+        yield from ((noun, {"kind": kind}) for noun in nouns)
+    for (color, shade), names in COLOR_WORDS.items():
+        yield from ((name, {"color": color, "shade": shade}) for name in names)
+    for attribute, table in PHRASES.items():
+        values = {value for kind in KINDS.values() for value in kind.allowed[attribute] if value}
+        for key, forms in table.items():
+            value = max((v for v in values if f"{key} ".startswith(f"{v} ")), key=len, default="")
+            facts = {} if attribute == "emblem" else {attribute: value}
+            yield from ((text, facts) for text in sum(forms, ()))
 
 
 @cache
 def _lexicon() -> dict:
     "Every phrase that states something: its words -> {attribute: value}."
-    book = {w: f for t, (k, a, v) in SPECIAL.items() for w, f in _spelt(t, {"kind": k, a: v})}
-    book |= {w: f for kind, nouns in NOUNS.items() for t in nouns for w, f in _spelt(t, {"kind": kind})}
-    book |= {
-        tuple(t.split()): {"color": c, "shade": s} for (c, s), words in COLOR_WORDS.items() for t in words
-    }
-    for attribute, table in PHRASES.items():
-        for key, forms in table.items():
-            value = next((v for v in _values(attribute) if f"{key} ".startswith(f"{v} ")), "")
-            facts = {} if attribute == "emblem" else {attribute: value}
-            book |= {w: f for form in forms for t in form for w, f in _spelt(t, facts)}
-    return book
-
-
-def _values(attribute: str) -> list:
-    "Every value that an attribute takes in some kind, the longest first."
-    return sorted({v for kind in KINDS.values() for v in kind.allowed[attribute] if v}, key=len, reverse=True)
+    return {words: facts for text, stated in _stated() for words, facts in _spelt(text, stated)}
 
 # %% ../../nbs/3_shop/01_phrases.ipynb #ed62f49b
 def _found(words: list):
     "The phrases in a text, longest first at each place: (start, stop, facts)."
     book = _lexicon()
-    i = 0
-    while i < len(words):
-        hit = next((n for n in range(min(6, len(words) - i), 0, -1) if tuple(words[i:i + n]) in book), 0)
-        if hit:
-            yield i, i + hit, book[tuple(words[i:i + hit])]
-        i += hit or 1
+    start = 0
+    while start < len(words):
+        stops = range(min(start + 6, len(words)), start, -1)
+        stop = next((stop for stop in stops if tuple(words[start:stop]) in book), None)
+        if stop:
+            yield start, stop, book[tuple(words[start:stop])]
+        start = stop or start + 1
 
 
 def mentions(
@@ -319,9 +326,9 @@ def mentions(
     color_end = -9
     for start, stop, facts in _found(words):
         if "color" in facts:
-            after = color_end == start - 1 and words[start - 1] == "and"
+            follows = color_end == start - 1 and words[start - 1] == "and"
             color_end = stop
-            if after:
+            if follows:
                 facts = {"second": facts["color"]}
         for attribute, value in facts.items():
             stated.setdefault(attribute, set()).add(value)

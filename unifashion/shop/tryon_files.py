@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image
 
 import unifashion
-from .captions import noun_chunks
-from ..ground.core import cache_dir, digest, stream
-from .fashiongen_files import PARTS, draw_garments, workers_of
-from ..wardrobe.garments import KINDS, Garment
-from .keypoints import draw_skeleton, to_dresscode, to_vitonhd
 from ..ground.code_digests import code_hash
+from ..ground.core import cache_dir, digest, stream
 from ..ground.runs import hold, let_go
 from ..people.scenes import Scene, dressed_in, keypoints, render, sample_scene
+from .captions import noun_chunks
+from .fashiongen_files import PARTS, draw_garments, workers_of
+from .keypoints import draw_skeleton, to_dresscode, to_vitonhd
+from ..wardrobe.garments import KINDS, Garment
 
 # %% auto #0
 __all__ = ['CATEGORIES', 'PALETTE', 'UNPAIRED_TRUTH', 'PAIR_LISTS', 'FORMATS', 'TryOnPair', 'draw_pairs', 'jpeg', 'png', 'npz',
@@ -57,7 +57,7 @@ def _garments(n: int, category: str, part: str, seed: int, split: str, seen: set
     drawn = []
     for i, kind in enumerate(kinds):
         share = n // len(kinds) + (i < n % len(kinds))
-        drawn += [g for g, _ in draw_garments(share, kind, part, seen, rng)]
+        drawn += [garment for garment, _ in draw_garments(share, kind, part, seen, rng)]
     return [drawn[i] for i in rng.permutation(len(drawn))]
 
 
@@ -69,6 +69,20 @@ def _others(n: int, rng) -> np.ndarray:
     return others
 
 
+def _dressed(first: int, garments: list, category: str, part: str, seed: int, split: str) -> list:
+    "A person for each garment of a category, numbered from `first`; each gets somebody else's garment, too."
+    pairs = []
+    others = _others(len(garments), stream(seed, "others", part, split, category))
+    for k, (garment, other) in enumerate(zip(garments, others)):
+        rng = stream(seed, "person", part, split, category, k)
+        style = "fine" if split == "test" or rng.random() < .5 else "coarse"
+        scene = sample_scene(rng, garment, category)
+        chunks = noun_chunks(garment, rng, style)
+        unpaired = first + int(other), garments[other]
+        pairs.append(TryOnPair(first + k, split, category, scene, *unpaired, chunks, style))
+    return pairs
+
+# %% ../../nbs/3_shop/07_tryon_files.ipynb #7f381ede
 def draw_pairs(
     train: int,             # people, all categories together
     test: int,              # the same; at least two a category
@@ -87,28 +101,14 @@ def draw_pairs(
         for i, category in enumerate(categories):
             share = n // len(categories) + (i < n % len(categories))
             garments = _garments(share, category, part, seed, split, seen)
-            first = len(pairs)
-            for k, other in enumerate(_others(share, stream(seed, "others", part, split, category))):
-                rng = stream(seed, "person", part, split, category, k)
-                number = first + k
-                style = "fine" if split == "test" or rng.random() < .5 else "coarse"
-                pairs.append(
-                    TryOnPair(
-                        number,
-                        split,
-                        category,
-                        sample_scene(rng, garments[k], category),
-                        first + int(other),
-                        garments[other],
-                        noun_chunks(garments[k], rng, style),
-                        style,
-                    )
-                )
+            pairs += _dressed(len(pairs), garments, category, part, seed, split)
     return pairs
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #f83ab7ef
-PALETTE = [int(c) for k in range(256) for c in ((k * 67) % 256, (k * 113 + 40) % 256, (k * 29 + 90) % 256)]
-PALETTE[:3] = 0, 0, 0
+def _label_color(k: int) -> tuple: return (k * 67) % 256, (k * 113 + 40) % 256, (k * 29 + 90) % 256
+
+
+PALETTE = [0, 0, 0, *(part for k in range(1, 256) for part in _label_color(k))]  # the background is black
 
 
 def jpeg(picture: np.ndarray) -> bytes:
@@ -139,11 +139,14 @@ def _grey(mask: np.ndarray) -> np.ndarray: return mask * np.uint8(255)
 
 
 def as_detected(sketch: np.ndarray) -> np.ndarray:
-    "A drawn sketch as bright as an edge detector's, whose lines reach 253 however thin: thin lines of small pictures are faint."
+    "A drawn sketch as bright as an edge detector's: lines reach 253, also the thin ones of small pictures."
     gain = 1.65 * max(1., 128 / len(sketch)) ** .5
     return np.minimum(sketch * gain, 253).astype(np.uint8)
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #dae3c893
+UNPAIRED_TRUTH = "drawn-unpaired-truth"  # what no real data set has
+
+
 def vitonhd_name(number: int) -> str: return f"{number:05d}_00"
 
 
@@ -179,22 +182,20 @@ def vitonhd_files(
     if split == "test":
         q = render(to_the_thigh(pair.unpaired), height, width, ("person", "worn_sketch"))
         both = f"{name}_{vitonhd_name(pair.other)}"
-        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])),
-                  f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
-    cloth_sketch = {f"cloth_sketch/results/{split}/{name}.png": png(as_detected(p["sketch"]))}
-    return {f"{split}/{path}": data for path, data in files.items()} | cloth_sketch
-
-
-UNPAIRED_TRUTH = "drawn-unpaired-truth"  # what no real data set has
+        files[f"im_sketch_unpaired/{both}.png"] = png(as_detected(q["worn_sketch"]))
+        files[f"{UNPAIRED_TRUTH}/{both}.jpg"] = jpeg(q["person"])
+    files = {f"{split}/{path}": data for path, data in files.items()}
+    files[f"cloth_sketch/results/{split}/{name}.png"] = png(as_detected(p["sketch"]))
+    return files
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #271d7e79
 def vitonhd_lists(pairs: list) -> dict:  # name -> bytes
     "The pairs files and the captions."
-    files = {"captions.json": json.dumps({vitonhd_name(p.number)[:5]: p.chunks for p in pairs}, indent=4)}
+    captions = {vitonhd_name(pair.number)[:5]: pair.chunks for pair in pairs}
+    files = {"captions.json": json.dumps(captions, indent=4)}
     for split in ("train", "test"):
-        rows = [
-            f"{vitonhd_name(p.number)}.jpg {vitonhd_name(p.other)}.jpg\n" for p in pairs if p.split == split
-        ]
+        chosen = [pair for pair in pairs if pair.split == split]
+        rows = [f"{vitonhd_name(pair.number)}.jpg {vitonhd_name(pair.other)}.jpg\n" for pair in chosen]
         files[f"{split}_pairs.txt"] = "".join(rows)
     return {name: text.encode() for name, text in files.items()}
 
@@ -204,19 +205,17 @@ def dresscode_files(
     height: int,  # px
     width: int,
 ) -> dict:  # name relative to the data set's folder -> bytes
-    "Everything that Dress Code, MGD and Fashion-RAG have of one person; for test people the unpaired truth too."
+    "All that Dress Code, MGD and Fashion-RAG have of one person; for test people the unpaired truth too."
     names = "person parse_dresscode dense_uv garment garment_mask worn_sketch parse_lip".split()
-    test = pair.split == "test"
     p = render(pair.scene, height, width, names)
     at = keypoints(pair.scene)
     n = f"{pair.number:06d}"
+    on_white = np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))
     files = {
         f"images/{n}_0.jpg": jpeg(p["person"]),
         f"images/{n}_1.jpg": jpeg(p["garment"]),
         f"masks/{n}_1.png": png(_grey(p["garment_mask"])),
-        f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(
-            np.where(p["garment_mask"][..., None], p["garment"], np.uint8(255))
-        ),
+        f"cleaned_inshop_imgs/{n}_1_cleaned.jpg": jpeg(on_white),
         f"keypoints/{n}_2.json": json.dumps(to_dresscode(at, height, width)).encode(),
         f"label_maps/{n}_4.png": png(p["parse_dresscode"], True),
         f"skeletons/{n}_5.jpg": jpeg(draw_skeleton(at, height, width)),
@@ -224,25 +223,32 @@ def dresscode_files(
         f"dense/{n}_5_uv.npz": npz(uv=p["dense_uv"][1:]),
         f"im_sketch/{n}_1.png": png(as_detected(p["worn_sketch"])),
     }
-    if test:
+    if pair.split == "test":
         q = render(pair.unpaired, height, width, ("person", "worn_sketch"))
         both = f"{n}_0_{pair.other:06d}_1"
-        files |= {f"im_sketch_unpaired/{both}.png": png(as_detected(q["worn_sketch"])),
-                  f"{UNPAIRED_TRUTH}/{both}.jpg": jpeg(q["person"])}
-    stitch = {f"test_stitchmap/{n}_0.png": png(p["parse_lip"][::2, ::2], True)} if test else {}
-    return {f"{pair.category}/{path}": data for path, data in files.items()} | stitch
+        files[f"im_sketch_unpaired/{both}.png"] = png(as_detected(q["worn_sketch"]))
+        files[f"{UNPAIRED_TRUTH}/{both}.jpg"] = jpeg(q["person"])
+    files = {f"{pair.category}/{path}": data for path, data in files.items()}
+    if pair.split == "test":
+        files[f"test_stitchmap/{n}_0.png"] = png(p["parse_lip"][::2, ::2], True)
+    return files
 
 # %% ../../nbs/3_shop/07_tryon_files.ipynb #29650203
-PAIR_LISTS = {"train_pairs": ("train", "number"), "test_pairs_paired": ("test", "number"),
-              "test_pairs_unpaired": ("test", "other")}
+PAIR_LISTS = {  # name of a list -> split, and whose garment it names
+    "train_pairs": ("train", "number"),
+    "test_pairs_paired": ("test", "number"),
+    "test_pairs_unpaired": ("test", "other"),
+}
 
 
 def dresscode_lists(pairs: list) -> dict:  # name -> bytes
     "The pairs files of categories and root, and both caption files."
     files = {}
     for name, (split, garment) in PAIR_LISTS.items():
-        rows = [(p.category, f"{p.number:06d}_0.jpg\t{getattr(p, garment):06d}_1.jpg") for p in pairs
-                if p.split == split]
+        rows = []
+        for p in pairs:
+            if p.split == split:
+                rows.append((p.category, f"{p.number:06d}_0.jpg\t{getattr(p, garment):06d}_1.jpg"))
         for category in CATEGORIES:
             files[f"{category}/{name}.txt"] = "".join(f"{row}\n" for c, row in rows if c == category)
         files[f"{name}.txt"] = "".join(f"{row}\t{CATEGORIES.index(c)}\n" for c, row in rows)
@@ -265,7 +271,8 @@ def _save(root: Path, files: dict):
 def _person(job: tuple):
     "In a worker: draw one person and write the files."
     name, root, pair, height, width = job
-    _save(root, FORMATS[name][0](pair, height, width))
+    files_of, _ = FORMATS[name]
+    _save(root, files_of(pair, height, width))
 
 
 def write_people(
@@ -276,19 +283,19 @@ def write_people(
     width: int,
     workers: int = 2,  # processes that draw
 ) -> Path:  # the finished folder
-    "A data set of people in its official form. Raises FileExistsError, and ValueError where a split would be empty."
+    "People in a data set's official form. Raises FileExistsError, and ValueError where a split is empty."
     folder = Path(folder)
     if folder.exists(): raise FileExistsError(f"{folder} is there already")
     if name == "viton_hd":
-        pairs = [p for p in pairs if p.category == "upper_body"]
-    if {p.split for p in pairs} != {"train", "test"}:
+        pairs = [pair for pair in pairs if pair.category == "upper_body"]
+    if {pair.split for pair in pairs} != {"train", "test"}:
         raise ValueError(f"pairs: {name} needs train and test people")
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
+    _, lists_of = FORMATS[name]
     try:
         with workers_of(workers) as mapped:
-            for _ in mapped(_person, [(name, building, p, height, width) for p in pairs]):
-                pass
-        _save(building, FORMATS[name][1](pairs))
+            list(mapped(_person, [(name, building, pair, height, width) for pair in pairs]))
+        _save(building, lists_of(pairs))
         os.replace(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -302,16 +309,16 @@ def _code() -> str:
 
 
 def drawn_people(
-    name: str,         # 'viton_hd' or 'dress_code'
-    train: int,        # people; VITON-HD: all of them with upper garments
+    name: str,          # 'viton_hd' or 'dress_code'
+    train: int,         # people; VITON-HD: all of them with upper garments
     test: int,
-    height: int,       # px
+    height: int,        # px
     width: int,
-    seed: int = 0,     # of the world
+    seed: int = 0,      # of the world
     part: str = "run",  # or the slice of 'foundations'
-    workers: int = 2,  # processes that draw
+    workers: int = 2,   # processes that draw
 ) -> Path:
-    "The folder of a drawn data set of people, drawn now if it is not in the cache. Raises ValueError as `draw_pairs`."
+    "The folder of drawn people, drawn now if it is not in the cache. Raises ValueError as `draw_pairs` does."
     if name not in FORMATS: raise ValueError(f"name: {name!r} is none of {', '.join(FORMATS)}")
     settings = dict(name=name, train=train, test=test, height=height, width=width, seed=seed, part=part,
                     code=_code())
@@ -325,7 +332,8 @@ def drawn_people(
             categories = CATEGORIES[:1] if name == "viton_hd" else CATEGORIES
             pairs = draw_pairs(train, test, seed, categories, part)
             write_people(name, folder, pairs, height, width, workers if len(pairs) >= 50 else 1)
-            print(f"drew {len(pairs):,} people for {name} in {time.perf_counter() - start:.0f} s", flush=True)
+            seconds = time.perf_counter() - start
+            print(f"drew {len(pairs):,} people for {name} in {seconds:.0f} s", flush=True)
     finally:
         let_go(lock)
     return folder
