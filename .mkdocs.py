@@ -1,4 +1,5 @@
-"""Hooks of the site: published pictures beside the pages, a page of every module's names, parts of the book as the menu."""
+"""Hooks of the site: published pictures beside the pages, a page of every module's names, parts of the
+book as the menu."""
 
 import json, re
 from pathlib import Path

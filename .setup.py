@@ -1,9 +1,12 @@
-"""Set up the environment that `make` uses: the pins of environment.yml, then this package. Called by the Makefile; a second call is instant.
-
-The argument is the environment's folder: an active virtual or conda environment, which is used as it is, or `.venv`, which is made.
-uv installs where it can be had, else pip.
-Every expected failure is one line: another Python, a full disk, no network.
-"""
+(
+    "Set up the environment that `make` uses: the pins of environment.yml, then this package. Called by the "
+    "Makefile; a second call is instant.\n"
+    "\n"
+    "The argument is the environment's folder: an active virtual or conda environment, which is used as it "
+    "is, or `.venv`, which is made.\n"
+    "uv installs where it can be had, else pip.\n"
+    "Every expected failure is one line: another Python, a full disk, no network.\n"
+)
 
 import hashlib, os, re, shutil, subprocess, sys
 from pathlib import Path
@@ -15,8 +18,12 @@ PYTHONS, FREE = (
 )  # versions that the pins support; bytes that a fresh environment needs at most
 SOURCES = ["environment.yml", "settings.ini", "setup.py", "pyproject.toml", ".setup.py"]
 TROUBLE = {  # what an installer says -> what it means
-    r"No space left on device|os error 28|Disk quota exceeded": "the disk is full: free some space (a fresh environment takes up to 6 GB) and start again",
-    r"name resolution|dns error|Connection refused|ConnectTimeout|Network is unreachable|NewConnectionError|error sending request|[Cc]onnection error|Failed to fetch|timed out|Max retries|ProxyError": "no network, or the package index does not answer: connect, or point pip's index-url or find-links at what can be reached, and start again",
+    r"No space left on device|os error 28|Disk quota exceeded":
+        "the disk is full: free some space (a fresh environment takes up to 6 GB) and start again",
+    r"name resolution|dns error|Connection refused|ConnectTimeout|Network is unreachable|NewConnectionError"
+    r"|error sending request|[Cc]onnection error|Failed to fetch|timed out|Max retries|ProxyError":
+        "no network, or the package index does not answer: connect, or point pip's index-url or find-links "
+        "at what can be reached, and start again",
 }
 
 
@@ -66,7 +73,8 @@ def alone(text):
 
 
 def make_environment(home):
-    "The environment's Python. `.venv` is made, and made anew where an interrupted or moved one does not run; no other is touched."
+    """The environment's Python.
+    `.venv` is made, and made anew where an interrupted or moved one does not run; no other is touched."""
     python = home / "bin" / "python"
     if python.exists() and run(python, "-m", "pip", "--version")[0] == 0:
         return python
@@ -140,7 +148,8 @@ def mismatched(python):
     code, said = run(
         python,
         "-c",
-        "from importlib.metadata import version as v; print(v('torch').endswith('+cpu') and '+' not in v('torchvision'))",
+        "from importlib.metadata import version as v; print(v('torch').endswith('+cpu') and '+' not in "
+        "v('torchvision'))",
     )
     return said.strip() == "True"
 

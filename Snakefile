@@ -1,4 +1,5 @@
-# The reports as a graph: one rule a report, read from the headers in nbs/reports (nbs/0_ground/09_keys.ipynb).
+# The reports as a graph: one rule a report, read from the headers in nbs/reports
+# (nbs/0_ground/09_keys.ipynb).
 # `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
 import os, shlex, sys
 
@@ -9,8 +10,14 @@ from unifashion.ground.keys import plan
 end_with_parent()                      # the process that started this one, where it says so
 os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
 
-profile, full = str(config.get("profile", "mini")), bool(int(config.get("full", 0)))
-seeds, only, words = (str("" if config.get(name) is None else config[name]) for name in ("seeds", "only", "set"))
+
+def given(name, default=""):
+    return str(default if config.get(name) is None else config[name])
+
+
+profile = given("profile", "mini")
+full = bool(int(given("full", 0)))
+seeds, only, words = given("seeds"), given("only"), given("set")
 nodes = plan(profile, full, seeds, only.split(), words.split())
 reports = {}
 for node in nodes:
@@ -24,9 +31,14 @@ def upstream(by_seed):  # a key covers what it follows, so times of files decide
 def call(report, by_seed):
     def line(wildcards):
         node = by_seed[wildcards.get("seed", "None")]
-        given = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
-        return shlex.join([sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", given,
-                           "--key", wildcards.key, *["--full"] * full, *(["--set", *words.split()] if report == only and words else [])])
+        own = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
+        words_of_call = [sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", own,
+                         "--key", wildcards.key]
+        if full:
+            words_of_call.append("--full")
+        if report == only and words:
+            words_of_call += ["--set", *words.split()]
+        return shlex.join(words_of_call)
     return line
 
 
@@ -54,5 +66,6 @@ for report, by_seed in reports.items():
         output: stamp(next(iter(by_seed.values())))
         params: call=call(report, by_seed)
         threads: threads_of(next(iter(by_seed.values())))
-        resources: gpu=int("machine" in next(iter(by_seed.values())).header.sections)  # reports that compute take turns
+        # reports that compute take turns
+        resources: gpu=int("machine" in next(iter(by_seed.values())).header.sections)
         shell: "exec {params.call}"

@@ -1,5 +1,9 @@
-"""The PyPI torchvision is a CUDA build. Beside a CPU torch its binary does not load, and `import torchvision` stops
-because the two operators that it decorates are unknown. torch calls `declare` at the end of every `import torch`."""
+(
+    "The PyPI torchvision is a CUDA build. Beside a CPU torch its binary does not load, and `import "
+    "torchvision` stops\n"
+    "because the two operators that it decorates are unknown. torch calls `declare` at the end of every "
+    "`import torch`."
+)
 
 from importlib.metadata import version
 

@@ -13,7 +13,8 @@ KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name"
 
 
 def pytest_configure(config):
-    "A cache of the session's own, shared by its workers: nothing of an earlier run is reused, nothing is left behind."
+    """A cache of the session's own, shared by its workers:
+    nothing of an earlier run is reused, nothing is left behind."""
     if not hasattr(config, "workerinput"):
         config.cache_of_session = tempfile.TemporaryDirectory(
             prefix="unifashion-tests-", ignore_cleanup_errors=True
@@ -27,8 +28,9 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-    "The long ones first, so that two workers end at about the same time."
-    items.sort(key=lambda item: item.path.stem not in ("test_chapters", "test_workflow"))
+    "The long ones first, the longest at the very start, so that two workers end at about the same time."
+    long = "test_same_bytes", "test_chapters", "test_workflow"
+    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
 
 
 def write_report(
@@ -40,7 +42,8 @@ def write_report(
     given = f"{seeds}={seeds}, " if seeds else ""
     begin = (
         f"{head}\nfrom unifashion.ground.runs import begin\n"
-        f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, data={data!r})'
+        f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, '
+        f'data={data!r})'
     )
     cells = [{"cell_type": "markdown", "id": f"{name}-prose", "metadata": {}, "source": f"# {name}\n{prose}"}]
     for i, source in enumerate([parameters, begin, *lines, "run.finish();"]):
@@ -61,7 +64,8 @@ def write_report(
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    "A repository of its own: a copy of the package and the workflow, no reports yet; the working folder of the test."
+    """A repository of its own: a copy of the package and the workflow, no reports yet;
+    the working folder of the test."""
     root = tmp_path / "repository"
     shutil.copytree(ROOT / "unifashion", root / "unifashion", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "Snakefile", "environment.yml"):

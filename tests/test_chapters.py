@@ -11,16 +11,18 @@ GROUPS = {
     "unified and rag": [path for path in CHAPTERS if "6" <= path.parent.name < "8"],
     "evidence and use": [path for path in CHAPTERS if path.parent.name >= "8"],
 }
-RUN = """
-import sys, time
-from pathlib import Path
-from nbdev.config import get_config
-from nbdev.test import test_nb
-for name in sys.argv[1:]:
-    passed, seconds = test_nb(Path(name), skip_flags=get_config().tst_flags.split(), basepath=get_config().config_path)
-    print(f"{Path(name).stem} {'passed' if passed else 'FAILED'} {seconds:.1f} s", flush=True)
-    if not passed: sys.exit(1)
-"""
+RUN = (
+    "\n"
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from nbdev.config import get_config\n"
+    "from nbdev.test import test_nb\n"
+    "for name in sys.argv[1:]:\n"
+    "    passed, seconds = test_nb(Path(name), skip_flags=get_config().tst_flags.split(), "
+    "basepath=get_config().config_path)\n"
+    "    print(f\"{Path(name).stem} {'passed' if passed else 'FAILED'} {seconds:.1f} s\", flush=True)\n"
+    "    if not passed: sys.exit(1)\n"
+)
 
 
 def test_every_chapter_is_in_one_group():
@@ -29,7 +31,8 @@ def test_every_chapter_is_in_one_group():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_lessons(group):
-    "A failing cell's traceback is in the message; a chapter that hangs is the one after the last that passed."
+    """A failing cell's traceback is in the message;
+    a chapter that hangs is the one after the last that passed."""
     assert GROUPS[group], "no chapters: the pattern that finds them is wrong"
     env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     try:

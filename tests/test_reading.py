@@ -1,4 +1,5 @@
-"""How the book reads: code no wider than a page, one statement a line, one hand, pictures early, values last."""
+"""How the book reads: code no wider than a page, one statement a line, one hand, pictures early, values
+last."""
 
 import ast, copy, io, json, re, tokenize
 
@@ -21,7 +22,9 @@ def tree_of(source):
 
 
 def wide_lines(source):
-    return [f"{len(line)} characters: {line.strip()[:50]}" for line in source.split("\n") if len(line) > WIDTH]
+    return [
+        f"{len(line)} characters: {line.strip()[:50]}" for line in source.split("\n") if len(line) > WIDTH
+    ]
 
 
 def nested_comprehensions(tree):
@@ -71,7 +74,12 @@ def unlike_tuples(tree):
 
 
 def is_guard(node):
-    return isinstance(node, ast.If) and not node.orelse and len(node.body) == 1 and isinstance(node.body[0], GUARDS)
+    return (
+        isinstance(node, ast.If)
+        and not node.orelse
+        and len(node.body) == 1
+        and isinstance(node.body[0], GUARDS)
+    )
 
 
 def is_one_line_function(node):
@@ -157,7 +165,8 @@ def lessons(cells):
 
 
 def page_faults(cells):
-    "What makes a chapter hard to read: pictures that come late, lesson cells that end in no value, long ones."
+    """What makes a chapter hard to read:
+    pictures that come late, lesson cells that end in no value, long ones."""
     pictures = [place for place, cell in enumerate(cells) if is_picture(cell)]
     faults = [] if pictures and pictures[0] <= len(cells) / 3 else ["no picture in the first third"]
     for place, cell in lessons(cells):

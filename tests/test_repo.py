@@ -184,7 +184,8 @@ def chapter_faults(chapters):
 
 
 def expected_module(path):
-    "The module that a chapter's place asks for: 5_models/08_tower.ipynb exports models.tower, app.ipynb exports app."
+    """The module that a chapter's place asks for:
+    5_models/08_tower.ipynb exports models.tower, app.ipynb exports app."""
     if path.parent.name == "nbs":
         return path.stem
     return f"{path.parent.name[2:]}.{path.stem.split('_', 1)[1]}"
@@ -265,10 +266,12 @@ def test_a_package_that_is_not_what_the_notebooks_export_is_found(tmp_path):
 
 
 def heavy_modules(modules, root=ROOT):
-    "The first of the modules that brings in torch or what stands on it, with what it brought; None where none does."
+    """The first of the modules that brings in torch or what stands on it, with what it brought;
+    None where none does."""
     code = (
         "import importlib, json, sys\n" + f"for name in {modules!r}:\n    importlib.import_module(name)\n"
-        f"    found = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n    if found: print(name, *found); break\n"
+        f"    found = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n    if found: print(name, "
+        "*found); break\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -421,7 +424,10 @@ def test_environment_has_the_packages_and_satisfies_the_ranges():
         Requirement(p).name.lower().replace("_", "-"): Requirement(p)
         for p in next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     }
-    asked = "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics matplotlib".split()
+    asked = (
+        "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics "
+        "matplotlib"
+    ).split()
     assert set(asked) <= set(pins) and all(str(p.specifier).startswith("==") for p in pins.values())
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini")
@@ -454,20 +460,21 @@ def test_both_torchvision_builds_are_understood():
     source = (ROOT / ".torchvision-schemas" / "torchvision_schemas.py").read_text()
     program = (
         source
-        + """
-import sys, types
-calls = []
-class Library:
-    def __init__(self, *names): calls.append(names)
-    def define(self, schema): calls.append(schema)
-torch = types.ModuleType("torch"); torch.library = types.SimpleNamespace(Library=Library)
-sys.modules["torch"] = torch
-for torch.__version__, vision, expected in (("2.13.0+cpu", "0.28.0", 3), ("2.13.0+cpu", "0.28.0+cpu", 0), ("2.13.0+cu130", "0.28.0+cu130", 0), ("2.13.0", "0.28.0", 0)):
-    calls.clear()
-    globals()["version"] = lambda name: vision
-    declare()
-    assert len(calls) == expected, (torch.__version__, vision, calls)
-"""
+        +
+            "\n"
+            "import sys, types\n"
+            "calls = []\n"
+            "class Library:\n"
+            "    def __init__(self, *names): calls.append(names)\n"
+            "    def define(self, schema): calls.append(schema)\n"
+            "torch = types.ModuleType(\"torch\"); torch.library = types.SimpleNamespace(Library=Library)\n"
+            "sys.modules[\"torch\"] = torch\n"
+            "for torch.__version__, vision, expected in ((\"2.13.0+cpu\", \"0.28.0\", 3), (\"2.13.0+cpu\", "
+            "\"0.28.0+cpu\", 0), (\"2.13.0+cu130\", \"0.28.0+cu130\", 0), (\"2.13.0\", \"0.28.0\", 0)):\n"
+            "    calls.clear()\n"
+            "    globals()[\"version\"] = lambda name: vision\n"
+            "    declare()\n"
+            "    assert len(calls) == expected, (torch.__version__, vision, calls)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

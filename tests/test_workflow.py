@@ -1,4 +1,5 @@
-"""The workflow from the outside: what runs, what it says, what a kill leaves behind. Reports of a few lines in a repository of their own."""
+"""The workflow from the outside: what runs, what it says, what a kill leaves behind. Reports of a few
+lines in a repository of their own."""
 
 import signal, subprocess, sys, time
 from pathlib import Path
@@ -100,7 +101,10 @@ worker.join()"""
 def test_a_killed_run_leaves_no_writer_and_goes_on(toy):
     write_report(toy, "train_foundations", "open('count', 'a').write('x')", seeds="")
     write_report(toy, "train_toy", WORKS, seeds="seed", after=("train_foundations",))
-    make = "import os, subprocess, sys; os.environ['UNIFASHION_PARENT'] = str(os.getpid()); subprocess.run(sys.argv[1:])"
+    make = (
+        "import os, subprocess, sys; os.environ['UNIFASHION_PARENT'] = str(os.getpid()); "
+        "subprocess.run(sys.argv[1:])"
+    )
     parent = subprocess.Popen(
         [sys.executable, "-c", make, *REPRODUCE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -186,7 +190,8 @@ def test_set_up_explains_in_one_line():
     said = {
         "OSError: [Errno 28] No space left on device": "the disk is full",
         "Could not fetch: dns error: failed to lookup": "no network",
-        "x\nERROR: No matching distribution found for torch==2.13.0": "the installer failed: x / ERROR: No matching distribution",
+        "x\nERROR: No matching distribution found for torch==2.13.0":
+            "the installer failed: x / ERROR: No matching distribution",
     }
     for words, meaning in said.items():
         with pytest.raises(SystemExit, match=f"set-up: {meaning}"):

@@ -1,4 +1,5 @@
-"`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes; and malformed input, a sample."
+"""`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes;
+and malformed input, a sample."""
 
 import json, os, re, shutil
 from collections import Counter
@@ -292,7 +293,8 @@ def test_there_are_a_thousand_cases_over_all_readers():
 def test_a_sample_of_damaged_data_sets_ends_well(tmp_path):
     bad = [r for r in run_cases(some_cases(100), tmp_path) if r["raise"] not in GOOD or r["skip"] not in GOOD]
     assert not bad, "\n".join(
-        f"{r['dataset']}: {r['file']}: {r['damage']} #{r['number']}: {r['raise']} {r['raises']} | {r['skip']} {r['skips']}"
+        f"{r['dataset']}: {r['file']}: {r['damage']} #{r['number']}: {r['raise']} {r['raises']} | "
+        f"{r['skip']} {r['skips']}"
         for r in bad
     )
 
@@ -374,7 +376,8 @@ def test_a_picture_that_claims_a_billion_pixels_is_not_allocated(drawn):
     import subprocess, sys
 
     code = (
-        "import resource; from unifashion.evidence.damage import huge_png; from unifashion.data.stores import decode; from unifashion.data.tryon_stores import decode_map\n"
+        "import resource; from unifashion.evidence.damage import huge_png; from unifashion.data.stores "
+        "import decode; from unifashion.data.tryon_stores import decode_map\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for side in (9_000, 20_000, 60_000):\n"
         "    for read in (decode, lambda data: decode_map(data, 'mask')):\n"

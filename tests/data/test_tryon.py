@@ -1,4 +1,5 @@
-"""People as data: keypoints in two dialects, masks held against the drawn truth, the official formats there and back, damage named."""
+"""People as data: keypoints in two dialects, masks held against the drawn truth, the official formats
+there and back, damage named."""
 
 import json, os, pickle, re, shutil
 from pathlib import Path
@@ -116,7 +117,8 @@ def test_a_skeleton_leaves_out_what_is_missing():
 
 @pytest.mark.parametrize("height", [128, 256])
 def test_masks_equal_the_drawn_truth(height):
-    "Intersection over union of at least 0.95, over both families and both forms. A box hangs on its outermost pixel: nine scenes in ten."
+    """Intersection over union of at least 0.95, over both families and both forms.
+    A box hangs on its outermost pixel: nine scenes in ten."""
     scores = {}
     for k in range(24):
         scene = sample_scene(stream(3, "masks", k), frame="half" if k % 3 == 2 else "full")
@@ -878,7 +880,8 @@ def test_the_two_sample_tuples(category, person, other):
 
 @real
 def test_the_filter_draws_what_mgd_drew():
-    "Strokes of the filter lie within three pixels of MGD's at 384 x 512, and the other way round, for nine in ten."
+    """Strokes of the filter lie within three pixels of MGD's at 384 x 512, and the other way round, for nine
+    in ten."""
     from PIL import ImageFilter
 
     near = lambda m: np.asarray(Image.fromarray(m).convert("L").filter(ImageFilter.MaxFilter(7))) > 0

@@ -1,4 +1,5 @@
-"Text control and audit: hand-computed cases on made-up files; the published figures on the real ones, where they are at hand."
+"""Text control and audit: hand-computed cases on made-up files;
+the published figures on the real ones, where they are at hand."""
 
 import gzip, json, os
 from math import log

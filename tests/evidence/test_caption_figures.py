@@ -1,4 +1,5 @@
-"""Marked captions: marks state what the parser reads, true captions have no wrong word, text stays on the page."""
+"""Marked captions: marks state what the parser reads, true captions have no wrong word, text stays on the
+page."""
 
 import numpy as np
 import pytest

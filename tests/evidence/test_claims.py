@@ -1,4 +1,5 @@
-"Reported numbers, statuses, tables and verdicts: what is copied right, what is never filled in, what decides a claim."
+"""Reported numbers, statuses, tables and verdicts:
+what is copied right, what is never filled in, what decides a claim."""
 
 import csv, math, subprocess, sys
 
@@ -240,5 +241,8 @@ def test_bad_claims_are_named(tmp_path, change, words):
 
 
 def test_torch_stays_out():
-    code = "import sys, unifashion.evidence.claims; bad = {'torch', 'transformers', 'diffusers'} & set(sys.modules); assert not bad, bad"
+    code = (
+        "import sys, unifashion.evidence.claims; bad = {'torch', 'transformers', 'diffusers'} & "
+        "set(sys.modules); assert not bad, bad"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
-"Recall under every protocol: hand-computed cases, invariants, parity with torchmetrics, intervals, re-ranking, failures."
+"""Recall under every protocol:
+hand-computed cases, invariants, parity with torchmetrics, intervals, re-ranking, failures."""
 
 import itertools, subprocess, sys
 from dataclasses import replace
@@ -354,7 +355,8 @@ def test_seeds_widen_an_interval_and_equal_seeds_do_not():
 
 
 def hit_rates(scores, right):
-    "torchmetrics' hit rates at 1, 5, 10 and its mean reciprocal rank, in percent. It counts no match whose score is <= 0: shift them."
+    """torchmetrics' hit rates at 1, 5, 10 and its mean reciprocal rank, in percent.
+    It counts no match whose score is <= 0: shift them."""
     import torch
     from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
@@ -404,5 +406,8 @@ def test_sampled_galleries_agree_with_torchmetrics(name):
 
 
 def test_torch_stays_out():
-    code = "import sys, unifashion.ground.recall, unifashion.ground.intervals; bad = {'torch', 'transformers', 'torchmetrics'} & set(sys.modules); assert not bad, bad"
+    code = (
+        "import sys, unifashion.ground.recall, unifashion.ground.intervals; bad = {'torch', 'transformers', "
+        "'torchmetrics'} & set(sys.modules); assert not bad, bad"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

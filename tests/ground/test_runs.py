@@ -13,7 +13,8 @@ from unifashion.ground.keys import plan, read_header
 
 @pytest.fixture
 def chain(toy):
-    "train (a seed) -> table, and a figure of another section; a chapter `toys` of its own, on one two wings down."
+    """train (a seed) -> table, and a figure of another section;
+    a chapter `toys` of its own, on one two wings down."""
     (toy / "unifashion" / "models" / "toys.py").write_text(
         '"""Toys."""\nfrom ..wardrobe.paint import red\ndef toy(n):\n    "A toy."\n    return red(n)\n'
     )
@@ -176,7 +177,10 @@ def test_headers_are_checked(toy):
 
 def test_code_hash_is_the_same_on_every_python(toy):
     "A foundation's card carries the hash of the drawing code; another Python must not make it look stale."
-    source = "def f(x: int = 0, /, *a, **k):\n    'doc'\n    match x:\n        case 1: return f'{x:>{3}} {x!r}' 'b'\n    return [y for y in a if (z := y)]\nclass A(object): b = None\n"
+    source = (
+        "def f(x: int = 0, /, *a, **k):\n    'doc'\n    match x:\n        case 1: return f'{x:>{3}} {x!r}' "
+        "'b'\n    return [y for y in a if (z := y)]\nclass A(object): b = None\n"
+    )
     (toy / "unifashion" / "toys.py").write_text(source)
     assert code_hash(["toys"], toy / "unifashion") == "d76216973f05c925"
     assert list(chapters_of(["toys"], toy / "unifashion")) == ["toys"]
@@ -244,7 +248,10 @@ def test_records_and_inputs(chain, capsys):
         train.arrays("s", {"s": np.ones(2)})
     train.record(device="cuda", dtype="bf16", steps=np.int64(3))
     made = train.finish()
-    wanted = "notebook notebook_sha256 key parameters profile commit dirty packages device dtype threads fp32_gflops seconds stages peak_memory_mib inputs outputs"
+    wanted = (
+        "notebook notebook_sha256 key parameters profile commit dirty packages device dtype threads "
+        "fp32_gflops seconds stages peak_memory_mib inputs outputs"
+    )
     assert (
         set(wanted.split()) <= set(made)
         and made["device"] == "cuda"
@@ -278,7 +285,10 @@ def test_full_takes_over_the_checkpoints_of_the_core_run(chain):
 
 
 def test_a_killed_holder_frees_its_lock(tmp_path):
-    hold = f"from unifashion.ground.runs import hold; print(hold({str(tmp_path / 'l')!r}, wait=False), flush=True)"
+    hold = (
+        f"from unifashion.ground.runs import hold; print(hold({str(tmp_path / 'l')!r}, wait=False), "
+        "flush=True)"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", hold + "; import time; time.sleep(60)"], stdout=subprocess.PIPE, text=True
     )

@@ -109,5 +109,8 @@ def test_interval_bars_keeps_rows_without_a_value():
 
 
 def test_torch_and_pyplot_stay_out():
-    code = "import sys, unifashion.ground.show; bad = {'torch', 'transformers', 'diffusers', 'matplotlib.pyplot'} & set(sys.modules); assert not bad, bad"
+    code = (
+        "import sys, unifashion.ground.show; bad = {'torch', 'transformers', 'diffusers', "
+        "'matplotlib.pyplot'} & set(sys.modules); assert not bad, bad"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

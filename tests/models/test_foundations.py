@@ -324,7 +324,8 @@ def test_pair_recall_counts_equal_texts():
 
 
 def test_only_a_run_that_trains_its_parts_asks_for_them(tmp_path):
-    "`open` and `paper` take packages and hub ids, `mini` what is shipped: none of them waits for `train_foundations`."
+    """`open` and `paper` take packages and hub ids, `mini` what is shipped:
+    none of them waits for `train_foundations`."""
     asked = []
 
     def find(name):

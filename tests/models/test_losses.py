@@ -1,4 +1,5 @@
-"""ITC, ITM and the draw of hard negatives: hand-computed cases, torch's own numbers, and what must never be drawn."""
+"""ITC, ITM and the draw of hard negatives: hand-computed cases, torch's own numbers, and what must never
+be drawn."""
 
 import math
 

@@ -1,4 +1,5 @@
-"The Q-Former: masks, invariants, parity with the library, save and load; phase 1, its scores, its starts; the baselines."
+"""The Q-Former: masks, invariants, parity with the library, save and load; phase 1, its scores, its starts;
+the baselines."""
 
 import pytest
 import torch

@@ -23,7 +23,8 @@ SETTINGS = Fit(steps=23, batch=8, lr=1e-2, warmup=3, ema=0.9, checkpoint_every=4
 
 
 class Net(nn.Module):
-    "Small, with everything that a checkpoint could forget: dropout, running statistics, a frozen part, a temperature."
+    """Small, with everything that a checkpoint could forget:
+    dropout, running statistics, a frozen part, a temperature."""
 
     def __init__(self, dropout=0.2):
         super().__init__()
@@ -531,48 +532,53 @@ def test_killed_again_and_again(tmp_path, unbroken):
 
 # ---------------------------------------------------------------- two processes
 
-TWO = """
-import sys, torch, torch.distributed as dist
-from pathlib import Path
-from safetensors.torch import load_file
-sys.path[:0] = [{tests!r}, {root!r}]
-from test_train import Fit, History, Points, TrainingDiverged, measured, net, noisy_loss, run, weights
-import math
-folder = Path({folder!r})
-quiet = lambda model, batch: torch.nn.functional.cross_entropy(model.body[4](torch.tanh(model.body[0](batch[0]))), batch[1])
-settings = Fit(steps=12, batch=16, lr=1e-2, warmup=2, checkpoint_every=4)
-
-model, history = run(folder / "two", settings=settings, loss=quiet)
-rank, world = dist.get_rank(), dist.get_world_size()
-assert world == 2, world
-mine = torch.cat([p.detach().flatten() for p in model.parameters()])
-both = [torch.zeros_like(mine) for _ in range(2)]
-dist.all_gather(both, mine)
-assert torch.equal(*both)
-
-run(folder / "whole", settings=settings, model=net(), loss=noisy_loss)           # dropout, a stream for each process
-count = [0]
-def fails(model, batch):
-    count[0] += 1
-    if count[0] == 7: raise ConnectionError
-    return noisy_loss(model, batch)
-try: run(folder / "broken", settings=settings, loss=fails); raise SystemExit("did not fail")
-except ConnectionError: pass
-dist.barrier()
-run(folder / "broken", settings=settings)
-assert weights(folder / "broken") == weights(folder / "whole")
-assert measured(History.read(folder / "broken")) == measured(History.read(folder / "whole"))
-
-def one_bad(model, batch): return noisy_loss(model, batch)["loss"] * (math.nan if rank == 1 else 1)
-try: run(folder / "bad", settings=settings, loss=one_bad); raise SystemExit("went on")
-except TrainingDiverged as error: assert error.step == 0 and len(error.ids) == 16
-(folder / f"rank-{{rank}}").write_text(f"fine, of {{world}}")
-dist.barrier(); dist.destroy_process_group()
-"""
+TWO = (
+    "\n"
+    "import sys, torch, torch.distributed as dist\n"
+    "from pathlib import Path\n"
+    "from safetensors.torch import load_file\n"
+    "sys.path[:0] = [{tests!r}, {root!r}]\n"
+    "from test_train import Fit, History, Points, TrainingDiverged, measured, net, noisy_loss, run, weights\n"
+    "import math\n"
+    "folder = Path({folder!r})\n"
+    "quiet = lambda model, batch: "
+    "torch.nn.functional.cross_entropy(model.body[4](torch.tanh(model.body[0](batch[0]))), batch[1])\n"
+    "settings = Fit(steps=12, batch=16, lr=1e-2, warmup=2, checkpoint_every=4)\n"
+    "\n"
+    "model, history = run(folder / \"two\", settings=settings, loss=quiet)\n"
+    "rank, world = dist.get_rank(), dist.get_world_size()\n"
+    "assert world == 2, world\n"
+    "mine = torch.cat([p.detach().flatten() for p in model.parameters()])\n"
+    "both = [torch.zeros_like(mine) for _ in range(2)]\n"
+    "dist.all_gather(both, mine)\n"
+    "assert torch.equal(*both)\n"
+    "\n"
+    "run(folder / \"whole\", settings=settings, model=net(), loss=noisy_loss)           # dropout, a stream "
+    "for each process\n"
+    "count = [0]\n"
+    "def fails(model, batch):\n"
+    "    count[0] += 1\n"
+    "    if count[0] == 7: raise ConnectionError\n"
+    "    return noisy_loss(model, batch)\n"
+    "try: run(folder / \"broken\", settings=settings, loss=fails); raise SystemExit(\"did not fail\")\n"
+    "except ConnectionError: pass\n"
+    "dist.barrier()\n"
+    "run(folder / \"broken\", settings=settings)\n"
+    "assert weights(folder / \"broken\") == weights(folder / \"whole\")\n"
+    "assert measured(History.read(folder / \"broken\")) == measured(History.read(folder / \"whole\"))\n"
+    "\n"
+    "def one_bad(model, batch): return noisy_loss(model, batch)[\"loss\"] * (math.nan if rank == 1 else 1)\n"
+    "try: run(folder / \"bad\", settings=settings, loss=one_bad); raise SystemExit(\"went on\")\n"
+    "except TrainingDiverged as error: assert error.step == 0 and len(error.ids) == 16\n"
+    "(folder / f\"rank-{{rank}}\").write_text(f\"fine, of {{world}}\")\n"
+    "dist.barrier(); dist.destroy_process_group()\n"
+)
 
 
 def test_two_processes_train_as_one(tmp_path):
-    "torchrun, gloo: same weights on both, the curve of one process with the whole batch, exact resume, and no one left waiting."
+    """torchrun, gloo:
+    same weights on both, the curve of one process with the whole batch, exact resume, and no one left
+    waiting."""
     tests = Path(__file__).resolve().parent
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=str(tests), root=str(tests.parent), folder=str(tmp_path)))

@@ -210,7 +210,8 @@ def test_the_body_map_is_the_body(scenes, drawn):
 
 
 def test_agnostic_pictures_do_not_know_the_garment():
-    "Another colour or pattern leaves no trace, but in the blended edge pixels of what is kept before the garment."
+    """Another colour or pattern leaves no trace, but in the blended edge pixels of what is kept before the
+    garment."""
     for k, kind in enumerate(
         ("t-shirt", "hoodie", "jacket", "shirt", "jeans", "skirt", "dress", "slip dress", "jumpsuit")
     ):

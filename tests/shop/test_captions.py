@@ -49,7 +49,9 @@ def test_every_statement_is_true(garments, captions):
 
 def test_a_garment_with_an_emblem_is_not_called_plain(garments, captions):
     for style, texts in captions.items():
-        assert not [t for t, g in zip(texts, garments) if g.emblem and "pattern" in phrases.mentions(t)], style
+        assert not [t for t, g in zip(texts, garments) if g.emblem and "pattern" in phrases.mentions(t)], (
+            style
+        )
 
 
 def test_true_for_every_seed():

@@ -1,4 +1,5 @@
-"The drawn shop: sizes, near-duplicates, separate slices; the official file format; one catalogue in the cache."
+"""The drawn shop: sizes, near-duplicates, separate slices; the official file format;
+one catalogue in the cache."""
 
 import os
 import subprocess
@@ -265,7 +266,8 @@ def running(number):
 def test_a_script_without_a_main_guard_is_told(tmp_path):
     script = tmp_path / "careless.py"
     script.write_text(
-        "from unifashion.shop.fashiongen_files import workers_of\nwith workers_of(2) as mapped: list(mapped(len, [[1], [2]]))\n"
+        "from unifashion.shop.fashiongen_files import workers_of\nwith workers_of(2) as mapped: "
+        "list(mapped(len, [[1], [2]]))\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -274,7 +276,8 @@ def test_a_script_without_a_main_guard_is_told(tmp_path):
         "RuntimeError: the processes that draw have ended"
     )
     script.write_text(
-        "from unifashion.shop.fashiongen_files import workers_of\nif __name__ == '__main__':\n    with workers_of(2) as mapped: print(list(mapped(len, [[1], [2, 3]])))\n"
+        "from unifashion.shop.fashiongen_files import workers_of\nif __name__ == '__main__':\n    with "
+        "workers_of(2) as mapped: print(list(mapped(len, [[1], [2, 3]])))\n"
     )
     assert (
         subprocess.run(

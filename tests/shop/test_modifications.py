@@ -1,4 +1,5 @@
-"Modification texts: true of their pair over 10,000 triplets, read in full, varied, and judged by hand-made cases."
+"""Modification texts:
+true of their pair over 10,000 triplets, read in full, varied, and judged by hand-made cases."""
 
 import re
 from collections import Counter

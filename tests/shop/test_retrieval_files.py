@@ -1,4 +1,5 @@
-"Fashion200K, Fashion-IQ and Fashion-IQ-Cap: official structure, round trips, the released files' counts, and damage."
+"""Fashion200K, Fashion-IQ and Fashion-IQ-Cap:
+official structure, round trips, the released files' counts, and damage."""
 
 import json, os, re, shutil
 from collections import Counter

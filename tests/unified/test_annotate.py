@@ -1,4 +1,5 @@
-"""Annotation: nothing but picture and category gets in, nothing is lost or doubled when it is killed; key words by hand."""
+"""Annotation: nothing but picture and category gets in, nothing is lost or doubled when it is killed; key
+words by hand."""
 
 import inspect, json, os, random, subprocess, sys, time
 from pathlib import Path
@@ -129,24 +130,27 @@ def test_guidance_is_a_way_of_its_own_and_leaves_its_mark(tmp_path):
     assert build_leaking_prompt("dress", "is red").startswith(build_prompt("dress"))
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from unifashion.unified.annotate import annotate
-from unifashion.data.samples import Catalogue
-from unifashion.data.stores import FileStore
-folder, pictures = map(Path, sys.argv[1:])
-keys = sorted(p.name for p in pictures.iterdir())
-names = [key[:-4] for key in keys]
-columns = {"id": names, "product": names, "text": [""] * len(keys), "category": ["dress" if i % 2 else "toptee" for i in range(len(keys))]}
-gallery = Catalogue("fashioniq", "val", columns, FileStore(pictures, tuple(keys)), keys)
-def slow(images, prompts):
-    with open(folder / "asked.txt", "a") as file: file.write("1 ")
-    time.sleep(0.02)
-    return [f"a {'dress' if 'dress in' in prompt else 'top'} of grey {int(image[0, 0, 0])}" for image, prompt in zip(images, prompts)]
-print("ready", flush=True)
-annotate(gallery, slow, "recorder", folder / "a.json", size=1)
-"""
+SCRIPT = (
+    "\n"
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from unifashion.unified.annotate import annotate\n"
+    "from unifashion.data.samples import Catalogue\n"
+    "from unifashion.data.stores import FileStore\n"
+    "folder, pictures = map(Path, sys.argv[1:])\n"
+    "keys = sorted(p.name for p in pictures.iterdir())\n"
+    "names = [key[:-4] for key in keys]\n"
+    "columns = {\"id\": names, \"product\": names, \"text\": [\"\"] * len(keys), \"category\": [\"dress\" if "
+    "i % 2 else \"toptee\" for i in range(len(keys))]}\n"
+    "gallery = Catalogue(\"fashioniq\", \"val\", columns, FileStore(pictures, tuple(keys)), keys)\n"
+    "def slow(images, prompts):\n"
+    "    with open(folder / \"asked.txt\", \"a\") as file: file.write(\"1 \")\n"
+    "    time.sleep(0.02)\n"
+    "    return [f\"a {'dress' if 'dress in' in prompt else 'top'} of grey {int(image[0, 0, 0])}\" for "
+    "image, prompt in zip(images, prompts)]\n"
+    "print(\"ready\", flush=True)\n"
+    "annotate(gallery, slow, \"recorder\", folder / \"a.json\", size=1)\n"
+)
 
 
 def test_killed_at_random_moments_it_ends_with_equal_bytes(tmp_path):

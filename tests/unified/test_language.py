@@ -52,14 +52,8 @@ ROWS = {style: [t for t in texts for _ in range(2)] for style, texts in TEXTS.it
 
 
 def writer(seed=0, context=120):
-    torch.manual_seed(seed)
-    return Writer(
-        small_llama(replace(TINY, context=context), TOKENIZER.get_vocab_size()).eval(),
-        library_tokenizer(TOKENIZER),
-        FRAMES["paper"],
-        f"tiny-{seed}",
-        plain=True,
-    )
+    model = small_llama(replace(TINY, context=context), TOKENIZER.get_vocab_size(), seed)
+    return Writer(model.eval(), library_tokenizer(TOKENIZER), FRAMES["paper"], f"tiny-{seed}", plain=True)
 
 
 def captioner(lively=True, **options):

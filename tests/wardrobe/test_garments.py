@@ -1,4 +1,6 @@
-"Descriptions: the tables agree with one another, sampling is shop-like, near-duplicates differ in one word, errors name the field."
+"""Descriptions:
+the tables agree with one another, sampling is shop-like, near-duplicates differ in one word, errors name the
+field."""
 
 from dataclasses import replace
 
