@@ -10,7 +10,8 @@ from unifashion.people import scenes as module
 from unifashion.people.truth import DRESS_CODE, LIP, grown
 from unifashion.wardrobe.drawing import draw
 from unifashion.people.limbs import SHOES
-from unifashion.wardrobe.garments import KINDS, Garment, sample_garment
+from unifashion.wardrobe.garments import KINDS, Garment
+from unifashion.wardrobe.sampling import sample_garment
 from unifashion.people.layers import LABEL, PARTS, parts_of
 from unifashion.people.outfits import Outfit, may_tuck, swap
 from unifashion.people.scenes import NAMES, Scene, dressed_in, keypoints, render, sample_scene

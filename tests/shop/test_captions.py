@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from unifashion.shop import phrases, captions as words
-from unifashion.wardrobe.garments import COLORS, KINDS, Garment, near_duplicate, sample_garment
+from unifashion.wardrobe.garments import KINDS, Garment
+from unifashion.wardrobe.sampling import near_duplicate, sample_garment
+from unifashion.wardrobe.colours import COLORS
 
 TEE = Garment(
     "t-shirt",

@@ -8,7 +8,8 @@ import pytest
 
 from unifashion.shop.captions import STYLES, noun_chunks
 from unifashion.ground.core import stream
-from unifashion.wardrobe.garments import KINDS, sample_garment
+from unifashion.wardrobe.garments import KINDS
+from unifashion.wardrobe.sampling import sample_garment
 from unifashion.shop.phrases import agrees, mentions
 
 RELEASED = {"vitonhd/captions": 13679, "dresscode/fine_captions": 26400, "dresscode/coarse_captions": 27380}

@@ -17,7 +17,8 @@ from conftest import ROOT
 from unifashion.shop import fashiongen_files as formats
 from unifashion.ground.core import World
 from unifashion.wardrobe.drawing import draw
-from unifashion.wardrobe.garments import KINDS, changes
+from unifashion.wardrobe.garments import KINDS
+from unifashion.wardrobe.sampling import changes
 from unifashion.shop.phrases import agrees, mentions
 
 WORLD = World("drawn", products=160, test_per_type=4, height=32, width=24, seed=3)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from unifashion.ground.core import stream
-from unifashion.wardrobe.garments import KINDS, PATTERNS, Garment, is_garment, sample_garment, single_changes
+from unifashion.wardrobe.garments import KINDS, PATTERNS, Garment, is_garment
+from unifashion.wardrobe.sampling import sample_garment, single_changes
 from unifashion.shop.comparisons import RELATIVE, SHARES, _comparisons, aspects, differences, lighter, overall
 from unifashion.shop.comparisons import read_change, step, true_of
 from unifashion.shop.modifications import change_texts, statement, vary

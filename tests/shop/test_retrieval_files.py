@@ -20,8 +20,10 @@ from unifashion.shop.phrases import agrees
 from unifashion.shop.fashion200k_files import FOLDERS, draw_listings, drawn_fashion200k, write_fashion200k
 from unifashion.shop.retrieval_files import CATEGORIES, draw_shelf, drawn_fashioniq, guidance_of
 from unifashion.shop.retrieval_files import guided_caption, read_truth, write_fashioniq, write_fashioniq_cap
-from unifashion.data.retrieval_readers import LABELS, LONGEST, SPLITS, audit_guidance, open_composed
-from unifashion.data.retrieval_readers import read_fashion200k, read_fashioniq, read_fashioniq_cap
+from unifashion.data.retrieval_readers import LONGEST, SPLITS, audit_guidance, open_composed
+from unifashion.data.fashion200k_readers import LABELS
+from unifashion.data.retrieval_readers import read_fashioniq, read_fashioniq_cap
+from unifashion.data.fashion200k_readers import read_fashion200k
 from unifashion.data.retrieval_readers import with_captions
 
 SIZES, HEIGHT, WIDTH = {"train": 24, "val": 16, "test": 12}, 48, 36

@@ -10,9 +10,15 @@ from unifashion.wardrobe.canvas import BACKGROUND, camera_on, chain, spline
 from unifashion.wardrobe.drawing import draw
 from unifashion.wardrobe.emblems import SHAPES
 from unifashion.wardrobe.fabrics import PERIODS, sample_tile
-from unifashion.wardrobe.garments import COLORS, EMBLEMS, FABRICS, KINDS, PATTERNS, VIEWS, Garment
-from unifashion.wardrobe.garments import check_garment, color_distance, is_garment, near_duplicate
-from unifashion.wardrobe.garments import needs_second, rgb, sample_garment, single_changes
+from unifashion.wardrobe.garments import EMBLEMS, FABRICS, KINDS, PATTERNS, Garment
+from unifashion.wardrobe.sampling import VIEWS
+from unifashion.wardrobe.colours import COLORS
+from unifashion.wardrobe.garments import check_garment, is_garment
+from unifashion.wardrobe.sampling import near_duplicate
+from unifashion.wardrobe.colours import color_distance
+from unifashion.wardrobe.garments import needs_second
+from unifashion.wardrobe.sampling import sample_garment, single_changes
+from unifashion.wardrobe.colours import rgb
 
 TEE = Garment(
     "t-shirt",

@@ -7,10 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unifashion.wardrobe.garments import ATTRIBUTES, COLORS, CONTRAST, EMBLEMS, FABRICS, KINDS, PATTERNS
-from unifashion.wardrobe.garments import PLACES, VIEWS, Garment, changes, check_garment, color_distance
-from unifashion.wardrobe.garments import is_garment, near_duplicate, needs_second, rgb, sample_garment
-from unifashion.wardrobe.garments import single_changes, views_for
+from unifashion.wardrobe.garments import ATTRIBUTES, EMBLEMS, FABRICS, KINDS, PATTERNS
+from unifashion.wardrobe.colours import COLORS, CONTRAST
+from unifashion.wardrobe.garments import PLACES, Garment, check_garment
+from unifashion.wardrobe.sampling import VIEWS, changes
+from unifashion.wardrobe.colours import color_distance
+from unifashion.wardrobe.garments import is_garment, needs_second
+from unifashion.wardrobe.sampling import near_duplicate, sample_garment
+from unifashion.wardrobe.colours import rgb
+from unifashion.wardrobe.sampling import single_changes, views_for
 
 TEE = Garment(
     "t-shirt",
