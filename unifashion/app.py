@@ -14,8 +14,8 @@ import tyro
 
 from .ground.core import load_profile, repo_root
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.keys import plan
 from .ground.files import atomic_write
+from .ground.keys import plan
 from .ground.runs import publish
 
 # %% ../nbs/app.ipynb #0df25ebc
@@ -48,28 +48,10 @@ def snakemake_command(
     root = repo_root()
     settings = [f"profile={options.profile}", f"full={int(options.full)}", f"seeds={options.seeds}",
                 f"only={' '.join(options.reports)}", f"set={' '.join(options.set)}"]
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        "--directory",
-        str(root),
-        "--cores",
-        str(options.cores or os.cpu_count()),
-        "--nolock",
-        "--rerun-incomplete",
-        "--keep-going",
-        "--resources",
-        "gpu=1",
-        "--rerun-triggers",
-        "mtime",
-        "--config",
-        *settings,
-        "--",
-        *[node.stamp.as_posix() for node in nodes],
-    ]
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory",
+            str(root), "--cores", str(options.cores or os.cpu_count()), "--nolock", "--rerun-incomplete",
+            "--keep-going", "--resources", "gpu=1", "--rerun-triggers", "mtime", "--config", *settings, "--",
+            *[node.stamp.as_posix() for node in nodes]]
 
 
 def run_workflow(

@@ -12,10 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..ground.core import World, data_dir, digest
-from .samples import Catalogue, DataError, CatalogueBuilder, hash_share, val_of
 from .kagl import read_kagl, read_kagl_folder, read_kagl_hub, read_kagl_triplets
+from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, val_of
 from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5, text_lines
+from ..ground.core import World, data_dir, digest
 
 # %% auto #0
 __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_text', 'text_column', 'find_fashiongen',
@@ -23,25 +23,11 @@ __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_t
            'fewer_products', 'open_catalogue']
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e989b8f4
-FASHIONGEN_KEYS = ("index", "index_2") + tuple(
-    "input_" + name
-    for name in (
-        "image",
-        "name",
-        "description",
-        "concat_description",
-        "category",
-        "subcategory",
-        "productID",
-        "gender",
-        "brand",
-        "season",
-        "composition",
-        "department",
-        "pose",
-        "msrpUSD",
-    )
-)
+FASHIONGEN_KEYS = ("index", "index_2") + tuple("input_" + name
+                                               for name in ("image", "name", "description",
+                                                            "concat_description", "category", "subcategory",
+                                                            "productID", "gender", "brand", "season",
+                                                            "composition", "department", "pose", "msrpUSD"))
 NEEDED = ("input_image", "input_name", "input_description", "input_category", "input_subcategory",
           "input_productID")
 
@@ -106,11 +92,8 @@ def open_fashiongen(path: Path):
                                                    path.name)[1]), ) * 2 or not LEAST <= side <= MOST**.5:
         raise DataError(f"pictures of {images.shape[1:3]} px in a file for {side}", path, "input_image",
                         "wrong shape")
-    odd = [
-        k
-        for k in NEEDED[1:]
-        if file[k].ndim > 2 or file[k].shape[1:] not in ((), (1,)) or file[k].dtype.kind not in "SOiu"
-    ]
+    odd = [k for k in NEEDED[1:] if file[k].ndim > 2 or file[k].shape[1:] not in ((), (1,))
+           or file[k].dtype.kind not in "SOiu"]
     if odd:
         raise DataError(f"{odd[0]} is {file[odd[0]].dtype} {file[odd[0]].shape}, not a column of texts", path,
                         odd[0], "wrong type")
@@ -277,7 +260,8 @@ def open_catalogue(
     workers: int = 2,         # processes that draw
     on_error: str = "raise",  # 'raise' or 'skip'
 ) -> Catalogue:
-    "The catalogue of a profile's world. Raises `DataError`, and `FileNotFoundError` without `UNIFASHION_DATA`."
+    """The catalogue of a profile's world.
+    Raises `DataError`, and `FileNotFoundError` without `UNIFASHION_DATA`."""
     if world.dataset == "drawn":
         from unifashion.shop.fashiongen_files import drawn_catalogue
         return read_fashiongen(drawn_catalogue(world, workers=workers, part=part), split, side=world.height,

@@ -94,27 +94,14 @@ FASHIONGEN = Dataset(
     },
 )
 
-FASHION200K = Dataset(
-    "fashion200k",
-    "Fashion200K",
-    "fashion200k",
-    "pictures with short attribute-like captions",
-    licence="Research only",
-    access="Through the GitHub repository xthan/fashion-200k",
-    wait=NOT_KNOWN,
-    reader="data.retrieval_readers.read_fashion200k",
-    rows="pictures",
-    counts={"train": 172_049, "test": 29_789},
-    trees={
-        "": (
-            Place(
-                "labels/{dress,jacket,pants,skirt,top}_{train,test}_detect_all.txt",
-                "a line a picture: path, score, text, with TABs",
-            ),
-            Place("women", "pictures: women/.../product/product_n.jpeg"),
-        )
-    },
-)
+FASHION200K = Dataset("fashion200k", "Fashion200K", "fashion200k",
+                      "pictures with short attribute-like captions", licence="Research only",
+                      access="Through the GitHub repository xthan/fashion-200k", wait=NOT_KNOWN,
+                      reader="data.fashion200k_readers.read_fashion200k", rows="pictures",
+                      counts={"train": 172_049, "test": 29_789},
+                      trees={"": (Place("labels/{dress,jacket,pants,skirt,top}_{train,test}_detect_all.txt",
+                                        "a line a picture: path, score, text, with TABs"),
+                                  Place("women", "pictures: women/.../product/product_n.jpeg"))})
 
 KAGL = Dataset(
     "kagl",
@@ -122,7 +109,8 @@ KAGL = Dataset(
     "kagl",
     "products of an Indian fashion shop, one studio photograph each",
     licence="The data set's card says MIT",
-    access="Kaggle paramaggarwal/fashion-product-images-dataset (or its -small version), or Marqo/KAGL on Hugging Face",
+    access="Kaggle paramaggarwal/fashion-product-images-dataset (or its -small version), or Marqo/KAGL on "
+           "Hugging Face",
     wait="none, with an account there",
     reader="data.kagl.read_kagl",
     rows="products",
@@ -159,7 +147,8 @@ FASHIONIQ = Dataset(
     "fashion_iq",
     "pairs of pictures with two human sentences on how they differ",
     licence="Annotations CDLA; the pictures belong to their sellers",
-    access="Annotations from the GitHub repository XiaoxiaoGuo/fashion-iq, pictures by its URL lists, of which many are dead; captions (Fashion-IQ-Cap) from xiangyu-mm/UniFashion",
+    access="Annotations from the GitHub repository XiaoxiaoGuo/fashion-iq, pictures by its URL lists, of "
+           "which many are dead; captions (Fashion-IQ-Cap) from xiangyu-mm/UniFashion",
     wait="none for the annotations; not known for the pictures",
     reader="data.retrieval_readers.read_fashioniq",
     rows="triplets",
@@ -197,45 +186,36 @@ FASHIONIQ = Dataset(
 )
 
 # %% ../../nbs/4_data/04_datasets.ipynb #614ddd75
-VITONHD = Dataset(
-    "vitonhd",
-    "VITON-HD",
-    "viton_hd",
-    "pairs of a person and an upper garment at 768 x 1024",
-    licence="CC BY-NC 4.0",
-    access="GitHub repository shadow2496/VITON-HD",
-    wait="none, a download",
-    reader="data.tryon_readers.read_vitonhd",
-    rows="pairs",
-    counts={"train": 11_647, "test": 2_032},
-    trees={
-        "": (
-            Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"),
-            Place("{train,test}/image", "people"),
-            Place("{train,test}/cloth", "garments"),
-            Place("{train,test}/cloth-mask", "garment masks"),
-            Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
-            Place("{train,test}/openpose_json", "keypoints"),
-            Place("{train,test}/image-densepose", "DensePose"),
-            Place("{train,test}/agnostic-v3.2", "people without the garment", False),
-            Place("{train,test}/agnostic-mask", "where to paint", False),
-            Place("{train,test}/openpose_img", "skeletons", False),
-            Place("captions.json", "MGD's three phrases a garment", False),
-            Place("{train,test}/im_sketch", "MGD's sketches of worn garments", False),
-            Place("cloth_sketch/results/{train,test}", "UniFashion's sketches of garments", False),
-        )
-    },
-)
+VITONHD = Dataset("vitonhd", "VITON-HD", "viton_hd", "pairs of a person and an upper garment at 768 x 1024",
+                  licence="CC BY-NC 4.0", access="GitHub repository shadow2496/VITON-HD",
+                  wait="none, a download", reader="data.tryon_readers.read_vitonhd", rows="pairs",
+                  counts={"train": 11_647, "test": 2_032},
+                  trees={"": (Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"),
+                              Place("{train,test}/image", "people"), Place("{train,test}/cloth", "garments"),
+                              Place("{train,test}/cloth-mask", "garment masks"),
+                              Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
+                              Place("{train,test}/openpose_json", "keypoints"),
+                              Place("{train,test}/image-densepose", "DensePose"),
+                              Place("{train,test}/agnostic-v3.2", "people without the garment", False),
+                              Place("{train,test}/agnostic-mask", "where to paint", False),
+                              Place("{train,test}/openpose_img", "skeletons", False),
+                              Place("captions.json", "MGD's three phrases a garment", False),
+                              Place("{train,test}/im_sketch", "MGD's sketches of worn garments", False),
+                              Place("cloth_sketch/results/{train,test}", "UniFashion's sketches of garments",
+                                    False))})
 
 _REGION = "{upper_body,lower_body,dresses}"
 DRESSCODE = Dataset(
     "dresscode",
     "Dress Code",
     "dress_code",
-    "pairs of a person and a garment in three regions at 768 x 1024; Multimodal Garment Designer adds sketches and phrases",
+    "pairs of a person and a garment in three regions at 768 x 1024; Multimodal Garment Designer adds "
+    "sketches and phrases",
     licence="Academic, non-commercial; not for private companies",
     wait="weeks",
-    access="By form from its authors (GitHub aimagelab/dress-code), with an institutional mail address and a signature by hand; added annotations: GitHub aimagelab/multimodal-garment-designer, CC BY-NC 4.0",
+    access="By form from its authors (GitHub aimagelab/dress-code), with an institutional mail address and "
+           "a signature by hand; added annotations: GitHub aimagelab/multimodal-garment-designer, CC BY-NC "
+           "4.0",
     reader="data.tryon_readers.read_dresscode",
     rows="pairs",
     counts={"train": 48_392, "test": 5_400},
@@ -261,29 +241,17 @@ DRESSCODE = Dataset(
     },
 )
 
-CCP = Dataset(
-    "ccp",
-    "Clothing Co-Parsing",
-    "ccp",
-    "street photographs with a label for every pixel",
-    licence="Apache-2.0; the photographs come from a blog and show real people",
-    access="GitHub repository bearpaw/clothing-co-parsing",
-    wait="none, a download",
-    reader="data.tryon_readers.read_ccp",
-    rows="photographs",
-    counts={"train": 799, "val": 108, "test": 97},
-    splits=THREE,
-    trees={
-        "": (
-            Place("images.tar", "photographs"),
-            Place("labels.tar", "label maps: index into labels.json"),
-            Place("labels.json", "59 names"),
-            Place("garments.jsonl.gz", "a line a photograph: what is worn"),
-            Place("poses.json.gz", "keypoints"),
-            Place("split.json", "ids of train, val, test"),
-        )
-    },
-)
+CCP = Dataset("ccp", "Clothing Co-Parsing", "ccp", "street photographs with a label for every pixel",
+              licence="Apache-2.0; the photographs come from a blog and show real people",
+              access="GitHub repository bearpaw/clothing-co-parsing", wait="none, a download",
+              reader="data.tryon_readers.read_ccp", rows="photographs",
+              counts={"train": 799, "val": 108, "test": 97}, splits=THREE,
+              trees={"": (Place("images.tar", "photographs"),
+                          Place("labels.tar", "label maps: index into labels.json"),
+                          Place("labels.json", "59 names"),
+                          Place("garments.jsonl.gz", "a line a photograph: what is worn"),
+                          Place("poses.json.gz", "keypoints"),
+                          Place("split.json", "ids of train, val, test"))})
 
 DATASETS = {d.name: d for d in (FASHIONGEN, FASHION200K, FASHIONIQ, VITONHD, DRESSCODE, KAGL, CCP, FOLDER)}
 
@@ -301,7 +269,5 @@ def tree_status(
     root: Path,  # the data set's folder
 ) -> list:  # dicts: path, meaning, needed, missing (patterns)
     "Every place of the form that is there, with what is missing of it. Nothing is opened."
-    return [
-        dict(path=p.path, meaning=p.meaning, needed=p.needed, missing=missing_of(p, root))
-        for p in record.trees[record.form(root)]
-    ]
+    return [dict(path=p.path, meaning=p.meaning, needed=p.needed, missing=missing_of(p, root))
+            for p in record.trees[record.form(root)]]

@@ -139,7 +139,8 @@ def to_float(
     mean=CLIP_MEAN,       # (3,) in 0..1
     std=CLIP_STD,         # (3,)
 ) -> np.ndarray:  # (..., 3, height, width) float32
-    "Normalised floats, channels first. Raises `ValueError` for anything but bytes: floats would be scaled twice."
+    """Normalised floats, channels first. Raises `ValueError` for anything but bytes:
+    floats would be scaled twice."""
     if images.dtype != np.uint8: raise ValueError(f"pictures are uint8 here, not {images.dtype}")
     scale = np.float32(255) * np.asarray(std, np.float32)
     shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)

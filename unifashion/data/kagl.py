@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..ground.core import digest, repo_root
-from .samples import LONGEST, Catalogue, DataError, Report, CatalogueBuilder, Triplet
 from .kagl_text import extract_visual, join_text
+from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
 from .stores import tar_index, text_lines
+from ..ground.core import digest, repo_root
 
 # %% auto #0
 __all__ = ['PACKS', 'STYLES', 'HUB', 'kagl_split', 'product_row', 'read_products', 'read_kagl', 'wrong_field', 'add_product',
@@ -270,7 +270,7 @@ def sentences_of(value) -> tuple:
         raise ValueError("captions are no list of texts")
     return tuple(value)
 
-
+# %% ../../nbs/4_data/06_kagl.ipynb #86a1b1ff
 def read_kagl_triplets(
     split: str,                  # train, val or test
     root: Path | None = None,    # the pack; None: the copy in the repository
@@ -285,11 +285,8 @@ def read_kagl_triplets(
     for line, value in json_lines(path, report):
         report.rows += 1
         try:
-            reference, target, captions = (
-                str(value["candidate"]),
-                str(value["target"]),
-                sentences_of(value["captions"]),
-            )
+            reference, target, captions = (str(value["candidate"]), str(value["target"]),
+                                           sentences_of(value["captions"]))
         except KeyError as error:
             report.reject(f"query has no {error}", path, line, "no key")
             continue

@@ -49,7 +49,8 @@ def part(
     family: str,        # key of `LABELS`
     *names: str,        # parts
 ) -> np.ndarray:  # (height, width) bool
-    "The pixels of some parts; a part that the family does not name has none. Raises `ValueError` for an unknown family."
+    """The pixels of some parts; a part that the family does not name has none.
+    Raises `ValueError` for an unknown family."""
     if family not in LABELS: raise ValueError(f"family: {family!r} is none of {', '.join(LABELS)}")
     table = np.zeros(256, bool)
     table[[i for name in names for i in LABELS[family].get(name, ())]] = True
@@ -108,25 +109,17 @@ def arms_and_hands(
     return nearest <= torso(keypoints, height, width) / 6 + .5, beyond
 
 # %% ../../nbs/4_data/12_masks.ipynb #56d33974
-PAINTED = {
-    "upper_body": ("upper_body", "neck"),
-    "lower_body": ("lower_body", "legs"),
-    "dresses": ("dresses", "legs", "neck"),
-}
-KEPT = {
-    "upper_body": ("head", "shoes", "bag", "scarf", "lower_body", "legs"),
-    "dresses": ("head", "shoes", "bag", "scarf"),
-    "lower_body": ("head", "shoes", "bag", "scarf", "upper_body", "arms"),
-}
+PAINTED = {"upper_body": ("upper_body", "neck"), "lower_body": ("lower_body", "legs"),
+           "dresses": ("dresses", "legs", "neck")}
+KEPT = {"upper_body": ("head", "shoes", "bag", "scarf", "lower_body", "legs"),
+        "dresses": ("head", "shoes", "bag", "scarf"),
+        "lower_body": ("head", "shoes", "bag", "scarf", "upper_body", "arms")}
 
 
 def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     "A mask dilated by a square of `radius` pixels to each side."
-    return (
-        np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
-        if radius
-        else mask
-    )
+    return (np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
+            if radius else mask)
 
 
 def chin(
@@ -140,29 +133,25 @@ def chin(
     if there[0] and there[1]: return nose + .48 * (neck - nose)
     return (neck if there[1] else 0) - torso(keypoints, height, width) / 7
 
-
+# %% ../../nbs/4_data/12_masks.ipynb #bc607fc0
 def body_parts(
     parse: np.ndarray,  # (height, width) uint8
     family: str,        # key of `LABELS`
     keypoints,          # (18, 3)
 ) -> dict:  # name -> (height, width) bool
-    "The parts, and by keypoints what a family does not tell apart: face and neck (Dress Code), all skin (Clothing Co-Parsing)."
+    """The parts, and by keypoints what a family does not tell apart:
+    face and neck (Dress Code), all skin (Clothing Co-Parsing)."""
     (height, width) = parse.shape
     there = seen(keypoints)
-    parts = {
-        name: part(parse, family, name)
-        for name in ("head", "neck", "arms", "legs", "shoes", "bag", "scarf", *CATEGORIES)
-    }
+    parts = {name: part(parse, family, name) for name in ("head", "neck", "arms", "legs", "shoes", "bag",
+                                                          "scarf", *CATEGORIES)}
     face, skin = part(parse, family, "face"), part(parse, family, "skin")
     if skin.any():
         at = check_keypoints(keypoints)[:, :2] * (width, height)
         x = np.arange(width) + 0.5
         y = np.arange(height)[:, None] + 0.5
-        nearest = lambda points: (
-            np.min([np.hypot(x - u, y - v) for u, v in points], 0)
-            if len(points)
-            else np.full(parse.shape, np.inf)
-        )
+        nearest = lambda points: (np.min([np.hypot(x - u, y - v) for u, v in points], 0) if len(points)
+                                  else np.full(parse.shape, np.inf))
         groups = {"face": (0, 1, 14, 15, 16, 17), "arms": (3, 4, 6, 7), "legs": (9, 10, 12, 13)}
         owner = np.argmin([nearest(at[[k for k in g if there[k]]]) for g in groups.values()], 0)
         face = skin & (owner == 0)
@@ -178,7 +167,8 @@ def painted_and_kept(
     category: str,      # of `CATEGORIES`
     family: str,        # key of `LABELS`
 ) -> tuple:  # two (height, width) bool
-    "What a category paints, grown, and what it leaves. Raises `ValueError` for an unknown category or family."
+    """What a category paints, grown, and what it leaves.
+    Raises `ValueError` for an unknown category or family."""
     if category not in CATEGORIES:
         raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
     parts = body_parts(parse, family, keypoints)
@@ -206,13 +196,14 @@ def agnostic_mask(
     family: str,           # of the labels: 'lip' (VITON-HD), 'dresscode' or 'ccp'
     form: str = "garment",  # 'garment', or its bounding 'box'
 ) -> np.ndarray:  # (height, width) bool, True where the model paints
-    "Where to paint (spec of MGD; U Appendix B, R 4.1). Raises `ValueError` for an unknown category, family or form."
+    """Where to paint (spec of MGD; U Appendix B, R 4.1).
+    Raises `ValueError` for an unknown category, family or form."""
     if form not in ("garment", "box"): raise ValueError(f"form: {form!r} is neither 'garment' nor 'box'")
     painted, kept = painted_and_kept(parse, keypoints, category, family)
     mask = painted & ~kept
     return mask if form == "garment" else bounding_box(mask) & ~kept
 
-
+# %% ../../nbs/4_data/12_masks.ipynb #b02782f3
 def agnostic_image(
     image: np.ndarray,  # (height, width, 3) uint8
     mask: np.ndarray,   # (height, width) bool
@@ -230,11 +221,8 @@ def overlap(
     return float(np.logical_and(a, b).sum() / either) if either else 1.
 
 # %% ../../nbs/4_data/12_masks.ipynb #b78f3f6a
-BOXES = {
-    "upper_body": (1, 2, 3, 4, 5, 6, 7, 8, 11),
-    "lower_body": (8, 9, 10, 11, 12, 13),
-    "dresses": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12),
-}
+BOXES = {"upper_body": (1, 2, 3, 4, 5, 6, 7, 8, 11), "lower_body": (8, 9, 10, 11, 12, 13),
+         "dresses": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12)}
 
 
 def torso_box(
@@ -242,7 +230,8 @@ def torso_box(
     category: str,          # of `CATEGORIES`
     aspect: float = 3 / 4,  # width to height of the picture
 ) -> tuple:  # x0, y0, x1, y1 in 0..1
-    "The box of a garment by keypoints alone. Raises `ValueError` for an unknown category, or where the body is not seen."
+    """The box of a garment by keypoints alone.
+    Raises `ValueError` for an unknown category, or where the body is not seen."""
     if category not in CATEGORIES:
         raise ValueError(f"category: {category!r} is none of {', '.join(CATEGORIES)}")
     points, there = check_keypoints(keypoints), seen(keypoints)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .samples import DataError, ImageRef, Report
-from .kagl import read_kagl, read_kagl_folder, read_kagl_triplets
-from .datasets import Dataset, dataset_record, tree_status
-from .tryon_readers import CATEGORIES as REGIONS, read_ccp, read_dresscode, read_vitonhd
 from .catalogues import read_fashiongen, read_folder
-from .retrieval_readers import CATEGORIES, read_fashion200k, read_fashioniq, read_fashioniq_cap
+from .datasets import Dataset, dataset_record, tree_status
+from .fashion200k_readers import read_fashion200k
+from .kagl import read_kagl, read_kagl_folder, read_kagl_triplets
+from .retrieval_readers import CATEGORIES, read_fashioniq, read_fashioniq_cap
+from .samples import DataError, ImageRef, Report
+from .tryon_readers import CATEGORIES as REGIONS, read_ccp, read_dresscode, read_vitonhd
 
 # %% auto #0
 __all__ = ['PHOTOS', 'MASKS', 'SAME_ASPECT', 'Opened', 'Split', 'places_of', 'splits_of', 'other_aspect', 'check_sizes', 'Seen',
@@ -94,12 +95,8 @@ def _composed(root: Path, category: str, split: str, on_error: str) -> Opened:
 
 # %% ../../nbs/4_data/10_prepare.ipynb #eb4f9f86
 def _catalogue_splits(record: Dataset, root: Path, each: list) -> list:
-    readers = {
-        "fashiongen": read_fashiongen,
-        "fashion200k": read_fashion200k,
-        "folder": read_folder,
-        "kagl": read_kagl if record.form(root) == "pack" else read_kagl_folder,
-    }
+    readers = {"fashiongen": read_fashiongen, "fashion200k": read_fashion200k, "folder": read_folder,
+               "kagl": read_kagl if record.form(root) == "pack" else read_kagl_folder}
     found = [
         Split(split, disk, partial(_catalogue, readers[record.name], root, split)) for disk, split in each
     ]
@@ -113,25 +110,17 @@ def _people_splits(record: Dataset, root: Path, each: list) -> list:
     described = all((root / f"{name}_captions.json").exists() for name in ("fine", "coarse"))
     sides = [(split, disk, split, True) for disk, split in each] + [("test, unpaired", "", "test", False)]
     if record.name == "vitonhd":
-        return [
-            Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired))
-            for label, disk, s, paired in sides
-        ]
+        return [Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired)) for label, disk, s,
+                paired in sides]
     read = partial(_pairs, read_dresscode, root, captions="union" if described else "")
-    return [
-        Split(f"{label}, {c}", disk, partial(read, s, paired, categories=(c,)))
-        for label, disk, s, paired in sides
-        for c in REGIONS
-    ]
+    return [Split(f"{label}, {c}", disk, partial(read, s, paired, categories=(c,))) for label, disk, s,
+            paired in sides for c in REGIONS]
 
-
+# %% ../../nbs/4_data/10_prepare.ipynb #5395ba2f
 def _composed_splits(record: Dataset, root: Path, each: list) -> list:
     captions = root.parent / "unifashion_fashion_iq_cap"
-    found = [
-        Split(f"{split}, {c}", disk, partial(_composed, root, c, split))
-        for disk, split in each
-        for c in CATEGORIES
-    ]
+    found = [Split(f"{split}, {c}", disk, partial(_composed, root, c, split)) for disk,
+             split in each for c in CATEGORIES]
     told = [(c, s) for _, s in each for c in CATEGORIES
             if (captions / f"next_llava.{s}.{c}.caption.json").exists()]
     return found + [
@@ -145,27 +134,16 @@ def splits_of(
 ) -> list:  # of `Split`
     "What there is to open."
     each = [(disk, split) for disk, splits in record.splits.items() for split in splits]
-    makers = {
-        "vitonhd": _people_splits,
-        "dresscode": _people_splits,
-        "ccp": _people_splits,
-        "fashioniq": _composed_splits,
-    }
+    makers = {"vitonhd": _people_splits, "dresscode": _people_splits, "ccp": _people_splits,
+              "fashioniq": _composed_splits}
     return makers.get(record.name, _catalogue_splits)(record, Path(root), each)
 
 # %% ../../nbs/4_data/10_prepare.ipynb #a4e33cac
 PHOTOS = ("image", "person", "garment")       # roles whose copies are counted
 MASKS = ("garment_mask", "agnostic_mask")
 # role -> role
-SAME_ASPECT = {
-    "parse": "person",
-    "dense": "person",
-    "agnostic": "person",
-    "agnostic_mask": "person",
-    "skeleton": "person",
-    "stitch": "person",
-    "garment_mask": "garment",
-}
+SAME_ASPECT = {"parse": "person", "dense": "person", "agnostic": "person", "agnostic_mask": "person",
+               "skeleton": "person", "stitch": "person", "garment_mask": "garment"}
 
 
 def other_aspect(a: tuple, b: tuple) -> bool:
@@ -174,7 +152,8 @@ def other_aspect(a: tuple, b: tuple) -> bool:
 
 
 def check_sizes(sample, arrays: dict):
-    "Raise `DataError` where a map (role -> array) has another aspect than the picture it belongs to: it would be laid over it askew."
+    """Raise `DataError` where a map (role -> array) has another aspect than the picture it belongs to:
+    it would be laid over it askew."""
     for role, of in SAME_ASPECT.items():
         if role in arrays and of in arrays and other_aspect(arrays[role].shape[:2], arrays[of].shape[:2]):
             sizes = [f"{arrays[r].shape[1]} x {arrays[r].shape[0]}" for r in (role, of)]
@@ -190,7 +169,7 @@ class Seen:
     share: float = -1.    # of a mask: part that is set
     error: DataError | None = None
 
-
+# %% ../../nbs/4_data/10_prepare.ipynb #a503bcae
 def look(role: str, place: ImageRef) -> Seen:
     "Open one place."
     try:
@@ -222,7 +201,7 @@ class Looker:
 # %% ../../nbs/4_data/10_prepare.ipynb #29bfa393
 def _role() -> dict: return dict(read=0, failed=Counter(), first={}, sizes=Counter())
 
-
+# %% ../../nbs/4_data/10_prepare.ipynb #854b92b2
 def count_pictures(
     opened: Opened,
     label: str,        # of the split
@@ -248,23 +227,15 @@ def count_pictures(
             of = found.get(SAME_ASPECT.get(role))
             if of and of.size and seen.size and other_aspect(seen.size, of.size):
                 other[role] += 1
-    return dict(
-        pictures={
-            r: {
-                **c,
-                "failed": dict(c["failed"]),
-                "sizes": dict(c["sizes"].most_common(4)),
-                "different sizes": len(c["sizes"]),
-            }
-            for r, c in roles.items()
-        },
-        masks={r: dict(c) for r, c in masks.items()},
-        other_aspect=dict(other),
-    )
+    return dict(pictures={r: {**c, "failed": dict(c["failed"]), "sizes": dict(c["sizes"].most_common(4)),
+                              "different sizes": len(c["sizes"])} for r, c in roles.items()},
+                masks={r: dict(c) for r, c in masks.items()}, other_aspect=dict(other))
 
-
+# %% ../../nbs/4_data/10_prepare.ipynb #80bf9606
 def copies(looker: Looker) -> dict:
-    "Photographs that show the same pixels: groups, files beyond the first of each, those of them within each split, groups across splits, an example."
+    """Photographs that show the same pixels:
+    groups, files beyond the first of each, those of them within each split, groups across splits, an
+    example."""
     groups = [list(g.values()) for g in looker.copies.values() if len(g) > 1]
     across = sum(len({split for _, split in g}) > 1 for g in groups)
     within = Counter()
@@ -289,15 +260,11 @@ def check_split(split: Split, looker: Looker, name: str) -> dict:
                 **count_pictures(opened, split.label, looker, name))
     return made | {"seconds": round(time.perf_counter() - start, 1)}
 
-
+# %% ../../nbs/4_data/10_prepare.ipynb #57999649
 def problems_of(report: dict, any_size: bool) -> list:
     "One line for everything that is not as it should be."
-    lines = [
-        f"missing: {name} ({line['meaning']})"
-        for line in report["tree"]
-        if line["needed"]
-        for name in line["missing"]
-    ]
+    lines = [f"missing: {name} ({line['meaning']})" for line in report["tree"] if line["needed"]
+             for name in line["missing"]]
     for label, split in report.get("splits", {}).items():
         if split["error"] and not (any_size and label.startswith("val") and split["kind"] == "empty split"):
             lines.append(f"{label}: {split['error']}")
@@ -305,27 +272,19 @@ def problems_of(report: dict, any_size: bool) -> list:
             f"{label}: {n} x {kind}, first: {split['first'][kind]}" for kind, n in split["skipped"].items()
         ]
         for role, found in split.get("pictures", {}).items():
-            lines += [
-                f"{label}: {role}: {n} x {kind}, first: {found['first'][kind]}"
-                for kind, n in found["failed"].items()
-            ]
-        lines += [
-            f"{label}: {role}: {n} of another aspect than the picture they belong to"
-            for role, n in split.get("other_aspect", {}).items()
-        ]
+            lines += [f"{label}: {role}: {n} x {kind}, first: {found['first'][kind]}" for kind,
+                      n in found["failed"].items()]
+        lines += [f"{label}: {role}: {n} of another aspect than the picture they belong to" for role,
+                  n in split.get("other_aspect", {}).items()]
     galleries = {
         name: n for split in report.get("splits", {}).values() for name, n in split["galleries"].items()
     }
-    lines += [
-        f"gallery {name}: {n:,} pictures, the official release has {official:,}"
-        for name, official in dataset_record(report["dataset"]).galleries.items()
-        if not any_size and (n := galleries.get(name, official)) != official
-    ]
-    lines += [
-        f"{disk}: {found['listed']:,} rows, the official release has {found['official']:,}"
-        for disk, found in report.get("counts", {}).items()
-        if not any_size and found["official"] and found["official"] != found["listed"]
-    ]
+    lines += [f"gallery {name}: {n:,} pictures, the official release has {official:,}" for name,
+              official in dataset_record(report["dataset"]).galleries.items() if not any_size
+              and (n := galleries.get(name, official)) != official]
+    lines += [f"{disk}: {found['listed']:,} rows, the official release has {found['official']:,}" for disk,
+              found in report.get("counts", {}).items() if not any_size and found["official"]
+              and found["official"] != found["listed"]]
     return lines
 
 # %% ../../nbs/4_data/10_prepare.ipynb #d638231b
@@ -335,7 +294,8 @@ def check(
     contents: bool = True,   # False: only the tree is looked at, nothing is opened
     any_size: bool = False,  # True: other counts than the official ones are no problem (a subset, or drawn)
 ) -> dict:  # plain JSON values
-    "A data set's report. Raises `ValueError` for an unknown data set and `FileNotFoundError` for a missing root."
+    """A data set's report.
+    Raises `ValueError` for an unknown data set and `FileNotFoundError` for a missing root."""
     record, root = dataset_record(dataset), Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"{root} is not a folder")
     report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows,
@@ -346,14 +306,9 @@ def check(
         each = splits_of(record, root)
         report["splits"] = {split.label: check_split(split, looker, record.name) for split in each}
         parts = lambda disk: [s for s in report["splits"].values() if s["disk"] == disk]
-        report["counts"] = {
-            disk: dict(
-                official=record.counts.get(disk),
-                listed=sum(s["listed"] for s in parts(disk)),
-                read=sum(s["read"] for s in parts(disk)),
-            )
-            for disk in record.splits
-        }
+        report["counts"] = {disk: dict(official=record.counts.get(disk),
+                                       listed=sum(s["listed"] for s in parts(disk)),
+                                       read=sum(s["read"] for s in parts(disk))) for disk in record.splits}
         report["copies"] = copies(looker)
     report["problems"] = problems_of(report, any_size)
     return report | {"complete": not report["problems"]}
@@ -364,13 +319,9 @@ def report_text(
     most: int = 12,  # problems printed
 ) -> str:
     "A report for reading."
-    lines = [
-        report["title"] + (f" ({report['form']} form)" if report["form"] else ""),
-        f"  licence  {report['licence']}.",
-        f"  access   {report['access']}.",
-        f"  waiting  {report['wait']}",
-        "  tree",
-    ]
+    lines = [report["title"] + (f" ({report['form']} form)" if report["form"] else ""),
+             f"  licence  {report['licence']}.", f"  access   {report['access']}.",
+             f"  waiting  {report['wait']}", "  tree"]
     for line in report["tree"]:
         state = (
             f"{len(line['missing'])} {'MISSING' if line['needed'] else 'absent'}" if line["missing"] else "ok"
@@ -385,16 +336,13 @@ def report_text(
             (f"; opened: {opened}" if opened else ""))
         if s["galleries"]:
             lines.append("    galleries: " + ", ".join(f"{name} {n:,}" for name, n in s["galleries"].items()))
-        lines += [
-            f"    masks: {role}: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
-            for role, kinds in s.get("masks", {}).items()
-        ]
+        lines += [f"    masks: {role}: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) for role,
+                  kinds in s.get("masks", {}).items()]
         lines += [f"    note: {n:,} x {what}" for what, n in s["notes"].items() if n]
     if report.get("copies", {}).get("groups"):
-        lines.append(
-            "  copies: {groups:,} groups of equal pictures, {files:,} files beyond the first, {across_splits:,} groups across splits"
-            .format(**report["copies"]) + "".join(f", {n:,} within {split}"
-                                                  for split, n in report["copies"]["within"].items()))
+        lines.append("  copies: {groups:,} groups of equal pictures, {files:,} files beyond the first, "
+                     "{across_splits:,} groups across splits".format(**report["copies"])
+                     + "".join(f", {n:,} within {split}" for split, n in report["copies"]["within"].items()))
     lines += [f"  ! {text}" for text in report["problems"][:most]
               ] + [f"  ! and {len(report['problems']) - most} more"] * (len(report["problems"]) > most)
     looked = "read and opened" if report["checked"] else "names only; --check reads it"

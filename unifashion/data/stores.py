@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..ground.core import digest
 from .samples import DataError, Report
+from ..ground.core import digest
 
 # %% auto #0
 __all__ = ['LEAST', 'MOST', 'BROKEN', 'believe', 'complaint', 'decode', 'inside', 'file_mark', 'FileStore', 'tar_header',
@@ -133,11 +133,8 @@ def tar_header(
     text = lambda a, b: head[a:b].split(b"\0")[0].decode("utf-8")
     name = text(0, 100)
     prefix = text(345, 500) if head[257:262] == b"ustar" else ""
-    return (
-        f"{prefix}/{name}" if prefix else name,
-        int(head[124:136].strip(b"\0 ") or b"0", 8),
-        chr(head[156] or 48),
-    )
+    return (f"{prefix}/{name}" if prefix else name, int(head[124:136].strip(b"\0 ") or b"0", 8),
+            chr(head[156] or 48))
 
 # %% ../../nbs/4_data/02_stores.ipynb #4fd6282d
 def tar_members(
@@ -347,7 +344,8 @@ def read_split(
     path: Path,  # a JSON file: split -> list of ids
     split: str,  # train, val or test
 ) -> list:  # ids, as strings
-    "The ids of a split. Raises `DataError` for an unknown or empty split, for ids that are none, and for ids in two splits."
+    """The ids of a split.
+    Raises `DataError` for an unknown or empty split, for ids that are none, and for ids in two splits."""
     splits = read_json(path)
     if not isinstance(splits, dict) or split not in splits:
         raise DataError(f"no split {split!r}; needed is an object of train, val and test", path, None,

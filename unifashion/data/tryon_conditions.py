@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from .images import fit_image
-from .samples import DataError, ImageRef, TryOn
-from ..shop.keypoints import check_keypoints, draw_skeleton
 from .masks import agnostic_image, agnostic_mask, box_mask, part, pose_maps, torso_box
+from .samples import DataError, ImageRef, TryOn
 from .sketches import TEST_THRESHOLD, photo_sketch, strokes
+from ..shop.keypoints import check_keypoints, draw_skeleton
 
 # %% auto #0
 __all__ = ['WANTED', 'placed', 'fit_map', 'fit_points', 'Conditions', 'FileConditions', 'PersonConditions', 'conditions_of']
@@ -27,7 +27,8 @@ def placed(
     width: int,
     how: str,     # 'crop', 'pad' or 'stretch', as in `fit_image`
 ) -> tuple:  # top, left, height and width of the window, px of the picture
-    "The window of the picture that becomes the result; 'pad' reaches outside. Raises `ValueError` for another way."
+    """The window of the picture that becomes the result; 'pad' reaches outside.
+    Raises `ValueError` for another way."""
     if how not in ("crop", "pad", "stretch"):
         raise ValueError(f"how is 'crop', 'pad' or 'stretch', not {how!r}")
     wide = w * height > h * width
@@ -116,11 +117,8 @@ class Conditions:
             points = points.read()
         if not len(points):
             self.lacks("keypoints")
-        return (
-            points
-            if self.how == "stretch"
-            else fit_points(points, *self.photo.shape[:2], *self.size, self.how)
-        )
+        return (points if self.how == "stretch" else fit_points(points, *self.photo.shape[:2], *self.size,
+                                                                self.how))
 
 # %% ../../nbs/4_data/14_tryon_conditions.ipynb #67e36e88
 class FileConditions(Conditions):
@@ -152,7 +150,8 @@ class PersonConditions(FileConditions):
     "`FileConditions` and what is derived from label map and keypoints."
     @cached_property
     def agnostic_mask(self) -> np.ndarray:  # (height, width) bool
-        "Computed from label map and keypoints; from keypoints alone where there is no label map; or the data set's."
+        """Computed from label map and keypoints; from keypoints alone where there is no label map;
+        or the data set's."""
         if self.stored: return self.map("agnostic_mask")
         category, labels = self.sample.category, self.sample.parse
         try:
@@ -184,7 +183,8 @@ class PersonConditions(FileConditions):
         return part(self.map(name), _family(self.place(name)), "head")
 
 # %% ../../nbs/4_data/14_tryon_conditions.ipynb #8122fd21
-WANTED = ("person garment cleaned truth parse garment_mask keypoints pose_maps skeleton agnostic_mask agnostic sketch cloth_sketch strokes "
+WANTED = ("person garment cleaned truth parse garment_mask keypoints pose_maps skeleton agnostic_mask "
+          "agnostic sketch cloth_sketch strokes "
           "dense head").split()
 
 
@@ -198,7 +198,8 @@ def conditions_of(
     threshold: int = TEST_THRESHOLD,  # of the strokes
     how: str = "pad",        # how another aspect is met, as in `fit_image`
 ) -> dict:  # name -> array
-    "What is asked for, and nothing else. Raises `ValueError` for an unknown name, `DataError` for what is missing or broken."
+    """What is asked for, and nothing else.
+    Raises `ValueError` for an unknown name, `DataError` for what is missing or broken."""
     unknown = [name for name in wanted if name not in WANTED]
     if unknown: raise ValueError(f"wanted: {unknown[0]!r} is none of {', '.join(WANTED)}")
     reader = PersonConditions(sample, height, width, form, stored, threshold, how)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .samples import LONGEST, DataError, ImageRef, Report, val_of
-from ..shop.keypoints import check_keypoints
-from .tryon_stores import MapStore, Pair, TryOnPairs, PoseStore, TarMaps, UVStore, Worn, listed
-from .tryon_stores import pair_lines
 from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
 from .stores import text_lines
+from .tryon_stores import MapStore, Pair, PoseStore, TarMaps, TryOnPairs, UVStore, Worn, listed
+from .tryon_stores import pair_lines
+from ..shop.keypoints import check_keypoints
 
 # %% auto #0
 __all__ = ['CATEGORIES', 'CAPTIONS', 'GROUPS', 'read_chunks', 'places', 'VitonHD', 'keep_pair', 'finish', 'check_split',
@@ -64,11 +64,8 @@ def places(
     store = lambda kind: (
         FileStore(root) if not kind else UVStore(root) if kind == "uv" else MapStore(root, kind=kind)
     )
-    return {
-        field: ImageRef(store(kind), name)
-        for field, (name, kind) in names.items()
-        if Path(root, name).parent.is_dir()
-    }
+    return {field: ImageRef(store(kind), name) for field, (name, kind) in names.items()
+            if Path(root, name).parent.is_dir()}
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def dresscode_chunks(
                 chunks[garment] = phrases
     return chunks
 
-
+# %% ../../nbs/4_data/09_tryon_readers.ipynb #04156c6a
 def read_dresscode(
     root: Path,                # folder with the three categories
     split: str,                # train, val (a tenth of train, by hash) or test
@@ -241,7 +238,8 @@ GROUPS = {"upper_body": "upper_body", "lower_body": "lower_body", "full_body": "
 
 
 def street_category(garments: list) -> str:
-    "The category of the largest garment; '' where there is none on the body. Raises `ValueError` for another form."
+    """The category of the largest garment; '' where there is none on the body.
+    Raises `ValueError` for another form."""
     shares = Counter()
     try:
         for g in garments:
@@ -306,17 +304,8 @@ def read_ccp(
         except ValueError as error:
             report.reject(str(error), path, line, "wrong type")
             continue
-        samples.append(
-            Worn(
-                name,
-                ImageRef(photos, f"{name}.jpg"),
-                category=category,
-                split=split,
-                person_id=name,
-                parse=ImageRef(labels, f"{name}.png"),
-                keypoints=points,
-            )
-        )
+        samples.append(Worn(name, ImageRef(photos, f"{name}.jpg"), category=category, split=split,
+                            person_id=name, parse=ImageRef(labels, f"{name}.png"), keypoints=points))
     for name in sorted(wanted - seen):
         report.reject(f"photo {name!r} has no line", path, None, "unknown id")
     report.kept = len(samples)

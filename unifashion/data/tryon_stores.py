@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..ground.core import digest
 from .samples import DataError, ImageRef, Report, TryOn
-from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 from .stores import BROKEN, FileStore, TarStore, believe, complaint, inside, text_lines
+from ..ground.core import digest
+from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 
 # %% auto #0
 __all__ = ['IDS', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'PoseStore', 'UVStore', 'Worn', 'Pair',
@@ -48,7 +48,8 @@ def decode_map(
     file="",      # for the message
     row=None,     # for the message
 ) -> np.ndarray:  # (height, width) uint8; bool for a mask
-    "Decode a label map, a mask or a sketch. Raises `DataError` for a broken file, unknown ids, and a mask of other values."
+    """Decode a label map, a mask or a sketch.
+    Raises `DataError` for a broken file, unknown ids, and a mask of other values."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             values = one_channel(image, kind)
@@ -72,7 +73,8 @@ class MapStore(FileStore):
     kind: str = "mask"  # key of `IDS`, 'mask' or 'grey'
 
     def read(self, key) -> np.ndarray:  # (height, width) uint8; bool for a mask
-        "Raises `DataError` for a missing, broken or outlying file, and for values that the kind does not have."
+        """Raises `DataError` for a missing, broken or outlying file, and for values that the kind does not
+        have."""
         path = inside(self.root, key)
         try:
             data = path.read_bytes()
@@ -182,7 +184,7 @@ class Pair:
     category: str
     captions: tuple = ()
 
-
+# %% ../../nbs/4_data/03_tryon_stores.ipynb #0f42e182
 class TryOnPairs(Sequence):
     "A split of a data set of people: a lazy sequence of `Worn`."
     def __init__(
@@ -214,24 +216,24 @@ class TryOnPairs(Sequence):
     @cached_property
     def fingerprint(self) -> str:
         "Digest of the pairs, their captions, and size and time of their two pictures."
-        stats = [
-            os.stat(Path(r.store.root, r.key))
-            for s in self
-            for r in (s.person, s.garment)
-            if Path(r.store.root, r.key).is_file()
-        ]
+        stats = [os.stat(Path(r.store.root, r.key)) for s in self for r in (s.person, s.garment)
+                 if Path(r.store.root, r.key).is_file()]
         rows = [[p.person, p.garment, p.category, list(p.captions)] for p in self.pairs]
         return digest([self.name, self.split, self.paired, rows, [(s.st_size, s.st_mtime_ns) for s in stats]])
 
     def __repr__(self):
-        return f"TryOnPairs({self.name}/{self.split}, {'paired' if self.paired else 'unpaired'}: {len(self)} people)"
+        return (
+            f"TryOnPairs({self.name}/{self.split}, {'paired' if self.paired else 'unpaired'}: {len(self)} "
+            "people)"
+        )
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #fa341c17
 def listed(
     root: Path,   # of a data set
     folder: str,  # in it
 ) -> frozenset:  # names of the files in the folder
-    "The files of a folder; links that lead out of the data set are not among them. Raises `DataError` where it is missing."
+    """The files of a folder; links that lead out of the data set are not among them.
+    Raises `DataError` where it is missing."""
     try:
         entries = list(os.scandir(Path(root, folder)))
     except OSError:
@@ -250,7 +252,8 @@ def pair_lines(
     path: Path,      # a pairs file
     report: Report,  # rejects lines that are none
 ):  # yields (line, person's file name, garment's file name)
-    "The lines of a pairs file; blank ones are passed over, further columns ignored. A person twice is refused."
+    """The lines of a pairs file; blank ones are passed over, further columns ignored.
+    A person twice is refused."""
     people = set()
     for line, text in text_lines(path, report):
         names = text.split()

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ground.core import load_profile, stream
 from ..data.samples import DataError
-from ..shop.retrieval_files import draw_shelf, write_fashioniq, write_fashioniq_cap
-from ..ground.show import PALETTE, PAPER, Picture, canvas, table_markdown
 from ..data.stores import read_json
+from ..ground.core import load_profile, stream
+from ..ground.show import PALETTE, PAPER, Picture, canvas
+from ..ground.tables import table_markdown
 from ..ground.text_control import Bm25, derangement, mean_interval, text_search, wilson
+from ..shop.retrieval_files import draw_shelf, write_fashioniq, write_fashioniq_cap
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #77788f86
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -53,7 +54,8 @@ def caption_files(
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #07db60f1
 def read_captioned(root: Path, category: str, split: str = "val") -> Captioned:
-    "Read and join a category's three files. Raises `DataError` naming file and row where they do not fit together."
+    """Read and join a category's three files.
+    Raises `DataError` naming file and row where they do not fit together."""
     files = caption_files(root, category, split)
     rows, gallery, triplets = (read_json(path) for path in files)
     for path, entries, keys in zip(files[::2], (rows, triplets),
@@ -115,7 +117,8 @@ def guided_counts(c: Captioned) -> dict:  # name -> (hits, n)
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #439b1df5
 COMPARATIVES = frozenset(
-    "longer shorter brighter bigger smaller larger higher lower wider narrower thinner thicker deeper sexier simpler fancier "
+    "longer shorter brighter bigger smaller larger higher lower wider narrower thinner thicker deeper sexier "
+    "simpler fancier "
     "busier dressier softer bolder plainer baggier slimmer cooler warmer fuller more less than".split()
 )
 
@@ -124,7 +127,8 @@ def overlap(
     setting: Bm25 = Bm25(),
     seed: int = 0,
 ) -> tuple:  # two (n_query,) arrays of shares in [0, 1]
-    "The share of each query's content words that its target's caption holds, and that another target's caption holds."
+    """The share of each query's content words that its target's caption holds, and that another target's
+    caption holds."""
     asked, said = ([set(words) for words in setting.words(texts)] for texts in (c.texts, c.captions))
     other = derangement(len(asked), stream(seed, "another target", c.category))
     shares = lambda who: np.array(
@@ -148,21 +152,9 @@ def audit_row(row: str, protocol: str, metric: str, interval, n: int, signature:
     "A row of the audit's table; an interval of None was not run."
     value, low, high = (round(v, 4) for v in interval) if interval else (None, None, None)
     status = "not comparable" if interval else "not run"
-    return {
-        "paper": "UniFashion",
-        "table": "audit",
-        "row": row,
-        "protocol": protocol,
-        "metric": metric,
-        "signature": signature,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "reported": None,
-        "status": status,
-        **more,
-    }
+    return {"paper": "UniFashion", "table": "audit", "row": row, "protocol": protocol, "metric": metric,
+            "signature": signature, "value": value, "low": low, "high": high, "n": n, "reported": None,
+            "status": status, **more}
 
 def search_rows(
     parts: list,             # of Captioned, one a category
@@ -173,25 +165,15 @@ def search_rows(
 ) -> list:  # rows of the audit's table
     "R@10 and R@50 of a word search, with its own and with permuted queries, a category and on average."
     found = [text_search(c.texts, c.captions, c.targets, setting) for c in parts]
-    kinds = {
-        "own query": [{k: s.ranks().hits(k) for k in KS} for s in found],
-        "permuted query": [s.permuted(KS, repeats) for s in found],
-    }
+    kinds = {"own query": [{k: s.ranks().hits(k) for k in KS} for s in found],
+             "permuted query": [s.permuted(KS, repeats) for s in found]}
     rows = []
     for kind, hits in kinds.items():
         for name, which in [(c.category, [h]) for c, h in zip(parts, hits)] + [("average", hits)]:
             n = sum(len(h[KS[0]]) for h in which)
-            rows += [
-                audit_row(
-                    f"{label}, {kind}",
-                    f"fashioniq_official, {name}",
-                    f"R@{k}",
-                    mean_interval(*(h[k] for h in which), draws=draws),
-                    n,
-                    setting.signature,
-                )
-                for k in KS
-            ]
+            rows += [audit_row(f"{label}, {kind}", f"fashioniq_official, {name}", f"R@{k}",
+                               mean_interval(*(h[k] for h in which), draws=draws), n, setting.signature)
+                     for k in KS]
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #cf3938b1
@@ -204,21 +186,12 @@ def caption_rows(
     rows = []
     for c in parts:
         counts = guided_counts(c) | comparative_counts(c)
-        rows += [
-            audit_row(label, f"fashioniq_official, {c.category}", name, wilson(*pair), pair[1])
-            for name, pair in counts.items()
-        ]
+        rows += [audit_row(label, f"fashioniq_official, {c.category}", name, wilson(*pair), pair[1])
+                 for name, pair in counts.items()]
         for who, shares in zip(("own target", "another target"), overlap(c)):
-            rows.append(
-                audit_row(
-                    label,
-                    f"fashioniq_official, {c.category}",
-                    f"query words in the caption, {who}",
-                    mean_interval(shares, draws=draws),
-                    len(shares),
-                    Bm25().signature,
-                )
-            )
+            rows.append(audit_row(label, f"fashioniq_official, {c.category}",
+                                  f"query words in the caption, {who}", mean_interval(shares, draws=draws),
+                                  len(shares), Bm25().signature))
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #c0b40943
@@ -236,12 +209,8 @@ def read_categories(root: Path, split: str = "val") -> list:  # of Captioned; []
 
 def absent_rows(labels, protocols, metrics, **more) -> list:  # rows of the audit's table, status 'not run'
     "Rows that say that files were not there."
-    return [
-        audit_row(label, protocol, metric, None, None, **more)
-        for label in labels
-        for protocol in protocols
-        for metric in metrics
-    ]
+    return [audit_row(label, protocol, metric, None, None, **more) for label in labels
+            for protocol in protocols for metric in metrics]
 
 def absent_search_rows(label: str) -> list:
     "The place of a search in a table, where its files are absent."
@@ -272,11 +241,9 @@ def audit_table(rows: list, digits: int = 1) -> str:  # Markdown
     for r in rows:
         name = r["row"] + ("" if r["metric"] in ("count", "share", "points") else f", {r['metric']}")
         lines.setdefault(name, {"measure": name})[r["protocol"]] = audit_cell(r, digits)
-    return table_markdown(
-        lines.values(),
-        {"measure": "Measure", **{c: c.removeprefix("fashioniq_official, ") for c in columns}},
-        right=columns,
-    )
+    return table_markdown(lines.values(),
+                          {"measure": "Measure",
+                           **{c: c.removeprefix("fashioniq_official, ") for c in columns}}, right=columns)
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #9e8fb29d
 def reported_searches(
@@ -288,17 +255,8 @@ def reported_searches(
     rows = []
     for system in systems:
         for name in (*CATEGORIES, "average"):
-            rows += [
-                audit_row(
-                    f"{system}, reported",
-                    f"fashioniq_official, {name}",
-                    f"R@{k}",
-                    None,
-                    None,
-                    reported=cells[system, f"{name} R@{k}"],
-                )
-                for k in KS
-            ]
+            rows += [audit_row(f"{system}, reported", f"fashioniq_official, {name}", f"R@{k}", None, None,
+                               reported=cells[system, f"{name} R@{k}"]) for k in KS]
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #282624ef
@@ -342,7 +300,8 @@ def overlap_figure(
     rows: list,       # from `caption_rows`
     title: str = "",
 ) -> Picture:
-    "Every share of `caption_rows` on a line of its own; a colour a category, hollow for the second set of captions."
+    """Every share of `caption_rows` on a line of its own;
+    a colour a category, hollow for the second set of captions."""
     metrics, labels = (list(dict.fromkeys(r[key] for r in rows)) for key in ("metric", "row"))
     names = list(dict.fromkeys(r["protocol"] for r in rows))
     figure, axes = canvas(width=9, height=1.3 + (0.2 + 0.12 * len(labels)) * len(metrics))
@@ -350,11 +309,8 @@ def overlap_figure(
         step = labels.index(r["row"]) * len(names) + names.index(r["protocol"])
         color = list(PALETTE.values())[names.index(r["protocol"])]
         y = metrics.index(r["metric"]) + 0.8 * ((step + 0.5) / (len(names) * len(labels)) - 0.5)
-        first = (
-            f"{r['protocol'].split(', ')[1]}{', ' + r['row'] if len(labels) > 1 else ''}"
-            if r["metric"] == metrics[0]
-            else None
-        )
+        first = (f"{r['protocol'].split(', ')[1]}{', ' + r['row'] if len(labels) > 1 else ''}"
+                 if r["metric"] == metrics[0] else None)
         axes.plot([r["low"], r["high"]], [y, y], color=color, linewidth=2.2, clip_on=False)
         axes.plot(r["value"], y, "o", color=color, markersize=5, clip_on=False, label=first,
                   markerfacecolor=color if r["row"] == labels[0] else PAPER)

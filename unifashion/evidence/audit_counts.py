@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .audit import CATEGORIES, audit_row
-from ..data.samples import DataError
 from ..data.catalogues import find_fashiongen, open_fashiongen
-from ..ground.show import PALETTE, Picture, canvas
+from ..data.samples import DataError
 from ..data.stores import read_json
+from .audit import CATEGORIES, audit_row
+from ..ground.show import PALETTE, Picture, canvas
 from ..ground.text_control import mean_interval, wilson
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #995ca2ab
@@ -34,12 +34,8 @@ def count_row(row: str, value, claim=None, paper: str = "UniFashion") -> dict:
     "A count beside the paper's, if it prints one."
     made = audit_row(row, "files", "count", None, None, paper=paper, reported=claim)
     if value is None: return made
-    return made | {
-        "value": value,
-        "status": (
-            "not comparable" if claim is None else "reproduced" if matches_claim(value, claim) else "differs"
-        ),
-    }
+    return made | {"value": value, "status": ("not comparable" if claim is None else "reproduced"
+                                              if matches_claim(value, claim) else "differs")}
 
 def sizes(
     root: Path,  # folder with fashion_iq/
@@ -72,23 +68,16 @@ def count_rows(
                            for which in (("image_splits/split", "train"), ("image_splits/split", "val"),
                                          ("captions/cap", "val")))
     both = None if train is None or val is None else sum(train) + sum(val)
-    counted = {
-        "Fashion-IQ train triplets": total(sizes(annotations, "captions/cap", "train")),
-        "Fashion-IQ val triplets": total(queries),
-        "FashionGen train pictures": fashiongen_pictures(fashiongen, "train"),
-        "FashionGen validation pictures": fashiongen_pictures(fashiongen, "test"),
-    }
+    counted = {"Fashion-IQ train triplets": total(sizes(annotations, "captions/cap", "train")),
+               "Fashion-IQ val triplets": total(queries),
+               "FashionGen train pictures": fashiongen_pictures(fashiongen, "train"),
+               "FashionGen validation pictures": fashiongen_pictures(fashiongen, "test")}
     rows = [count_row(name, value, claims.get(name)) for name, value in counted.items()]
-    rows += [
-        count_row(f"Fashion-IQ-Cap captions, if of {who}", value, claims.get("Fashion-IQ-Cap captions"))
-        for who, value in (("train", total(train)), ("train and val", both))
-    ]
+    rows += [count_row(f"Fashion-IQ-Cap captions, if of {who}", value, claims.get("Fashion-IQ-Cap captions"))
+             for who, value in (("train", total(train)), ("train and val", both))]
     for category, n in zip(CATEGORIES, queries or [None] * 3):
-        rows.append(
-            count_row(
-                f"{category} queries that are dropped by batches of {BATCH}", None if n is None else n % BATCH
-            )
-        )
+        rows.append(count_row(f"{category} queries that are dropped by batches of {BATCH}",
+                              None if n is None else n % BATCH))
     return rows
 
 # %% ../../nbs/8_evidence/06_audit_counts.ipynb #d10ac7f8
@@ -107,15 +96,8 @@ def mean_rows(reported: list) -> list:  # rows of the audit's table
     gaps = {key: abs(printed - mean) for key, (printed, mean) in mean_checks(reported).items()}
     fits = sum(gap < 0.0101 for gap in gaps.values())
     (system, metric), gap = max(gaps.items(), key=lambda item: item[1])
-    rows = [
-        audit_row(
-            "printed averages of Table 4 that follow from their columns, percent",
-            "print",
-            "share",
-            (100 * fits / len(gaps),) * 3,
-            len(gaps),
-        )
-    ]
+    rows = [audit_row("printed averages of Table 4 that follow from their columns, percent", "print",
+                      "share", (100 * fits / len(gaps),) * 3, len(gaps))]
     return rows + [
         audit_row(f"largest difference, {system}, {metric}", "print", "points", (gap, gap, gap), 1)
     ]
@@ -136,11 +118,8 @@ def cut_rows(
             lost = np.array([1 - len(cut(text)) / max(len(text), 1) for text in texts])
             protocol = f"fashioniq_official, {c.category}"
             n = len(texts)
-            rows.append(
-                audit_row(
-                    f"{label} cut at {name}", protocol, "captions cut", wilson(int((lost > 0).sum()), n), n
-                )
-            )
+            rows.append(audit_row(f"{label} cut at {name}", protocol, "captions cut",
+                                  wilson(int((lost > 0).sum()), n), n))
             rows.append(
                 audit_row(f"{label} cut at {name}", protocol, "share of a caption's characters that is lost",
                           mean_interval(lost, draws=draws), n))

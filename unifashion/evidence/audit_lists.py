@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .audit import absent_rows, audit_row
 from ..data.samples import DataError
+from ..data.stores import read_json
+from .audit import absent_rows, audit_row
 from ..ground.recall import Ranks
 from ..ground.show import PALETTE, Picture, canvas
-from ..data.stores import read_json
 from ..ground.text_control import mean_interval, wilson
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #5440e33a
@@ -97,12 +97,8 @@ def released_recall(found: Lists, k: int) -> np.ndarray:  # (n_text,) bool
 
 def released_precision(found: Lists, k: int) -> np.ndarray:  # (n_text,) in [0, 0.5]
     "For each text, half the share of the garments bearing it that are among the first `k`."
-    return np.array(
-        [
-            len(found.bearers[text] & set(ranked[:k])) / len(found.bearers[text]) / 2
-            for text, ranked in found.lists.items()
-        ]
-    )
+    return np.array([len(found.bearers[text] & set(ranked[:k])) / len(found.bearers[text]) / 2 for text,
+                     ranked in found.lists.items()])
 
 # %% ../../nbs/8_evidence/05_audit_lists.ipynb #ce5753de
 def relatives(found: Lists) -> dict:  # garment -> set of other garments with a phrase in common
@@ -111,10 +107,8 @@ def relatives(found: Lists) -> dict:  # garment -> set of other garments with a 
     for garment, phrases in found.phrases.items():
         for phrase in phrases:
             bearing.setdefault(phrase, set()).add(garment)
-    return {
-        garment: set().union(*(bearing[p] for p in phrases)) - {garment}
-        for garment, phrases in found.phrases.items()
-    }
+    return {garment: set().union(*(bearing[p] for p in phrases)) - {garment} for garment,
+            phrases in found.phrases.items()}
 
 def shared_hits(found: Lists, k: int) -> np.ndarray:  # (n_garment,) bool
     "Whether one of the first `k` other garments of each garment's list shares a phrase with it."
@@ -138,20 +132,12 @@ def released_rows(found: Lists, draws: int) -> list:
             values = measure(found, k)
             said = 100 * found.metrics[f"{name}_{k}"]
             interval = mean_interval(values, draws=draws)
-            rows.append(
-                audit_row(
-                    f"{name}_K, recomputed",
-                    protocol,
-                    f"@{k}",
-                    interval,
-                    len(values),
-                    reported=round(said, 4),
-                    paper="Fashion-RAG",
-                    status="reproduced" if abs(interval.value - said) < 0.005 else "differs",
-                )
-            )
+            rows.append(audit_row(f"{name}_K, recomputed", protocol, f"@{k}", interval, len(values),
+                                  reported=round(said, 4), paper="Fashion-RAG",
+                                  status="reproduced" if abs(interval.value - said) < 0.005 else "differs"))
     return rows
 
+# %% ../../nbs/8_evidence/05_audit_lists.ipynb #dbd9da34
 def list_rows(
     files: list,        # of Lists
     draws: int = 1000,
@@ -175,13 +161,8 @@ def list_rows(
                 row("garments that share a phrase with another", "share",
                     wilson(sum(map(bool, (r for f in group for r in relatives(f).values()))), n)))
             for k in ks:
-                rows.append(
-                    row(
-                        "own garment among the first K",
-                        f"@{k}",
-                        wilson(int(sum(own_hits(f, k).sum() for f in group)), n),
-                    )
-                )
+                rows.append(row("own garment among the first K", f"@{k}",
+                                wilson(int(sum(own_hits(f, k).sum() for f in group)), n)))
                 rows.append(
                     row("another that shares a phrase, own left out", f"@{k}",
                         wilson(int(sum(shared_hits(f, k).sum() for f in group)), n)))
@@ -226,11 +207,8 @@ def list_figure(
                 xlim=(0, 100), xlabel="percent of garments", title="Own garment in its own list")
     axes[0].grid(axis="x", visible=True)
     axes[0].legend(loc="lower right")
-    lines = {
-        "own garment among the first K": "baseline",
-        "another that shares a phrase, own left out": "ours",
-        "the same by chance": "chance",
-    }
+    lines = {"own garment among the first K": "baseline",
+             "another that shares a phrase, own left out": "ours", "the same by chance": "chance"}
     for axis, kind in zip(axes[1:], kinds):
         protocol = next(p for p in reversed(protocols) if p.endswith(kind))
         for name, color in lines.items():
@@ -238,13 +216,8 @@ def list_figure(
             axis.errorbar([int(r["metric"][1:]) for r in part], [r["value"] for r in part],
                           [[r["value"] - r["low"] for r in part], [r["high"] - r["value"] for r in part]],
                           color=PALETTE[color], marker="o", markersize=4, label=name)
-        axis.set(
-            title=protocol,
-            xlabel="K",
-            ylabel="percent of garments" if axis is axes[1] else "",
-            ylim=(0, 100),
-            xticks=sorted({int(r["metric"][1:]) for r in part}),
-        )
+        axis.set(title=protocol, xlabel="K", ylabel="percent of garments" if axis is axes[1] else "",
+                 ylim=(0, 100), xticks=sorted({int(r["metric"][1:]) for r in part}))
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
     if title:
         figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from ..unified.captioning import write_all
 from ..ground.core import Language
+from ..unified.captioning import write_all
 from ..unified.language import Captioner
 
 # %% ../../nbs/8_evidence/03_bench.ipynb #d7878107
@@ -44,12 +44,8 @@ def captions_per_second(
 ) -> dict:  # batched, single: captions/s; ratio
     "Captions a second, in batches and by a plain `generate` a caption, in one run."
     one = replace(settings, write_batch=1)
-    best = best_seconds(
-        {
-            "batched": lambda: write_all(captioner, images, styles, settings, device),
-            "single": lambda: write_all(captioner, images[:few], styles[:few], one, device),
-        },
-        rounds,
-    )
+    best = best_seconds({"batched": lambda: write_all(captioner, images, styles, settings, device),
+                         "single": lambda: write_all(captioner, images[:few], styles[:few], one, device)},
+                        rounds)
     speed = {"batched": len(styles) / best["batched"], "single": min(few, len(styles)) / best["single"]}
     return speed | {"ratio": speed["batched"] / speed["single"]}

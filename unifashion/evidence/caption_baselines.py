@@ -12,10 +12,10 @@ import numpy as np
 import tokenizers
 
 from ..ground.core import Language
-from ..unified.language import Captioner, INSTRUCTIONS, new_captioner
 from ..models.language_models import Writer
 from ..models.matching import similarity_matrix
 from ..models.qformer import QFormer
+from ..unified.language import INSTRUCTIONS, Captioner, new_captioner
 
 # %% ../../nbs/8_evidence/02_caption_baselines.ipynb #0f8dc26a
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def copied_captions(
     style: str = "professional",  # the style that phase 1 was trained on
     device: str = None,
 ) -> dict:  # style -> (n,) captions
-    "The most similar training caption of every picture. Raises `ValueError` where the styles' lists differ in length."
+    """The most similar training caption of every picture.
+    Raises `ValueError` where the styles' lists differ in length."""
     sizes = {name: len(captions) for name, captions in train.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"one caption a product in every style is needed; there are {sizes}")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import FancyBboxPatch
 
-from ..wardrobe.garments import Garment
-from ..shop.phrases import _found, mentions
 from ..ground.show import FAINT, INK, PALETTE, PAPER, Picture, as_bytes, resized, style, text_width
+from ..shop.phrases import _found, mentions
+from ..wardrobe.garments import Garment
 
 # %% auto #0
 __all__ = ['COLORS', 'truth_of', 'marks', 'Example', 'tally', 'flow', 'draw_flow', 'column_height', 'draw_column', 'new_page',
@@ -25,11 +25,8 @@ def truth_of(
     thing: Garment | str,  # a drawn garment, or a reference text
 ) -> dict:  # attribute -> set of right values
     "What can be judged about a picture."
-    return (
-        mentions(thing)
-        if isinstance(thing, str)
-        else {name: {value} for name, value in asdict(thing).items() if name != "seed"}
-    )
+    return (mentions(thing) if isinstance(thing, str) else {name: {value} for name,
+                                                            value in asdict(thing).items() if name != "seed"})
 
 
 def marks(text: str, truth: dict) -> list:  # of (start, stop, right), in the order of the text
@@ -69,11 +66,8 @@ class Example:
 def tally(text: str, truth: dict) -> str:
     "How many judged runs are right, and how many wrong."
     right = [good for *_, good in marks(text, truth)]
-    return (
-        f"{sum(right)} right" + f", {len(right) - sum(right)} wrong" * (not all(right))
-        if right
-        else "nothing to judge"
-    )
+    return (f"{sum(right)} right" + f", {len(right) - sum(right)} wrong" * (not all(right)) if right
+            else "nothing to judge")
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #454ac1b4
 def flow(
@@ -103,6 +97,7 @@ def flow(
 
 COLORS = {True: PALETTE["ours"], False: PALETTE["baseline"]}
 
+# %% ../../nbs/8_evidence/15_caption_figures.ipynb #c0d273b2
 def draw_flow(
     axes,              # px
     lines: list,       # px
@@ -118,11 +113,8 @@ def draw_flow(
             end = after[0] if goes_on and after else x + text_width(word.rstrip(".,;:!"), size) + 1
             if right is not None:
                 box = dict(facecolor=COLORS[right], alpha=0.17, linewidth=0)
-                axes.add_patch(
-                    FancyBboxPatch(
-                        (left + x - 1, y - line + 3.5), end - x + 1, line - 2, boxstyle="square,pad=0", **box
-                    )
-                )
+                axes.add_patch(FancyBboxPatch((left + x - 1, y - line + 3.5), end - x + 1, line - 2,
+                                              boxstyle="square,pad=0", **box))
                 if not right:
                     axes.plot([left + x - 1, left + end], [y + 1.5] * 2, color=COLORS[False], linewidth=1.2,
                               solid_capstyle="butt")
@@ -173,15 +165,14 @@ def caption_page(
     title: str = "",
     scale: float = 1.5,  # screen pixels per image pixel
 ) -> Picture:
-    "Pictures with marked captions (U Figs. 5 and 6): generated ones in the middle, reference and copy on the right. ValueError for none."
+    """Pictures with marked captions (U Figs. 5 and 6):
+    generated ones in the middle, reference and copy on the right. ValueError for none."""
     if not examples: raise ValueError("caption_page: no examples to show")
     images = [resized(as_bytes(e.image), scale) for e in examples]
     start = 24 + max(image.shape[1] for image in images)
     width = (910 - start - 40) / 2
-    tall = [
-        max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14
-        for e, image in zip(examples, images)
-    ]
+    tall = [max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14
+            for e, image in zip(examples, images)]
     figure, axes = new_page(int(sum(tall)) + 40, title)
     top = 40.0
     for e, image, room in zip(examples, images, tall):
@@ -222,5 +213,6 @@ def read_captions(
         for style, texts in by_style.items():
             apart = set(texts) ^ set(saved["references"][style])
             if apart:
-                raise ValueError(f"{name}, {style}: {len(apart)} items without a caption or without a reference, {sorted(apart)[0]} for one")
+                raise ValueError(f"{name}, {style}: {len(apart)} items without a caption or without a "
+                                 f"reference, {sorted(apart)[0]} for one")
     return saved

@@ -9,12 +9,13 @@ __all__ = ['ATTRIBUTES', 'results_of', 'caption_rows', 'caption_table', 'attribu
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #7dfaaac8
 import numpy as np
 
+from .claims import FULL, Claim, Verdict, judge, row_status
 from ..ground.caption_metrics import FORMULAS, cider_scores, paired_caption_intervals, plain_words
 from ..ground.caption_metrics import score_captions, score_rows, tokenize
-from .claims import FULL, Claim, Verdict, judge, row_status
-from ..shop.phrases import mentions
-from ..ground.show import Picture, beside_reported, canvas, table_markdown
+from ..ground.show import Picture, canvas
+from ..ground.tables import beside_reported, table_markdown
 from ..shop.captions import normalise
+from ..shop.phrases import mentions
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #764c5809
 def results_of(
@@ -57,18 +58,16 @@ def caption_table(
     here: str,   # whose numbers ours are: 'mini, drawn garments'
 ) -> str:  # Markdown
     "The table as a page, with what every metric means below it."
-    head = "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. Small scale and other data make values not comparable; what can be compared is their order.\n\n"
+    head = (
+        "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. Small scale and "
+        "other data make values not comparable; what can be compared is their order.\n\n"
+    )
     lines = dict.fromkeys(row["signature"] for row in rows if row["signature"])
     why = dict.fromkeys(f"{row['metric']} not run: {row['why']}" for row in rows if row.get("why"))
     seeds = max((row["seeds"] or 0 for row in rows), default=0)
-    return (
-        head
-        + beside_reported(rows, {m: m for m in FORMULAS}, here)
-        + "\n"
-        + "\n".join(f"`{line}`\n" for line in lines)
-        + "\n".join(f"{w}\n" for w in why)
-        + f"\n{seeds} training seed{'s' * (seeds != 1)}\n"
-    )
+    return (head + beside_reported(rows, {m: m for m in FORMULAS}, here) + "\n"
+            + "\n".join(f"`{line}`\n" for line in lines) + "\n".join(f"{w}\n" for w in why)
+            + f"\n{seeds} training seed{'s' * (seeds != 1)}\n")
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #af166fc7
 ATTRIBUTES = {  # column -> attribute, and which garments are asked
@@ -83,7 +82,8 @@ def attribute_shares(
     truth: dict,     # item -> attribute -> value
     columns=tuple(ATTRIBUTES),
 ) -> dict:  # column -> (percent right, percent wrong, garments)
-    "What captions say about a garment's attributes, of the garments that a column asks. A caption that says two things of one attribute is wrong; what is neither is not said."
+    """What captions say about a garment's attributes, of the garments that a column asks.
+    A caption that says two things of one attribute is wrong; what is neither is not said."""
     # without full stops, as the captioner writes
     said = {i: mentions(normalise(text, None)) for i, text in captions.items()}
     out = {}
@@ -93,11 +93,8 @@ def attribute_shares(
         right = [said[i].get(a) == {truth[i][a]} for i in items]
         stated = [a in said[i] for i in items]
         if items:
-            out[column] = (
-                100 * float(np.mean(right)),
-                100 * float(np.mean(stated) - np.mean(right)),
-                len(items),
-            )
+            out[column] = (100 * float(np.mean(right)), 100 * float(np.mean(stated) - np.mean(right)),
+                           len(items))
     return out
 
 
@@ -111,13 +108,9 @@ def attribute_table(
         texts = lambda s: s["references"][style] if name.startswith("(") else s["systems"][name][style]
         found = [attribute_shares(texts(s), s["truth"]) for s in saved]
         mean = lambda a, k: np.mean([f[a][k] for f in found])
-        lines.append(
-            {"System": name}
-            | {
-                f"{a} ({found[0][a][2]:,})": f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong"
-                for a in found[0]
-            }
-        )
+        lines.append({"System": name}
+                     | {f"{a} ({found[0][a][2]:,})": f"{mean(a, 0):.0f} right, {mean(a, 1):.0f} wrong"
+                        for a in found[0]})
     return table_markdown(lines)
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #042d5feb
@@ -141,10 +134,8 @@ def one_style_matrix(meant: dict, said: dict) -> np.ndarray:  # style -> item ->
 def text_shape(texts) -> dict:
     "Mean length in words, and the number of different words."
     words = [plain_words(text) for text in texts]
-    return {
-        "words a caption": round(float(np.mean([len(w) for w in words])), 1),
-        "different words": len(set().union(*words)),
-    }
+    return {"words a caption": round(float(np.mean([len(w) for w in words])), 1),
+            "different words": len(set().union(*words))}
 
 
 def style_table(
@@ -153,7 +144,8 @@ def style_table(
     saved: dict,         # from `read_captions`: whose captions are counted
     system: str,
 ) -> str:  # Markdown
-    "The three by three of CIDEr, with length and vocabulary; in bold the best instruction for the references of a style."
+    """The three by three of CIDEr, with length and vocabulary;
+    in bold the best instruction for the references of a style."""
     cell = lambda i, j: f"**{matrix[i, j]:.1f}**" if matrix[:, j].argmax() == i else f"{matrix[i, j]:.1f}"
     own = lambda s: text_shape(saved["systems"][system][s].values())
     lines = [{"instruction": a, **{f"against {b}": cell(i, j)

@@ -17,7 +17,8 @@ import numpy as np
 from ..ground.core import repo_root
 from ..ground.intervals import Interval, intervals, paired_intervals
 from ..ground.recall import METRICS
-from ..ground.show import PALETTE, Picture, beside_reported, canvas, table_markdown
+from ..ground.show import PALETTE, Picture, canvas
+from ..ground.tables import beside_reported, table_markdown
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #1ae8ce98
 KEYS = ("paper", "table", "page", "system", "row", "protocol")  # the columns that are not metrics
@@ -112,10 +113,8 @@ def table_rows(
         known = {key[2]: value for key, value in printed.items() if key[:2] == (name, protocol)}
         if not (result or known or name in planned): continue
         found = intervals(result, draws) if result else {}
-        rows += [
-            _row(name, protocol, m, result, found.get(m), known.get(m), profile, paper, table)
-            for m in METRICS
-        ]
+        rows += [_row(name, protocol, m, result, found.get(m), known.get(m), profile, paper, table)
+                 for m in METRICS]
     return rows
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #ec02e983
@@ -126,11 +125,9 @@ def table_page(
     metrics=METRICS,  # columns, in order
 ) -> str:  # Markdown
     "The table as a page: a section a protocol, ours beside reported, signatures beneath."
-    parts = [
-        f"## {title}\n",
-        "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. "
-        "Small scale and other data make values not comparable; what can be compared is their order.\n",
-    ]
+    parts = [f"## {title}\n",
+             "*Italics*: as printed in the paper. Upright: measured here, with the 95 % interval. "
+             "Small scale and other data make values not comparable; what can be compared is their order.\n"]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         part = [row for row in rows if row["protocol"] == protocol]
         measured = [row for row in part if row["value"] is not None]
@@ -261,7 +258,8 @@ def at_a_glance(
     profiles: dict,              # profile -> heading
     folder: Path | None = None,  # default: outputs/published
 ) -> str:  # Markdown
-    "One metric of a published table: a row a system that was run here, a column a profile and protocol, the paper's number beside them."
+    """One metric of a published table:
+    a row a system that was run here, a column a profile and protocol, the paper's number beside them."""
     lines = {}
     for profile, heading in profiles.items():
         for row in published_rows(report, profile, folder):

@@ -51,18 +51,10 @@ def opened(data: bytes) -> Image.Image: return Image.open(io.BytesIO(data)).conv
 
 def huge_png(side: int) -> bytes:
     "A PNG whose header promises side x side pixels and whose data ends after a few rows."
-    chunk = (
-        lambda name, data: struct.pack(">I", len(data))
-        + name
-        + data
-        + struct.pack(">I", zlib.crc32(name + data))
-    )
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(bytes(2**16)))
-        + chunk(b"IEND", b"")
-    )
+    chunk = (lambda name, data: struct.pack(">I", len(data)) + name + data
+             + struct.pack(">I", zlib.crc32(name + data)))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(bytes(2**16))) + chunk(b"IEND", b""))
 
 
 def tiff(image: Image.Image) -> bytes:
@@ -86,12 +78,8 @@ def turned(data: bytes, rng) -> bytes:
     image = opened(data)
     exif = Image.Exif()
     # how the tag's turn is undone
-    ways = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        6: Image.Transpose.ROTATE_90,
-        8: Image.Transpose.ROTATE_270,
-    }
+    ways = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90,
+            8: Image.Transpose.ROTATE_270}
     exif[0x0112] = tag = list(ways)[int(rng.integers(len(ways)))]
     return as_png(image.transpose(ways[tag]), exif=exif)
 
@@ -102,19 +90,13 @@ def grey(data: bytes) -> Image.Image: return opened(data).convert("L")
 def in_rgb(form): return lambda data, rng: as_png(form(data).convert("RGB"))
 
 UNREADABLE = ("unreadable picture", "unreadable map")
-BYTES = (
-    damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"),
-    damage("truncated", "broken picture", cut, *UNREADABLE),
-    damage(
-        "an error page",
-        "broken picture",
-        lambda d, r: b"<html><body>404 Not Found</body></html>",
-        *UNREADABLE,
-    ),
-    damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))), *UNREADABLE, "wrong size"),
-    damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE),
-    damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE),
-)
+BYTES = (damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"),
+         damage("truncated", "broken picture", cut, *UNREADABLE),
+         damage("an error page", "broken picture", lambda d, r: b"<html><body>404 Not Found</body></html>",
+                *UNREADABLE), damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))),
+                                     *UNREADABLE, "wrong size"),
+         damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE),
+         damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE))
 PICTURES = BYTES + (
     damage("16 bits a channel", "channels", deep, *UNREADABLE),
     damage(
@@ -144,41 +126,18 @@ def stretched(data: bytes, rng) -> bytes:
 WRONG = ("wrong values", "unreadable map")
 MAPS = BYTES + (damage("another aspect", "masks and maps", stretched,
                        "wrong size"), damage("16 bits a channel", "masks and maps", deep, *WRONG))
-MASKS = MAPS + (
-    damage("values up to 60", "masks and maps", flat(60), *WRONG),
-    damage("values up to 5", "masks and maps", flat(5), *WRONG),
-    damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG),
-)
+MASKS = MAPS + (damage("values up to 60", "masks and maps", flat(60), *WRONG),
+                damage("values up to 5", "masks and maps", flat(5), *WRONG),
+                damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
 LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *
                         WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #43105c0b
-ANY_TEXT = (
-    "broken JSON",
-    "not UTF-8",
-    "short line",
-    "empty split",
-    "wrong field count",
-    "wrong column",
-    "missing picture",
-    "truncated file",
-    "wrong key",
-    "wrong score",
-    "no text",
-    "path leaves the folder",
-    "wrong id",
-    "wrong shape",
-    "garment without phrases",
-    "missing file",
-    "unknown id",
-    "no id",
-    "no product",
-    "broken keypoints",
-    "wrong captions",
-    "unknown split",
-    "duplicate id",
-    "no key",
-)
+ANY_TEXT = ("broken JSON", "not UTF-8", "short line", "empty split", "wrong field count", "wrong column",
+            "missing picture", "truncated file", "wrong key", "wrong score", "no text",
+            "path leaves the folder", "wrong id", "wrong shape", "garment without phrases", "missing file",
+            "unknown id", "no id", "no product", "broken keypoints", "wrong captions", "unknown split",
+            "duplicate id", "no key")
 
 
 def bad_byte(data: bytes, rng) -> bytes:
@@ -197,23 +156,14 @@ TEXT = (
     damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
     damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT),
 )
-JSON_TEXT = TEXT + (
-    damage(
-        "a comma too many",
-        "broken JSON and CSV",
-        lambda d, r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:],
-        "broken JSON",
-    ),
-    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT),
-    damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT, "unknown split"),
-    damage("brackets without end", "broken JSON and CSV", lambda d, r: b"[" * 200_000, "broken JSON"),
-    damage(
-        "a number of 10,000 digits",
-        "broken JSON and CSV",
-        lambda d, r: b"[" + b"7" * 10_000 + b"]",
-        *ANY_TEXT,
-    ),
-)
+JSON_TEXT = TEXT + (damage("a comma too many", "broken JSON and CSV", lambda d,
+                           r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:], "broken JSON"),
+                    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT),
+                    damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT,
+                           "unknown split"), damage("brackets without end", "broken JSON and CSV", lambda d,
+                                                    r: b"[" * 200_000, "broken JSON"),
+                    damage("a number of 10,000 digits", "broken JSON and CSV", lambda d,
+                           r: b"[" + b"7" * 10_000 + b"]", *ANY_TEXT))
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #3492a7db
 def lines_ending_in_text(mark: bytes) -> tuple:
@@ -237,7 +187,8 @@ JSON_LINES = Lists(lambda d: [json.loads(row) for row in d.splitlines() if row.s
 
 
 def on_record(lists: Lists, change, first: int = 0) -> object:
-    "A change of bytes from a change of one record: (record, random stream) -> list of records in its place; lines before `first` are left."
+    """A change of bytes from a change of one record:
+    (record, random stream) -> list of records in its place; lines before `first` are left."""
     def changed(data, rng):
         rows = lists.parse(data)
         k = first + int(rng.integers(len(rows) - first))
@@ -262,16 +213,9 @@ LONG = {"10,000 words": 10_000, "100,000 words": 100_000}
 
 def long_texts(lists: Lists, put, first: int = 0) -> tuple:
     "Damages that put a long text into a record: `put(record, text)` gives the record."
-    return tuple(
-        damage(
-            f"a caption of {name}",
-            "10,000 words",
-            on_record(lists, lambda row, rng, n=n: [put(row, "very " * n + "red")], first),
-            "overlong text",
-            "wrong field count",
-        )
-        for name, n in LONG.items()
-    )
+    return tuple(damage(f"a caption of {name}", "10,000 words",
+                        on_record(lists, lambda row, rng, n=n: [put(row, "very " * n + "red")], first),
+                        "overlong text", "wrong field count") for name, n in LONG.items())
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #b9f5f01d
 def members(path: Path) -> list:  # (TarInfo, bytes)
@@ -338,36 +282,15 @@ def link_outside(path: Path, rng):
 
 LOST = ("unusable path", "missing picture", "missing map", "missing file", "missing keypoints",
         "path leaves the folder", "unreadable map", "damaged HDF5", "no product", "empty split")
-PLACE = (
-    damage("missing", "missing file", gone, *LOST, "garment without phrases"),
-    damage(
-        "a folder instead",
-        "missing file",
-        folder_instead,
-        *LOST,
-        "truncated file",
-        "broken JSON",
-        "garment without phrases",
-        "wrong column",
-    ),
-    damage("a link within the folder", "links and paths", link_inside),
-    damage("a link that leads out", "links and paths", link_outside, *LOST),
-    damage(
-        "a link to nothing",
-        "links and paths",
-        lambda p, r: link_to(p, "nowhere"),
-        *LOST,
-        "garment without phrases",
-    ),
-    damage(
-        "a link to itself",
-        "links and paths",
-        lambda p, r: link_to(p, p.name),
-        *LOST,
-        "truncated file",
-        "garment without phrases",
-    ),
-)
+PLACE = (damage("missing", "missing file", gone, *LOST, "garment without phrases"),
+         damage("a folder instead", "missing file", folder_instead, *LOST, "truncated file", "broken JSON",
+                "garment without phrases", "wrong column"),
+         damage("a link within the folder", "links and paths", link_inside),
+         damage("a link that leads out", "links and paths", link_outside, *LOST),
+         damage("a link to nothing", "links and paths", lambda p, r: link_to(p, "nowhere"), *LOST,
+                "garment without phrases"), damage("a link to itself", "links and paths", lambda p,
+                                                   r: link_to(p, p.name), *LOST, "truncated file",
+                                                   "garment without phrases"))
 # annotation files may be kept elsewhere
 TEXT_PLACE = tuple(d for d in PLACE if d.name != "a link that leads out")
 
@@ -430,7 +353,8 @@ def h5_damage(change) -> object:
 
 
 def h5_key(key: str, make) -> object:
-    "Replace one key: `make(array, random stream)` gives the new content, None removes it, a dict makes a group."
+    """Replace one key:
+    `make(array, random stream)` gives the new content, None removes it, a dict makes a group."""
     def change(file, rng):
         value = make(file[key][:], rng)
         del file[key]

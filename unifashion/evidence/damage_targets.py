@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .damage import ANY_TEXT, BYTES, IN_TAR, JSON_LINES, JSON_TEXT, JSONS, LABELS, LINES
+from .damage import ANY_TEXT, BYTES, IN_TAR, JSONS, JSON_LINES, JSON_TEXT, LABELS, LINES
 from .damage import LOST, MAPS, MASKS, PICTURES, PLACE, TARS, TEXT, TEXT_PLACE, UNREADABLE
 from .damage import Damage, Lists, bad_byte, cut, damage, damaged_chunk, gone, h5_damage
 from .damage import h5_key, lines_ending_in_text, long_texts, on_record, one_cell, put
@@ -52,66 +52,34 @@ def fields(change) -> object:
     return lambda row, rng: [" ".join(change(row.split()))]
 
 
-PAIRS = (
-    TEXT
-    + records(
-        LINES,
-        "ids and pairs",
-        {
-            "one name": fields(lambda f: f[:1]),
-            "a pair to nowhere": fields(lambda f: ["99999_00.jpg", "99999_00.jpg"]),
-            "a person twice": twice,
-        },
-        {
-            "one name": ["short line"],
-            "a pair to nowhere": ["missing picture"],
-            "a person twice": ["duplicate id"],
-        },
-    )
-    + records(
-        LINES,
-        "links and paths",
-        {
-            "a name with ..": fields(lambda f: ["../" + f[0], f[1]]),
-            "an absolute name": fields(lambda f: ["/etc/hostname", f[1]]),
-            "a name of 5,000 letters": fields(lambda f: ["x" * 5000 + ".jpg", f[1]]),
-            "a NUL in a name": fields(lambda f: ["a\0.jpg", f[1]]),
-        },
-        {
-            "a name with ..": ["path leaves the folder"],
-            "an absolute name": ["path leaves the folder"],
-            "a name of 5,000 letters": ["missing picture"],
-            "a NUL in a name": ["missing picture", "unusable path"],
-        },
-    )
-)
+PAIRS = (TEXT + records(LINES, "ids and pairs",
+                        {"one name": fields(lambda f: f[:1]),
+                         "a pair to nowhere": fields(lambda f: ["99999_00.jpg", "99999_00.jpg"]),
+                         "a person twice": twice},
+                        {"one name": ["short line"], "a pair to nowhere": ["missing picture"],
+                         "a person twice": ["duplicate id"]})
+         + records(LINES, "links and paths", {"a name with ..": fields(lambda f: ["../" + f[0], f[1]]),
+                                              "an absolute name": fields(lambda f: ["/etc/hostname", f[1]]),
+                                              "a name of 5,000 letters": fields(lambda f: ["x" * 5000
+                                                                                           + ".jpg", f[1]]),
+                                              "a NUL in a name": fields(lambda f: ["a\0.jpg", f[1]])},
+                   {"a name with ..": ["path leaves the folder"],
+                    "an absolute name": ["path leaves the folder"],
+                    "a name of 5,000 letters": ["missing picture"],
+                    "a NUL in a name": ["missing picture", "unusable path"]}))
 
 OBJECT = Lists(
     lambda d: json.loads(d, object_pairs_hook=list),
     lambda rows: ("{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in rows) + "}").encode(),
 )
 value = lambda v: lambda row, rng: [(row[0], v)]
-CHUNKS = (
-    JSON_TEXT
-    + records(
-        OBJECT,
-        "ids and pairs",
-        {"an id twice": twice, "another id": lambda row, rng: [("999999", row[1])]},
-        {"an id twice": ["duplicate id"], "another id": ["garment without phrases"]},
-    )
-    + records(
-        OBJECT,
-        "values",
-        {
-            "no phrases": value([]),
-            "a text instead": value("red shirt"),
-            "numbers": value([1, 2]),
-            "null": value(None),
-        },
-        {k: ["no text"] for k in ("no phrases", "a text instead", "numbers", "null")},
-    )
-    + long_texts(OBJECT, lambda row, text: (row[0], [text]))
-)
+CHUNKS = (JSON_TEXT + records(OBJECT, "ids and pairs", {"an id twice": twice, "another id": lambda row,
+                                                        rng: [("999999", row[1])]},
+                              {"an id twice": ["duplicate id"], "another id": ["garment without phrases"]})
+          + records(OBJECT, "values", {"no phrases": value([]), "a text instead": value("red shirt"),
+                                       "numbers": value([1, 2]), "null": value(None)},
+                    {k: ["no text"] for k in ("no phrases", "a text instead", "numbers", "null")})
+          + long_texts(OBJECT, lambda row, text: (row[0], [text])))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #1c2f58a3
 POINT_KINDS = ("broken keypoints", "broken JSON")
@@ -130,175 +98,97 @@ def keypoint_damages(key: str) -> tuple:
     "Damages of a keypoint file."
     flat = key == "pose_keypoints_2d"
     first = lambda v, x: [x] + v[1:] if flat else [[x] + v[0][1:]] + v[1:]
-    changes = {
-        "NaN": points(key, lambda v: first(v, float("nan"))),
-        "infinite": points(key, lambda v: first(v, float("inf"))),
-        "too few": points(key, lambda v: v[:-1]),
-        "a text instead of a number": points(key, lambda v: first(v, "left")),
-        "null": points(key, lambda v: first(v, None)),
-        "none at all": points(key, lambda v: []),
-        "another picture's size": points(key, lambda v: (np.asarray(v, float) * 40).tolist()),
-        "another key": lambda d, r: d.replace(key.encode(), b"points"),
-        "a list instead": whole(lambda v: [v]),
-    }
+    changes = {"NaN": points(key, lambda v: first(v, float("nan"))),
+               "infinite": points(key, lambda v: first(v, float("inf"))),
+               "too few": points(key, lambda v: v[:-1]),
+               "a text instead of a number": points(key, lambda v: first(v, "left")),
+               "null": points(key, lambda v: first(v, None)), "none at all": points(key, lambda v: []),
+               "another picture's size": points(key, lambda v: (np.asarray(v, float) * 40).tolist()),
+               "another key": lambda d, r: d.replace(key.encode(), b"points"),
+               "a list instead": whole(lambda v: [v])}
     return JSON_TEXT + tuple(
         damage(name, "keypoints", change, *POINT_KINDS) for name, change in changes.items()
     )
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #939927e6
-VITONHD = (
-    PHOTO("*/image/*.jpg"),
-    PHOTO("test/cloth/*.jpg"),
-    PHOTO("test/image-densepose/*.jpg"),
-    MAP("test/cloth-mask/*.jpg", MASKS),
-    MAP("*/agnostic-mask/*.png", MASKS),
-    MAP("*/image-parse-v3/*.png", LABELS),
-    MAP("test/im_sketch/*.png", BYTES),
-    MAP("test/openpose_json/*.json", keypoint_damages("pose_keypoints_2d")),
-    Target("*_pairs.txt", PAIRS, TEXT_PLACE),
-    Target("captions.json", CHUNKS, TEXT_PLACE),
-)
+VITONHD = (PHOTO("*/image/*.jpg"), PHOTO("test/cloth/*.jpg"), PHOTO("test/image-densepose/*.jpg"),
+           MAP("test/cloth-mask/*.jpg", MASKS), MAP("*/agnostic-mask/*.png", MASKS),
+           MAP("*/image-parse-v3/*.png", LABELS), MAP("test/im_sketch/*.png", BYTES),
+           MAP("test/openpose_json/*.json", keypoint_damages("pose_keypoints_2d")),
+           Target("*_pairs.txt", PAIRS, TEXT_PLACE), Target("captions.json", CHUNKS, TEXT_PLACE))
 
-DRESSCODE = (
-    PHOTO("*/images/*_0.jpg"),
-    PHOTO("*/images/*_1.jpg"),
-    MAP("*/masks/*.png", MASKS),
-    MAP("*/label_maps/*.png", LABELS),
-    MAP("*/dense/*_5.png", MAPS),
-    MAP("*/im_sketch_unpaired/*.png", BYTES),
-    MAP("test_stitchmap/*.png", LABELS),
-    MAP("*/keypoints/*.json", keypoint_damages("keypoints")),
-    Target("*/test_pairs_*.txt", PAIRS, TEXT_PLACE),
-    Target("fine_captions.json", CHUNKS, ()),
-    MAP(
-        "*/dense/*_uv.npz",
-        (
-            damage("zero bytes", "broken picture", lambda d, r: b"", "unreadable map"),
-            damage("truncated", "broken picture", cut, "unreadable map"),
-            damage("pickled content", "archives", lambda d, r: b"\x80\x04N.", "unreadable map"),
-        ),
-    ),
-)
+DRESSCODE = (PHOTO("*/images/*_0.jpg"), PHOTO("*/images/*_1.jpg"), MAP("*/masks/*.png", MASKS),
+             MAP("*/label_maps/*.png", LABELS), MAP("*/dense/*_5.png", MAPS),
+             MAP("*/im_sketch_unpaired/*.png", BYTES), MAP("test_stitchmap/*.png", LABELS),
+             MAP("*/keypoints/*.json", keypoint_damages("keypoints")),
+             Target("*/test_pairs_*.txt", PAIRS, TEXT_PLACE), Target("fine_captions.json", CHUNKS, ()),
+             MAP("*/dense/*_uv.npz",
+                 (damage("zero bytes", "broken picture", lambda d, r: b"", "unreadable map"),
+                  damage("truncated", "broken picture", cut, "unreadable map"),
+                  damage("pickled content", "archives", lambda d, r: b"\x80\x04N.", "unreadable map"))))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #06668698
 NO_KEY = ("wrong key", "no key")
 WRONG_TEXT = ("wrong captions", "wrong type", "no text")
-QUERIES = {
-    "no candidate": without_key("candidate"),
-    "no captions": without_key("captions"),
-    "no record": lambda row, rng: [7],
-    "a text instead of two": with_key("captions", "is red"),
-    "numbers instead": with_key("captions", [1, 2]),
-    "no sentence": with_key("captions", []),
-    "an unknown candidate": with_key("candidate", NOWHERE),
-    "an unknown target": with_key("target", NOWHERE),
-    "a candidate with ..": with_key("candidate", "../" + NOWHERE),
-    "its own target": lambda row, rng: [{**row, "target": row["candidate"]}],
-}
-QUERY_KINDS = {
-    "no candidate": NO_KEY,
-    "no captions": NO_KEY,
-    "no record": (*NO_KEY, "broken JSON"),
-    "a text instead of two": WRONG_TEXT,
-    "numbers instead": WRONG_TEXT,
-    "no sentence": WRONG_TEXT,
-    "an unknown candidate": ["unknown id"],
-    "an unknown target": ["unknown id"],
-    "a candidate with ..": ["path leaves the folder", "unknown id"],
-    "its own target": ["duplicate id"],
-}
-GALLERY = {
-    "a name twice": twice,
-    "a number": lambda row, rng: [7],
-    "a name with ..": lambda row, rng: ["../" + row],
-    "an unknown name": lambda row, rng: [row, NOWHERE],
-    "null": lambda row, rng: [None],
-}
-GALLERY_KINDS = {
-    "a name twice": ["duplicate id"],
-    "a number": ["wrong type"],
-    "a name with ..": ["path leaves the folder"],
-    "an unknown name": ["missing picture"],
-    "null": ["wrong type"],
-}
-CAPTIONS = {
-    "no caption": without_key("caption"),
-    "an empty caption": with_key("caption", "\n"),
-    "a number": with_key("caption", 7),
-    "a name twice": twice,
-    "an unknown name": with_key("image", NOWHERE),
-    "no record": lambda row, rng: ["x"],
-    "a name with ..": with_key("image", "../" + NOWHERE),
-}
-CAPTION_KINDS = {
-    "no caption": NO_KEY,
-    "an empty caption": ["no text"],
-    "a number": ["wrong type"],
-    "a name twice": ["duplicate id"],
-    "an unknown name": ["unknown id"],
-    "no record": NO_KEY,
-    "a name with ..": ["path leaves the folder"],
-}
+QUERIES = {"no candidate": without_key("candidate"), "no captions": without_key("captions"),
+           "no record": lambda row, rng: [7], "a text instead of two": with_key("captions", "is red"),
+           "numbers instead": with_key("captions", [1, 2]), "no sentence": with_key("captions", []),
+           "an unknown candidate": with_key("candidate", NOWHERE),
+           "an unknown target": with_key("target", NOWHERE),
+           "a candidate with ..": with_key("candidate", "../" + NOWHERE), "its own target": lambda row,
+           rng: [{**row, "target": row["candidate"]}]}
+QUERY_KINDS = {"no candidate": NO_KEY, "no captions": NO_KEY, "no record": (*NO_KEY, "broken JSON"),
+               "a text instead of two": WRONG_TEXT, "numbers instead": WRONG_TEXT, "no sentence": WRONG_TEXT,
+               "an unknown candidate": ["unknown id"], "an unknown target": ["unknown id"],
+               "a candidate with ..": ["path leaves the folder", "unknown id"],
+               "its own target": ["duplicate id"]}
+GALLERY = {"a name twice": twice, "a number": lambda row, rng: [7], "a name with ..": lambda row,
+           rng: ["../" + row], "an unknown name": lambda row, rng: [row, NOWHERE], "null": lambda row,
+           rng: [None]}
+GALLERY_KINDS = {"a name twice": ["duplicate id"], "a number": ["wrong type"],
+                 "a name with ..": ["path leaves the folder"], "an unknown name": ["missing picture"],
+                 "null": ["wrong type"]}
+CAPTIONS = {"no caption": without_key("caption"), "an empty caption": with_key("caption", "\n"),
+            "a number": with_key("caption", 7), "a name twice": twice,
+            "an unknown name": with_key("image", NOWHERE), "no record": lambda row, rng: ["x"],
+            "a name with ..": with_key("image", "../" + NOWHERE)}
+CAPTION_KINDS = {"no caption": NO_KEY, "an empty caption": ["no text"], "a number": ["wrong type"],
+                 "a name twice": ["duplicate id"], "an unknown name": ["unknown id"], "no record": NO_KEY,
+                 "a name with ..": ["path leaves the folder"]}
 
-FASHIONIQ = (
-    PHOTO("images/*.png"),
-    Target(
-        "captions/cap.*.[tv][ra]*.json",
-        JSON_TEXT
-        + records(JSONS, "ids and pairs", QUERIES, QUERY_KINDS)
-        + long_texts(JSONS, lambda row, text: {**row, "captions": [text, "red"]}),
-        TEXT_PLACE,
-    ),
-    Target(
-        "image_splits/*.json", JSON_TEXT + records(JSONS, "ids and pairs", GALLERY, GALLERY_KINDS), TEXT_PLACE
-    ),
-    Target(
-        "../unifashion_fashion_iq_cap/*.json",
-        JSON_TEXT
-        + records(JSONS, "ids and pairs", CAPTIONS, CAPTION_KINDS)
-        + long_texts(JSONS, lambda row, text: {**row, "caption": text}),
-        (),
-    ),
-)
+FASHIONIQ = (PHOTO("images/*.png"),
+             Target("captions/cap.*.[tv][ra]*.json",
+                    JSON_TEXT + records(JSONS, "ids and pairs", QUERIES, QUERY_KINDS)
+                    + long_texts(JSONS, lambda row, text: {**row, "captions": [text, "red"]}), TEXT_PLACE),
+             Target("image_splits/*.json",
+                    JSON_TEXT + records(JSONS, "ids and pairs", GALLERY, GALLERY_KINDS), TEXT_PLACE),
+             Target("../unifashion_fashion_iq_cap/*.json",
+                    JSON_TEXT + records(JSONS, "ids and pairs", CAPTIONS, CAPTION_KINDS)
+                    + long_texts(JSONS, lambda row, text: {**row, "caption": text}), ()))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #5937fbb6
 def tabs(change) -> object: return lambda row, rng: ["\t".join(change(row.split("\t")))]
 
 
-LINE = {
-    "two fields": tabs(lambda f: f[:2]),
-    "no number": tabs(lambda f: [f[0], "high", f[2]]),
-    "NaN": tabs(lambda f: [f[0], "nan", f[2]]),
-    "a line twice": twice,
-    "no text": tabs(lambda f: [f[0], f[1], " "]),
-    "a picture that is not there": tabs(lambda f: [re.sub(r"_\d+\.", "_99.", f[0]), *f[1:]]),
-    "a path with ..": tabs(lambda f: ["women/../" + f[0], *f[1:]]),
-    "an absolute path": tabs(lambda f: ["/etc/hostname", *f[1:]]),
-    "a NUL in a path": tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]),
-    "a name of 5,000 letters": tabs(lambda f: ["x" * 5000 + "/" + f[0], *f[1:]]),
-}
-LINE_KINDS = {
-    "two fields": ["wrong field count"],
-    "no number": ["wrong score"],
-    "NaN": ["wrong score"],
-    "a line twice": ["duplicate id"],
-    "no text": ["no text"],
-    "a picture that is not there": ["missing picture"],
-    "a path with ..": ["path leaves the folder"],
-    "an absolute path": ["path leaves the folder"],
-    "a NUL in a path": ["path leaves the folder"],
-    "a name of 5,000 letters": ["missing picture", "unusable path", "wrong id"],
-}
-FASHION200K = (
-    PHOTO("women/*/*/*/*.jpeg"),
-    Target(
-        "labels/*.txt",
-        lines_ending_in_text(b"\t")
-        + records(LINES, "ids and pairs", LINE, LINE_KINDS)
-        + long_texts(LINES, lambda row, text: "\t".join(row.split("\t")[:2] + [text])),
-        TEXT_PLACE,
-    ),
-)
+LINE = {"two fields": tabs(lambda f: f[:2]), "no number": tabs(lambda f: [f[0], "high", f[2]]),
+        "NaN": tabs(lambda f: [f[0], "nan", f[2]]), "a line twice": twice,
+        "no text": tabs(lambda f: [f[0], f[1], " "]),
+        "a picture that is not there": tabs(lambda f: [re.sub(r"_\d+\.", "_99.", f[0]), *f[1:]]),
+        "a path with ..": tabs(lambda f: ["women/../" + f[0], *f[1:]]),
+        "an absolute path": tabs(lambda f: ["/etc/hostname", *f[1:]]),
+        "a NUL in a path": tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]),
+        "a name of 5,000 letters": tabs(lambda f: ["x" * 5000 + "/" + f[0], *f[1:]])}
+LINE_KINDS = {"two fields": ["wrong field count"], "no number": ["wrong score"], "NaN": ["wrong score"],
+              "a line twice": ["duplicate id"], "no text": ["no text"],
+              "a picture that is not there": ["missing picture"],
+              "a path with ..": ["path leaves the folder"], "an absolute path": ["path leaves the folder"],
+              "a NUL in a path": ["path leaves the folder"],
+              "a name of 5,000 letters": ["missing picture", "unusable path", "wrong id"]}
+FASHION200K = (PHOTO("women/*/*/*/*.jpeg"),
+               Target("labels/*.txt",
+                      lines_ending_in_text(b"\t") + records(LINES, "ids and pairs", LINE, LINE_KINDS)
+                      + long_texts(LINES, lambda row, text: "\t".join(row.split("\t")[:2] + [text])),
+                      TEXT_PLACE))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #5c338e7d
 COLUMNS = ("input_name", "input_description", "input_productID", "input_image", "input_category",
@@ -311,161 +201,65 @@ def h5(name: str, key: str, make, *kinds, group="HDF5 keys and types") -> Damage
     return damage(f"{name} ({key})", group, h5_key(key, make), *kinds)
 
 
-ARRAYS = tuple(
-    h5(name, "input_image", make, "wrong shape", "wrong length", "wrong key", "empty split")
-    for name, make in {
-        "floats": lambda a, r: a.astype(np.float32),
-        "16 bits": lambda a, r: a.astype(np.uint16),
-        "one channel": lambda a, r: a[..., :1],
-        "four channels": lambda a, r: np.concatenate([a, a[..., :1]], 3),
-        "no channels": lambda a, r: a[..., 0],
-        "another side": lambda a, r: a[:, ::2, ::2],
-        "1 x 1": lambda a, r: a[:, :1, :1],
-        "no rows": lambda a, r: a[:0],
-        "one row less": shorter,
-        "a scalar": lambda a, r: np.uint8(3),
-    }.items()
-)
-TEXTS = tuple(
-    h5(name, key, make, *CELLS)
-    for key in COLUMNS[:3]
-    for name, make in {
-        "numbers with a point": lambda a, r: np.full(a.shape, np.nan),
-        "two columns": lambda a, r: np.concatenate([a, a], 1),
-        "one row less": shorter,
-    }.items()
-)
-KEYS = tuple(
-    h5(name, key, make, "wrong key")
-    for key in COLUMNS
-    for name, make in {"gone": lambda a, r: None, "a group": lambda a, r: {}}.items()
-)
-VALUES = (
-    h5(
-        "a latin-1 letter",
-        "input_name",
-        one_cell(b"Cr\xeape shirt"),
-        "distinct text read as latin-1",
-        group="encoding",
-    ),
-    h5(
-        "a caption of 10,000 words",
-        "input_description",
-        one_cell(b"very " * 10_000),
-        "overlong text",
-        group="10,000 words",
-    ),
-    h5(
-        "a product torn apart",
-        "input_productID",
-        lambda a, r: a[[*range(len(a) - 1), 0]],
-        "duplicate id",
-        group="ids and pairs",
-    ),
-    h5("flat columns", "input_name", lambda a, r: a.ravel()),
-)
+ARRAYS = tuple(h5(name, "input_image", make, "wrong shape", "wrong length", "wrong key", "empty split")
+               for name, make in {"floats": lambda a, r: a.astype(np.float32), "16 bits": lambda a,
+                                  r: a.astype(np.uint16), "one channel": lambda a, r: a[..., :1],
+                                  "four channels": lambda a, r: np.concatenate([a, a[..., :1]], 3),
+                                  "no channels": lambda a, r: a[..., 0], "another side": lambda a,
+                                  r: a[:, ::2, ::2], "1 x 1": lambda a, r: a[:, :1, :1], "no rows": lambda a,
+                                  r: a[:0], "one row less": shorter, "a scalar": lambda a,
+                                  r: np.uint8(3)}.items())
+TEXTS = tuple(h5(name, key, make, *CELLS) for key in COLUMNS[:3] for name,
+              make in {"numbers with a point": lambda a, r: np.full(a.shape, np.nan),
+                       "two columns": lambda a, r: np.concatenate([a, a], 1),
+                       "one row less": shorter}.items())
+KEYS = tuple(h5(name, key, make, "wrong key") for key in COLUMNS for name,
+             make in {"gone": lambda a, r: None, "a group": lambda a, r: {}}.items())
+VALUES = (h5("a latin-1 letter", "input_name", one_cell(b"Cr\xeape shirt"), "distinct text read as latin-1",
+             group="encoding"), h5("a caption of 10,000 words", "input_description",
+                                   one_cell(b"very " * 10_000), "overlong text", group="10,000 words"),
+          h5("a product torn apart", "input_productID", lambda a, r: a[[*range(len(a) - 1), 0]],
+             "duplicate id", group="ids and pairs"), h5("flat columns", "input_name", lambda a, r: a.ravel()))
 NO_FILE = ("damaged HDF5", "missing file", "wrong key", "unreadable picture")
-FASHIONGEN = (
-    Target(
-        "*.h5",
-        (),
-        ARRAYS
-        + TEXTS
-        + KEYS
-        + VALUES
-        + TEXT_PLACE
-        + (
-            damage("zero bytes", "archives", lambda p, r: put(p, b""), *NO_FILE),
-            damage("cut", "archives", lambda p, r: put(p, cut(p.read_bytes(), r)), *NO_FILE),
-            damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found"), *NO_FILE),
-            damage("a damaged chunk", "archives", damaged_chunk, *NO_FILE),
-        ),
-    ),
-)
+FASHIONGEN = (Target("*.h5", (), ARRAYS + TEXTS + KEYS + VALUES + TEXT_PLACE
+                     + (damage("zero bytes", "archives", lambda p, r: put(p, b""), *NO_FILE),
+                        damage("cut", "archives", lambda p, r: put(p, cut(p.read_bytes(), r)), *NO_FILE),
+                        damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found"),
+                               *NO_FILE), damage("a damaged chunk", "archives", damaged_chunk, *NO_FILE))),)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #206a9490
-PRODUCT = {
-    "no id": without_key("id"),
-    "no title": without_key("title"),
-    "a line twice": twice,
-    "an unknown id": with_key("id", NOWHERE),
-    "a list": lambda row, rng: [[row]],
-    "a title of numbers": with_key("title", 7),
-    "a title in a list": with_key("title", ["red"]),
-    "sentences as number": with_key("visual", 7),
-    "a colour without list": with_key("colour", "Blue"),
-    "colours as numbers": with_key("colour", [1]),
-}
-PRODUCT_KINDS = {
-    "no id": ["no id"],
-    "no title": ["no title"],
-    "a line twice": ["duplicate id"],
-    "an unknown id": ["unknown id"],
-    "a list": ["broken JSON"],
-    **{k: ["wrong type"] for k in list(PRODUCT)[5:]},
-}
-SPLITS = {
-    "a split gone": lambda v: {k: v[k] for k in list(v)[:2]},
-    "a text as split": lambda v: {**v, "test": "abc"},
-    "a number as split": lambda v: {**v, "test": 7},
-    "a list": lambda v: [1, 2],
-    "an id twice": lambda v: {**v, "test": v["test"] + v["test"][:1]},
-    "an id in two splits": lambda v: {**v, "test": v["test"] + v["train"][:1]},
-    "an unknown id": lambda v: {**v, "test": v["test"] + [NOWHERE]},
-    "an empty split": lambda v: {**v, "test": []},
-    "lists in lists": lambda v: {**v, "test": [v["test"]]},
-}
+PRODUCT = {"no id": without_key("id"), "no title": without_key("title"), "a line twice": twice,
+           "an unknown id": with_key("id", NOWHERE), "a list": lambda row, rng: [[row]],
+           "a title of numbers": with_key("title", 7), "a title in a list": with_key("title", ["red"]),
+           "sentences as number": with_key("visual", 7), "a colour without list": with_key("colour", "Blue"),
+           "colours as numbers": with_key("colour", [1])}
+PRODUCT_KINDS = {"no id": ["no id"], "no title": ["no title"], "a line twice": ["duplicate id"],
+                 "an unknown id": ["unknown id"], "a list": ["broken JSON"],
+                 **{k: ["wrong type"] for k in list(PRODUCT)[5:]}}
+SPLITS = {"a split gone": lambda v: {k: v[k] for k in list(v)[:2]},
+          "a text as split": lambda v: {**v, "test": "abc"}, "a number as split": lambda v: {**v, "test": 7},
+          "a list": lambda v: [1, 2], "an id twice": lambda v: {**v, "test": v["test"] + v["test"][:1]},
+          "an id in two splits": lambda v: {**v, "test": v["test"] + v["train"][:1]},
+          "an unknown id": lambda v: {**v, "test": v["test"] + [NOWHERE]},
+          "an empty split": lambda v: {**v, "test": []},
+          "lists in lists": lambda v: {**v, "test": [v["test"]]}}
 SPLIT_KINDS = ("unknown split", "wrong shape", "duplicate id", "no product", "empty split", "unknown id")
-SPLIT = JSON_TEXT + tuple(
-    damage(name, "empty splits" if "empty" in name else "ids and pairs", whole(change), *SPLIT_KINDS)
-    for name, change in SPLITS.items()
-)
-COMPOSED = {
-    **QUERIES,
-    "changes in a list": with_key("changes", [1]),
-    "changes without list": with_key("changes", {"sleeve": 1}),
-}
-CUT_ZIP = tuple(
-    damage(
-        name,
-        "archives",
-        change,
-        "truncated file",
-        "missing file",
-        "broken JSON",
-        "empty split",
-        "no product",
-        "not UTF-8",
-        "unknown split",
-    )
-    for name, change in {
-        "a cut gzip stream": lambda p, r: put(p, cut(p.read_bytes(), r)),
-        "no gzip stream": lambda p, r: put(p, b"404 Not Found"),
-    }.items()
-)
-KAGL = (
-    Target("images_60x80.tar", PICTURES, TARS),
-    Target(
-        "products.jsonl.gz",
-        TEXT
-        + records(JSON_LINES, "ids and pairs", PRODUCT, PRODUCT_KINDS)
-        + long_texts(JSON_LINES, lambda row, text: {**row, "visual": text}),
-        CUT_ZIP + TEXT_PLACE,
-    ),
-    Target("split.json", SPLIT, TEXT_PLACE),
-    Target(
-        "triplets_*.jsonl.gz",
-        TEXT
-        + records(
-            JSON_LINES,
-            "ids and pairs",
-            COMPOSED,
-            {**QUERY_KINDS, "changes in a list": ["wrong type"], "changes without list": ["wrong type"]},
-        )
-        + long_texts(JSON_LINES, lambda row, text: {**row, "captions": [text, "red"]}),
-        CUT_ZIP,
-    ),
-)
+SPLIT = JSON_TEXT + tuple(damage(name, "empty splits" if "empty" in name else "ids and pairs", whole(change),
+                                 *SPLIT_KINDS) for name, change in SPLITS.items())
+COMPOSED = {**QUERIES, "changes in a list": with_key("changes", [1]),
+            "changes without list": with_key("changes", {"sleeve": 1})}
+CUT_ZIP = tuple(damage(name, "archives", change, "truncated file", "missing file", "broken JSON",
+                       "empty split", "no product", "not UTF-8", "unknown split") for name,
+                change in {"a cut gzip stream": lambda p, r: put(p, cut(p.read_bytes(), r)),
+                           "no gzip stream": lambda p, r: put(p, b"404 Not Found")}.items())
+KAGL = (Target("images_60x80.tar", PICTURES, TARS),
+        Target("products.jsonl.gz", TEXT + records(JSON_LINES, "ids and pairs", PRODUCT, PRODUCT_KINDS)
+               + long_texts(JSON_LINES, lambda row, text: {**row, "visual": text}), CUT_ZIP + TEXT_PLACE),
+        Target("split.json", SPLIT, TEXT_PLACE),
+        Target("triplets_*.jsonl.gz", TEXT + records(JSON_LINES, "ids and pairs", COMPOSED,
+                                                     {**QUERY_KINDS, "changes in a list": ["wrong type"],
+                                                      "changes without list": ["wrong type"]})
+               + long_texts(JSON_LINES, lambda row, text: {**row, "captions": [text, "red"]}), CUT_ZIP))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #44f43594
 def data_with(key: str, v) -> object: return whole(lambda value: {"data": {**value["data"], key: v}})
@@ -495,19 +289,13 @@ PAGE = (
     )
 )
 comma = lambda change: lambda row, rng: [",".join(change(row.split(",")))]
-STYLE = {
-    "short line": comma(lambda f: f[:5]),
-    "a line twice": twice,
-    "no title": comma(lambda f: f[:-1] + [""]),
-    "an unknown id": comma(lambda f: [NOWHERE] + f[1:]),
-}
-STYLE_KINDS = {
-    "short line": ["short line"],
-    "a line twice": ["duplicate id"],
-    "no title": ["no title"],
-    "an unknown id": ["no product"],
-}
+STYLE = {"short line": comma(lambda f: f[:5]), "a line twice": twice,
+         "no title": comma(lambda f: f[:-1] + [""]), "an unknown id": comma(lambda f: [NOWHERE] + f[1:])}
+STYLE_KINDS = {"short line": ["short line"], "a line twice": ["duplicate id"], "no title": ["no title"],
+               "an unknown id": ["no product"]}
 KAGGLE_FULL = (PHOTO("images/*.jpg"), Target("styles/*.json", PAGE, PLACE))
+
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #b7a66ba0
 KAGGLE_SMALL = (
     PHOTO("images/*.jpg"),
     Target(
@@ -518,68 +306,41 @@ KAGGLE_SMALL = (
         TEXT_PLACE,
     ),
 )
-ROW = {
-    "a field too many": lambda row, rng: [row + ",x"],
-    "a field too few": comma(lambda f: f[:-1]),
-    "an open quote": lambda row, rng: ['"' + row],
-    "a line twice": twice,
-    "a picture that is not there": comma(lambda f: ["99.jpg"] + f[1:]),
-    "a path with ..": comma(lambda f: ["../catalogue.csv"] + f[1:]),
-    "an absolute path": comma(lambda f: ["/etc/hostname"] + f[1:]),
-    "a NUL in a name": comma(lambda f: ["a\0.jpg"] + f[1:]),
-    "a name of 5,000 letters": comma(lambda f: ["x" * 5000] + f[1:]),
-    "an unknown split": comma(lambda f: f[:-1] + ["training"]),
-    "no text": comma(lambda f: f[:3] + ["", "TOPS", "test"]),
-    "no picture": comma(lambda f: [""] + f[1:]),
-}
-ROW_KINDS = {
-    "a field too many": ["wrong field count"],
-    "a field too few": ["wrong field count"],
-    "an open quote": ["wrong field count", "missing picture", "duplicate id", "unknown split"],
-    "a line twice": ["duplicate id"],
-    "a picture that is not there": ["missing picture"],
-    "a path with ..": ["path leaves the folder"],
-    "an absolute path": ["path leaves the folder"],
-    "a NUL in a name": ["unusable path", "missing picture"],
-    "a name of 5,000 letters": ["missing picture", "unusable path"],
-    "an unknown split": ["unknown split"],
-    "no text": ["no text"],
-    "no picture": ["missing picture"],
-}
-FOLDER = (
-    PHOTO("images/*.jpg"),
-    Target(
-        "catalogue.csv",
-        TEXT
-        + (
-            damage("semicolons", "broken JSON and CSV", lambda d, r: d.replace(b",", b";"), "wrong column"),
-            damage("a header alone", "empty splits", lambda d, r: d.split(b"\n")[0] + b"\n", "empty split"),
-        )
-        + records(LINES, "broken JSON and CSV", ROW, ROW_KINDS, 1)
-        + long_texts(LINES, lambda row, text: ",".join(row.split(",")[:3] + [text, "TOPS", "test"]), 1),
-        TEXT_PLACE,
-    ),
-)
+ROW = {"a field too many": lambda row, rng: [row + ",x"], "a field too few": comma(lambda f: f[:-1]),
+       "an open quote": lambda row, rng: ['"' + row], "a line twice": twice,
+       "a picture that is not there": comma(lambda f: ["99.jpg"] + f[1:]),
+       "a path with ..": comma(lambda f: ["../catalogue.csv"] + f[1:]),
+       "an absolute path": comma(lambda f: ["/etc/hostname"] + f[1:]),
+       "a NUL in a name": comma(lambda f: ["a\0.jpg"] + f[1:]),
+       "a name of 5,000 letters": comma(lambda f: ["x" * 5000] + f[1:]),
+       "an unknown split": comma(lambda f: f[:-1] + ["training"]),
+       "no text": comma(lambda f: f[:3] + ["", "TOPS", "test"]), "no picture": comma(lambda f: [""] + f[1:])}
+ROW_KINDS = {"a field too many": ["wrong field count"], "a field too few": ["wrong field count"],
+             "an open quote": ["wrong field count", "missing picture", "duplicate id", "unknown split"],
+             "a line twice": ["duplicate id"], "a picture that is not there": ["missing picture"],
+             "a path with ..": ["path leaves the folder"], "an absolute path": ["path leaves the folder"],
+             "a NUL in a name": ["unusable path", "missing picture"],
+             "a name of 5,000 letters": ["missing picture", "unusable path"],
+             "an unknown split": ["unknown split"], "no text": ["no text"], "no picture": ["missing picture"]}
+FOLDER = (PHOTO("images/*.jpg"),
+          Target("catalogue.csv",
+                 TEXT + (damage("semicolons", "broken JSON and CSV", lambda d, r: d.replace(b",", b";"),
+                                "wrong column"), damage("a header alone", "empty splits", lambda d,
+                                                        r: d.split(b"\n")[0] + b"\n", "empty split"))
+                 + records(LINES, "broken JSON and CSV", ROW, ROW_KINDS, 1)
+                 + long_texts(LINES, lambda row, text: ",".join(row.split(",")[:3] + [text, "TOPS", "test"]),
+                              1), TEXT_PLACE))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #df5614e2
-STREET = {
-    "no name": without_key("image"),
-    "an unknown name": with_key("image", NOWHERE),
-    "a line twice": twice,
-    "garments as text": with_key("garments", "blouse"),
-    "a garment without group": with_key("garments", [{"share": 0.2}]),
-    "a share as text": with_key("garments", [{"group": "upper_body", "share": "much"}]),
-    "a list": lambda row, rng: [[row]],
-}
-STREET_KINDS = {
-    "no name": ["unknown id", "no id"],
-    "an unknown name": ["unknown id"],
-    "a line twice": ["duplicate id"],
-    "garments as text": ["wrong type"],
-    "a garment without group": ["wrong type"],
-    "a share as text": ["wrong type"],
-    "a list": ["broken JSON", "unknown id"],
-}
+STREET = {"no name": without_key("image"), "an unknown name": with_key("image", NOWHERE),
+          "a line twice": twice, "garments as text": with_key("garments", "blouse"),
+          "a garment without group": with_key("garments", [{"share": 0.2}]),
+          "a share as text": with_key("garments", [{"group": "upper_body", "share": "much"}]),
+          "a list": lambda row, rng: [[row]]}
+STREET_KINDS = {"no name": ["unknown id", "no id"], "an unknown name": ["unknown id"],
+                "a line twice": ["duplicate id"], "garments as text": ["wrong type"],
+                "a garment without group": ["wrong type"], "a share as text": ["wrong type"],
+                "a list": ["broken JSON", "unknown id"]}
 first_pose = lambda change: whole(
     lambda v: {"poses": {k: change(p) if i == 0 else p for i, (k, p) in enumerate(v["poses"].items())}}
 )
@@ -601,15 +362,6 @@ CCP = (Target("images.tar", PICTURES, TARS), Target("labels.tar", LABELS, TARS),
               CUT_ZIP + TEXT_PLACE), Target("poses.json.gz", POSES,
                                             CUT_ZIP + TEXT_PLACE), Target("split.json", SPLIT, TEXT_PLACE))
 
-TARGETS = {
-    "fashiongen": FASHIONGEN,
-    "fashion200k": FASHION200K,
-    "fashioniq": FASHIONIQ,
-    "vitonhd": VITONHD,
-    "dresscode": DRESSCODE,
-    "kagl": KAGL,
-    "kaggle full": KAGGLE_FULL,
-    "kaggle small": KAGGLE_SMALL,
-    "ccp": CCP,
-    "folder": FOLDER,
-}
+TARGETS = {"fashiongen": FASHIONGEN, "fashion200k": FASHION200K, "fashioniq": FASHIONIQ, "vitonhd": VITONHD,
+           "dresscode": DRESSCODE, "kagl": KAGL, "kaggle full": KAGGLE_FULL, "kaggle small": KAGGLE_SMALL,
+           "ccp": CCP, "folder": FOLDER}

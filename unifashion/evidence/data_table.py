@@ -10,15 +10,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.datasets import DATASETS, dataset_record
+from ..data.prepare import splits_of
+from ..data.samples import DataError
+from ..data.tryon_readers import read_chunks
 from .audit_counts import matches_claim
 from .claims import read_reported
 from ..ground.core import Formats, World, data_dir
-from ..data.samples import DataError
+from ..ground.show import INK, PALETTE, Picture, canvas
+from ..ground.tables import table_markdown
 from ..shop.drawn import DRAWN, drawn_dataset
-from ..data.datasets import DATASETS, dataset_record
-from ..data.tryon_readers import read_chunks
-from ..data.prepare import splits_of
-from ..ground.show import INK, PALETTE, Picture, canvas, table_markdown
 
 # %% auto #0
 __all__ = ['PHRASES', 'STANDS_FOR', 'UNITS', 'OTHERS', 'STAND_INS', 'home_of', 'Counted', 'count_dataset', 'count_all', 'size_of',
@@ -95,20 +96,13 @@ def count_all(
     return found | ({"mgd": Counted(phrases=phrases)} if phrases else {})
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #64afe117
-STANDS_FOR = {
-    "CMR": {"FashionGen": "fashiongen", "Fashion200K": "fashion200k"},
-    "CIR": {"Fashion-IQ": "fashioniq"},
-    "FIC": {"FashionGen": "fashiongen", "Fashion-IQ-Cap": "fashioniq"},
-    "FIG": {"VITON-HD": "vitonhd", "MGD": "mgd"},
-}
-UNITS = {
-    "FashionGen": "train pictures",
-    "Fashion200K": "train pictures",
-    "Fashion-IQ": "train triplets",
-    "Fashion-IQ-Cap": "captions, train and val",
-    "VITON-HD": "train pairs",
-    "MGD": "garments with phrases",
-}
+STANDS_FOR = {"CMR": {"FashionGen": "fashiongen", "Fashion200K": "fashion200k"},
+              "CIR": {"Fashion-IQ": "fashioniq"},
+              "FIC": {"FashionGen": "fashiongen", "Fashion-IQ-Cap": "fashioniq"},
+              "FIG": {"VITON-HD": "vitonhd", "MGD": "mgd"}}
+UNITS = {"FashionGen": "train pictures", "Fashion200K": "train pictures", "Fashion-IQ": "train triplets",
+         "Fashion-IQ-Cap": "captions, train and val", "VITON-HD": "train pairs",
+         "MGD": "garments with phrases"}
 
 
 def size_of(row: str, counted: Counted | None) -> int | None:
@@ -131,100 +125,43 @@ def data_rows(
         for name, key in names.items():
             value = size_of(name, found.get(key))
             claim = cells[task, name, "size"]
-            files = (
-                "drawn"
-                if drawn
-                else (
-                    "val alone"
-                    if name == "Fashion-IQ-Cap" and value and not found[key].captions["train"]
-                    else "all"
-                )
-            )
-            status = (
-                "not run"
-                if value is None
-                else (
-                    "not comparable"
-                    if files != "all"
-                    else "reproduced" if matches_claim(value, claim) else "differs"
-                )
-            )
+            files = ("drawn" if drawn else ("val alone" if name == "Fashion-IQ-Cap" and value
+                                            and not found[key].captions["train"] else "all"))
+            status = ("not run" if value is None else ("not comparable" if files != "all" else "reproduced"
+                                                       if matches_claim(value, claim) else "differs"))
             stages = {f"stage {k}": int(cells[task, name, f"stage {k}"]) for k in (1, 2)}
-            rows.append(
-                dict(
-                    paper="UniFashion",
-                    table="6",
-                    row=name,
-                    protocol=task,
-                    metric="size",
-                    signature=UNITS[name],
-                    value=value,
-                    n=value,
-                    reported=claim,
-                    status=status,
-                    files=files,
-                    **stages,
-                )
-            )
+            rows.append(dict(paper="UniFashion", table="6", row=name, protocol=task, metric="size",
+                             signature=UNITS[name], value=value, n=value, reported=claim, status=status,
+                             files=files, **stages))
     return rows
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #ea061d10
-OTHERS = {
-    "fashiongen": ("FashionGen", "pictures"),
-    "fashion200k": ("Fashion200K", "pictures"),
-    "fashioniq": ("Fashion-IQ", "triplets"),
-    "vitonhd": ("VITON-HD", "pairs"),
-    "dresscode": ("Dress Code", "pairs"),
-    "kagl": ("KAGL", "products"),
-    "ccp": ("Clothing Co-Parsing", "photographs"),
-}
+OTHERS = {"fashiongen": ("FashionGen", "pictures"), "fashion200k": ("Fashion200K", "pictures"),
+          "fashioniq": ("Fashion-IQ", "triplets"), "vitonhd": ("VITON-HD", "pairs"),
+          "dresscode": ("Dress Code", "pairs"), "kagl": ("KAGL", "products"),
+          "ccp": ("Clothing Co-Parsing", "photographs")}
 
 
 def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of table.csv
-    "Every split of every data set at hand, beside the official count; FashionGen's validation split beside the paper's too."
+    """Every split of every data set at hand, beside the official count;
+    FashionGen's validation split beside the paper's too."""
     rows = []
     claims = {r["row"]: r["reported"] for r in reported}
     def line(name, split, unit, value, official, claim=None):
-        status = (
-            "not run"
-            if not value
-            else (
-                "not comparable"
-                if drawn or not (claim or official)
-                else "reproduced" if matches_claim(value, claim or official) else "differs"
-            )
-        )
-        rows.append(
-            dict(
-                paper="UniFashion",
-                table="splits",
-                row=f"{name}, {split}",
-                protocol="drawn" if drawn else "files",
-                metric="size",
-                signature=unit,
-                value=value or None,
-                n=value or None,
-                reported=claim,
-                official=official,
-                status=status,
-            )
-        )
+        status = ("not run" if not value else ("not comparable" if drawn or not (claim or official)
+                                               else "reproduced" if matches_claim(value, claim or official)
+                                               else "differs"))
+        rows.append(dict(paper="UniFashion", table="splits", row=f"{name}, {split}",
+                         protocol="drawn" if drawn else "files", metric="size", signature=unit,
+                         value=value or None, n=value or None, reported=claim, official=official,
+                         status=status))
     for key, (name, unit) in OTHERS.items():
         record = DATASETS[key]
         have = found.get(key, Counted())
         for split, official in record.counts.items():
-            line(
-                name,
-                split,
-                unit,
-                have.rows[split],
-                official,
-                (
-                    claims.get("FashionGen validation pictures")
-                    if (key, split) == ("fashiongen", "test")
-                    else None
-                ),
-            )
+            line(name, split, unit, have.rows[split], official,
+                 (claims.get("FashionGen validation pictures") if (key, split) == ("fashiongen", "test")
+                  else None))
         for split, n in have.captions.items():
             line("Fashion-IQ-Cap", split, "captions", n,
                  sum(v for g, v in record.galleries.items() if g.endswith(f"/{split}")))
@@ -237,29 +174,23 @@ def split_rows(found: dict, reported: list, drawn: bool) -> list:  # rows of tab
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #e090c2df
 # of profile `open`: for which of the paper's, in which stages
-STAND_INS = {
-    "KAGL": ("FashionGen", (1, 2)),
-    "KAGL, composed": ("Fashion-IQ", (2,)),
-    "Clothing Co-Parsing": ("VITON-HD", (2,)),
-}
+STAND_INS = {"KAGL": ("FashionGen", (1, 2)), "KAGL, composed": ("Fashion-IQ", (2,)),
+             "Clothing Co-Parsing": ("VITON-HD", (2,))}
 
 
 def stand_in_rows(found: dict, world: World) -> list:  # as `data_rows`, for `mixtures`
     "What profile `open` draws from in place of data sets whose pictures cannot be had."
     if world.dataset != "kagl": return []
-    sizes = {
-        "KAGL": found["kagl"].rows["train"] if "kagl" in found else 0,
-        "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0,
-        "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0,
-    }
-    return [
-        dict(row=name, value=n, reported=None, **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)})
-        for name, n in sizes.items()
-    ]
+    sizes = {"KAGL": found["kagl"].rows["train"] if "kagl" in found else 0,
+             "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0,
+             "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0}
+    return [dict(row=name, value=n, reported=None,
+                 **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)}) for name, n in sizes.items()]
 
 
 def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours') -> name -> share
-    "Shares of the data sets that each stage draws from; FashionGen counts once a stage, though two tasks use it. `ours`: rows to take for our side."
+    """Shares of the data sets that each stage draws from;
+    FashionGen counts once a stage, though two tasks use it. `ours`: rows to take for our side."""
     made = {}
     for stage in (1, 2):
         for side, key, use in (("paper", "reported", rows), ("ours", "value", ours or rows)):
@@ -272,58 +203,28 @@ def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
     shares = mixtures(rows, ours)
     names = list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
-    lines = [
-        {"data set": name}
-        | {
-            f"stage {stage}, {side}": 100 * share[name] if name in share else None
-            for (stage, side), share in shares.items()
-        }
-        for name in names
-    ]
+    lines = [{"data set": name} | {f"stage {stage}, {side}": 100 * share[name] if name in share else None
+                                   for (stage, side), share in shares.items()} for name in names]
     return table_markdown(lines, digits=1)
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #e32188e6
 def data_table(rows: list, others: list) -> str:  # Markdown
     "The paper's table with our counts, and the splits below it."
     ticks = lambda r, k: "yes" if r[f"stage {k}"] else ""
-    state = lambda r: {
-        "not comparable": f"{r['files']} at hand" if r["files"] != "drawn" else "drawn",
-        "reproduced": "agrees",
-        "differs": "differs",
-        "not run": "not at hand",
-    }[r["status"]]
+    state = lambda r: {"not comparable": f"{r['files']} at hand" if r["files"] != "drawn" else "drawn",
+                       "reproduced": "agrees", "differs": "differs", "not run": "not at hand"}[r["status"]]
     number = lambda v: "" if v is None else f"{v:,.0f}"
-    first = [
-        {
-            "task": r["protocol"],
-            "data set": r["row"],
-            "what": r["signature"],
-            "ours": number(r["value"]),
-            "paper": f"*{number(r['reported'])}*",
-            "": state(r),
-            "stage 1": ticks(r, 1),
-            "stage 2": ticks(r, 2),
-        }
-        for r in rows
-    ]
+    first = [{"task": r["protocol"], "data set": r["row"], "what": r["signature"],
+              "ours": number(r["value"]), "paper": f"*{number(r['reported'])}*", "": state(r),
+              "stage 1": ticks(r, 1), "stage 2": ticks(r, 2)} for r in rows]
     there = [r for r in others if r["value"]]
-    second = [
-        {
-            "split": r["row"],
-            "what": r["signature"],
-            "ours": number(r["value"]),
-            "official": number(r["official"]),
-            "paper": f"*{number(r['reported'])}*" if r["reported"] else "",
-        }
-        for r in there
-    ]
-    return (
-        table_markdown(first, right=("ours", "paper"))
-        + "\n\nSplits\n\n"
-        + table_markdown(second, right=("ours", "official", "paper"))
-    )
+    second = [{"split": r["row"], "what": r["signature"], "ours": number(r["value"]),
+               "official": number(r["official"]), "paper": f"*{number(r['reported'])}*" if r["reported"]
+               else ""} for r in there]
+    return (table_markdown(first, right=("ours", "paper")) + "\n\nSplits\n\n"
+            + table_markdown(second, right=("ours", "official", "paper")))
 
-
+# %% ../../nbs/8_evidence/13_data_table.ipynb #4a44e21b
 def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
     "Sizes on a logarithmic scale (hollow: the paper's), and the mixture of each stage."
     figure, (left, right) = canvas(1, 2, width=9, height=3.1, gridspec_kw={"width_ratios": [1.15, 1]})
@@ -360,7 +261,7 @@ def data_figure(rows: list, ours: list = (), title: str = "") -> Picture:
     _name_colors(right, names)
     return figure
 
-
+# %% ../../nbs/8_evidence/13_data_table.ipynb #7791cc12
 def _name_colors(axes, names: list):
     "The colours' names under the bars."
     from matplotlib.patches import Patch

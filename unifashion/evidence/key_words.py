@@ -17,11 +17,12 @@ import simplemma
 from matplotlib.font_manager import FontProperties, findfont
 from wordcloud import STOPWORDS, WordCloud
 
-from ..unified.annotate import PROMPT_WORDS
-from ..shop.retrieval_files import CATEGORIES, draw_shelf
 from ..data.retrieval_readers import read_fashioniq
-from ..ground.show import FAINT, INK, PALETTE, PAPER, Picture, canvas, style, table_markdown
+from ..ground.show import FAINT, INK, PALETTE, PAPER, Picture, canvas, style
+from ..ground.tables import table_markdown
 from ..ground.text_control import wilson
+from ..shop.retrieval_files import CATEGORIES, draw_shelf
+from ..unified.annotate import PROMPT_WORDS
 
 # %% auto #0
 __all__ = ['SPELLINGS', 'FRAME', 'WORD', 'lemma', 'said_anywhere', 'lemmas', 'WordCount', 'count_words', 'public_sentences',
@@ -30,7 +31,8 @@ __all__ = ['SPELLINGS', 'FRAME', 'WORD', 'lemma', 'said_anywhere', 'lemmas', 'Wo
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #3c817e25
 SPELLINGS = {"gray": "grey", "colour": "color", "tshirt": "t-shirt"}
-FRAME = frozenset("less much one two different similar same identical look image picture item product desire slightly without instead rather".split())
+FRAME = frozenset("less much one two different similar same identical look image picture item "
+                  "product desire slightly without instead rather".split())
 WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
 
@@ -97,24 +99,19 @@ def drawn_sentences(
     seed: int,  # of the world
 ) -> dict:  # category -> sentences of its training queries
     "Modification texts of the drawn world."
-    return {
-        c: [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions]
-        for c in CATEGORIES
-    }
+    return {c: [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions]
+            for c in CATEGORIES}
 
 
 def modification_sentences(
     n: int,     # pictures of a drawn gallery; 0: the profile reads real files
     seed: int,
 ) -> dict:
-    "Sentences of a profile: drawn, or those in `annotations/fashion_iq` of the folder that UNIFASHION_DATA names."
-    return (
-        drawn_sentences(n, seed)
-        if n
-        else public_sentences(
-            Path(os.environ.get("UNIFASHION_DATA") or "no-real-data") / "annotations" / "fashion_iq"
-        )
-    )
+    """Sentences of a profile:
+    drawn, or those in `annotations/fashion_iq` of the folder that UNIFASHION_DATA names."""
+    return (drawn_sentences(n, seed) if n
+            else public_sentences(Path(os.environ.get("UNIFASHION_DATA")
+                                       or "no-real-data") / "annotations" / "fashion_iq"))
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #5af2ca22
 def in_prompt() -> frozenset: return frozenset(map(lemma, PROMPT_WORDS))
@@ -139,7 +136,7 @@ def cloud(
                       min_font_size=11, prefer_horizontal=1, relative_scaling=0.55, margin=3, random_state=7)
     return maker.generate_from_frequencies(dict(list(count.counts.items())[:words])).to_array()
 
-
+# %% ../../nbs/8_evidence/07_key_words.ipynb #955f3b5f
 def word_clouds(
     counts: dict,  # category -> WordCount; the first is drawn large
     title: str,
@@ -157,11 +154,9 @@ def word_clouds(
         axes = figure.add_axes(
             (left / 920, 1 - (top + height) / (tall + 84), width / 920, height / (tall + 84))
         )
-        axes.imshow(
-            cloud(counts[name], width, height - 18, 90 if name == first else 36, 84 if name == first else 46),
-            extent=(0, width, height, 18),
-            interpolation="nearest",
-        )
+        axes.imshow(cloud(counts[name], width, height - 18, 90 if name == first else 36,
+                          84 if name == first else 46), extent=(0, width, height, 18),
+                    interpolation="nearest")
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
         axes.text(0, 6, f"{name}, {counts[name].sentences:,} sentences", size=8, color="#6d7379", va="center")
@@ -173,16 +168,8 @@ def word_clouds(
 # %% ../../nbs/8_evidence/07_key_words.ipynb #825b0b20
 def prompt_rows(count: WordCount) -> list:  # dicts: word, lemma, rank, share (percent), sentences
     "The prompt's words, by rank; words that nobody said come last."
-    rows = [
-        {
-            "word": w,
-            "lemma": lemma(w),
-            "rank": count.rank(w),
-            "share": count.share(w),
-            "sentences": count.counts.get(lemma(w), 0),
-        }
-        for w in dict.fromkeys(PROMPT_WORDS)
-    ]
+    rows = [{"word": w, "lemma": lemma(w), "rank": count.rank(w), "share": count.share(w),
+             "sentences": count.counts.get(lemma(w), 0)} for w in dict.fromkeys(PROMPT_WORDS)]
     return sorted(rows, key=lambda r: (r["rank"] is None, r["rank"] or 0))
 
 
@@ -232,7 +219,8 @@ def list_summary(count: WordCount) -> str:
                    for said in (lambda r: not r["sentences"], lambda r: 0 < r["share"] < 0.1))
     ranks = [r["rank"] or len(count.counts) for r in rows]
     told = lambda words: ", ".join(words) or "none"
-    return (f"Of the prompt's {len(rows)} words, {high} are among the {len(rows)} commonest of {count.sentences:,} sentences; half of them rank below {int(np.median(ranks))}. "
+    return (f"Of the prompt's {len(rows)} words, {high} are among the {len(rows)} commonest of "
+            f"{count.sentences:,} sentences; half of them rank below {int(np.median(ranks))}. "
             f"In fewer than one sentence of a thousand: {told(rare)}. In none: {told(never)}.")
 
 # %% ../../nbs/8_evidence/07_key_words.ipynb #5ee1955d
@@ -241,57 +229,35 @@ def word_rows(
     protocol: str,  # whose sentences: 'fashioniq, train'
     n: int = 40,    # commonest words a category; the prompt's words come in any case
 ) -> list:  # rows for `runs.table_csv`
-    "Shares of the commonest words and of the prompt's words, with Wilson's interval, a category and all together."
+    """Shares of the commonest words and of the prompt's words, with Wilson's interval, a category and all
+    together."""
     rows = []
     for name, count in (counts | {"all": pooled(counts)}).items():
         for word in dict.fromkeys([*count.top(n), *map(lemma, PROMPT_WORDS)]):
             share = [round(v, 4) for v in wilson(count.counts.get(word, 0), count.sentences)]
-            rows.append(
-                {
-                    "paper": "UniFashion",
-                    "table": "figure4",
-                    "row": word,
-                    "protocol": f"{protocol}, {name}",
-                    "metric": "sentences with the word",
-                    "signature": f"simplemma {simplemma.__version__}|en|percent",
-                    "value": share[0],
-                    "low": share[1],
-                    "high": share[2],
-                    "n": count.sentences,
-                    "reported": None,
-                    "status": "not comparable",
-                    "rank": count.rank(word),
-                    "in_prompt": word in in_prompt(),
-                }
-            )
+            rows.append({"paper": "UniFashion", "table": "figure4", "row": word,
+                         "protocol": f"{protocol}, {name}", "metric": "sentences with the word",
+                         "signature": f"simplemma {simplemma.__version__}|en|percent", "value": share[0],
+                         "low": share[1], "high": share[2], "n": count.sentences, "reported": None,
+                         "status": "not comparable", "rank": count.rank(word),
+                         "in_prompt": word in in_prompt()})
     return rows
 
 
 def absent_rows(protocol: str) -> list:
     "The place of the prompt's words in a table, where no sentences are there."
-    return [
-        {
-            "paper": "UniFashion",
-            "table": "figure4",
-            "row": word,
-            "protocol": f"{protocol}, all",
-            "metric": "sentences with the word",
-            "status": "not run",
-        }
-        for word in sorted(in_prompt())
-    ]
+    return [{"paper": "UniFashion", "table": "figure4", "row": word, "protocol": f"{protocol}, all",
+             "metric": "sentences with the word", "status": "not run"} for word in sorted(in_prompt())]
 
 
 def word_table(counts: dict, n: int = 25) -> str:  # Markdown
     "The commonest words of each category, those of the prompt's list in bold, and the prompt's list by rank."
     mark = lambda count, word: f"{f'**{word}**' if word in in_prompt() else word} {count.share(word):.1f}"
     listed = counts | {"all": pooled(counts)}
-    tops = [
-        {"rank": i + 1}
-        | {name: mark(count, count.top(n)[i]) for name, count in listed.items() if i < len(count.counts)}
-        for i in range(n)
-    ]
+    tops = [{"rank": i + 1} | {name: mark(count, count.top(n)[i]) for name, count in listed.items()
+                               if i < len(count.counts)} for i in range(n)]
     offered = [{
         "word": r["word"], "rank": r["rank"], "sentences": r["sentences"], "% of sentences": r["share"]
     } for r in prompt_rows(listed["all"])]
-    return f"{table_markdown(tops)}\n\nThe prompt's words, all categories together:\n\n{table_markdown(offered, right=('rank',))}"
+    return (f"{table_markdown(tops)}\n\nThe prompt's words, all categories together:\n\n"
+            f"{table_markdown(offered, right=('rank',))}")

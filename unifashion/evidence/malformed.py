@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ground.core import stream
+from ..data.prepare import check_sizes, places_of
+from ..data.samples import DataError, ImageRef
 from .damage import Damage, rewrite
 from .damage_targets import TARGETS, Target
-from ..data.samples import DataError, ImageRef
-from ..data.prepare import check_sizes, places_of
-from ..ground.show import PALETTE, Picture, canvas
 from .tiny_datasets import TINY, tiny_splits
+from ..ground.core import stream
+from ..ground.show import PALETTE, Picture, canvas
 
 # %% auto #0
 __all__ = ['REMARKS', 'OF_FILES', 'GOOD', 'signature', 'Reading', 'reading', 'Case', 'damaged', 'outcome', 'run_case',
@@ -27,23 +27,16 @@ __all__ = ['REMARKS', 'OF_FILES', 'GOOD', 'signature', 'Reading', 'reading', 'Ca
 # %% ../../nbs/8_evidence/11_malformed.ipynb #0b409ced
 def signature(sample) -> str:
     "Digest of a sample: its plain fields and the content of all its places. Raises `DataError`."
-    plain = {
-        f.name: value
-        for f in fields(sample)
-        if f.name != "view" and not isinstance(value := getattr(sample, f.name), ImageRef)
-    }
+    plain = {f.name: value for f in fields(sample) if f.name != "view"
+             and not isinstance(value := getattr(sample, f.name), ImageRef)}
     marks = [repr(sorted(plain.items()))
              ]
     arrays = {role: place.read()
               for role, place in places_of(sample).items()}
     check_sizes(sample, arrays)
     for role, values in sorted(arrays.items()):
-        marks += [
-            role,
-            str(values.shape),
-            str(values.dtype),
-            hashlib.blake2b(np.ascontiguousarray(values)).hexdigest(),
-        ]
+        marks += [role, str(values.shape), str(values.dtype),
+                  hashlib.blake2b(np.ascontiguousarray(values)).hexdigest()]
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
@@ -86,7 +79,9 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}: {self.target.pattern}: {self.damage.group}: {self.damage.name} #{self.number}"
+        return (
+            f"{self.dataset}: {self.target.pattern}: {self.damage.group}: {self.damage.name} #{self.number}"
+        )
 
 
 def damaged(case: Case, base: Path, home: Path, plain: bool = False) -> Path:
@@ -110,7 +105,7 @@ REMARKS = {"garment without phrases", "distinct text read as latin-1"}
 # counts of files: how many rows went with one, nobody knows
 OF_FILES = {"missing file", "truncated file", "truncated tar", "damaged tar"}
 
-
+# %% ../../nbs/8_evidence/11_malformed.ipynb #db4fd418
 def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
     "What came of a case in one mode: a row of the table above."
     if after.error is not None:
@@ -120,18 +115,12 @@ def outcome(case: Case, before: Reading, after: Reading, on_error: str) -> str:
     changed = sum(before.rows.get(key) != mark for key, mark in after.rows.items()) > sum(
         new[kind] for kind in REMARKS
     )
-    lost = (
-        len(before.rows.keys() - after.rows.keys()) > sum(new.values())
-        and not set(new) & OF_FILES
-        and case.damage.group != "truncated text"
-    )
+    lost = (len(before.rows.keys() - after.rows.keys()) > sum(new.values()) and not set(new) & OF_FILES
+            and case.damage.group != "truncated text")
     if changed and not new or lost: return "silent"
     if case.damage.kinds:
-        return (
-            "counted"
-            if new and set(new) & case.damage.kinds and not changed
-            else "undeclared" if new else "silent"
-        )
+        return ("counted" if new and set(new) & case.damage.kinds and not changed else "undeclared" if new
+                else "silent")
     return "unchanged" if after.rows == before.rows and not new else "silent"
 
 # %% ../../nbs/8_evidence/11_malformed.ipynb #0948ccb2
@@ -161,11 +150,8 @@ def run_cases(cases: list, folder: Path, known=None) -> list:  # of dicts, as `r
     for case in cases:
         if case.dataset not in known:
             base = TINY[case.dataset](Path(folder) / case.dataset / "whole")
-            good = [
-                s.label
-                for s in tiny_splits(case.dataset, base)
-                if reading(case.dataset, base, "raise", (s.label,)).error is None
-            ]
+            good = [s.label for s in tiny_splits(case.dataset, base)
+                    if reading(case.dataset, base, "raise", (s.label,)).error is None]
             known[case.dataset] = base, reading(case.dataset, base, "raise", good), tuple(good)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -178,12 +164,8 @@ def all_cases(
     seed: int = 0,      # of the numbers
 ) -> list:
     "Cases over all data sets: each combination once, then again with other numbers until there are enough."
-    first = [
-        Case(name, target, d, seed)
-        for name, targets in TARGETS.items()
-        for target in targets
-        for d in target.of_content + target.of_place
-    ]
+    first = [Case(name, target, d, seed) for name, targets in TARGETS.items() for target in targets
+             for d in target.of_content + target.of_place]
     order = stream(seed, "more cases").permutation(len(first))
     more = []
     while len(first) + len(more) < about:
@@ -199,27 +181,19 @@ def some_cases(n: int, seed: int = 0, cases=None) -> list:
 
 # %% ../../nbs/8_evidence/11_malformed.ipynb #44194c97
 def outcome_rows(results: list, by: str = "dataset") -> list:
-    "A line a reader (or a group of damages): tried, what came of it when stopping and when skipping, and what should not have happened."
+    """A line a reader (or a group of damages):
+    tried, what came of it when stopping and when skipping, and what should not have happened."""
     lines = []
     for name in [*dict.fromkeys(r[by] for r in results), "all"]:
         own = [r for r in results if name in (r[by], "all")]
         counts = lambda mode, *kinds: sum(r[mode] in kinds for r in own)
-        bad = {
-            kind: sum(kind in (r["raise"], r["skip"]) for r in own)
-            for kind in ("undeclared", "silent", "crash")
-        }
-        lines.append(
-            {
-                by: name,
-                "tried": len(own),
-                "stopping: named error": counts("raise", "named error"),
-                "stopping: noted in the report": counts("raise", "counted"),
-                "skipping: counted": counts("skip", "counted"),
-                "skipping: named error": counts("skip", "named error"),
-                "harmless: unchanged": counts("raise", "unchanged"),
-                **bad,
-            }
-        )
+        bad = {kind: sum(kind in (r["raise"], r["skip"]) for r in own)
+               for kind in ("undeclared", "silent", "crash")}
+        lines.append({by: name, "tried": len(own), "stopping: named error": counts("raise", "named error"),
+                      "stopping: noted in the report": counts("raise", "counted"),
+                      "skipping: counted": counts("skip", "counted"),
+                      "skipping: named error": counts("skip", "named error"),
+                      "harmless: unchanged": counts("raise", "unchanged"), **bad})
     return lines
 
 
@@ -229,23 +203,12 @@ def malformed_rows(results: list) -> list:  # rows of table.csv
     for name in dict.fromkeys(r["dataset"] for r in results):
         for group in dict.fromkeys(r["group"] for r in results if r["dataset"] == name):
             line = outcome_rows([r for r in results if (r["dataset"], r["group"]) == (name, group)])[-1]
-            rows += [
-                dict(
-                    paper="UniFashion",
-                    table="malformed input",
-                    row=name,
-                    protocol=group,
-                    metric=key,
-                    value=n,
-                    n=line["tried"],
-                    status="not comparable",
-                )
-                for key, n in line.items()
-                if isinstance(n, int)
-            ]
+            rows += [dict(paper="UniFashion", table="malformed input", row=name, protocol=group, metric=key,
+                          value=n, n=line["tried"], status="not comparable") for key,
+                     n in line.items() if isinstance(n, int)]
     return rows
 
-
+# %% ../../nbs/8_evidence/11_malformed.ipynb #404763c8
 def outcome_figure(results: list, title: str = "") -> Picture:
     "Groups of damages against readers: how many were tried, red where one ended badly."
     readers, groups = (list(dict.fromkeys(r[key] for r in results)) for key in ("dataset", "group"))
@@ -255,14 +218,8 @@ def outcome_figure(results: list, title: str = "") -> Picture:
             own = [r for r in results if r["dataset"] == reader and r["group"] == group]
             bad = sum(r["raise"] not in GOOD or r["skip"] not in GOOD for r in own)
             if not own: continue
-            axes.add_patch(
-                _square(
-                    x,
-                    y,
-                    PALETTE["baseline"] if bad else PALETTE["leaf"],
-                    0.35 + 0.55 * min(len(own), 40) / 40,
-                )
-            )
+            axes.add_patch(_square(x, y, PALETTE["baseline"] if bad else PALETTE["leaf"],
+                                   0.35 + 0.55 * min(len(own), 40) / 40))
             axes.text(x, y, f"{len(own)}" if not bad else f"{bad} of {len(own)}", ha="center", va="center",
                       size=8)
     axes.set(xticks=range(len(readers)), xticklabels=readers, yticks=range(len(groups)), yticklabels=groups,

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..ground.core import Pretrain
-from ..unified.pretrain import pretrain
-from ..models.qformer import QFormer
 from ..models.batches import ProductViews
+from ..models.qformer import QFormer
 from ..models.train import History
+from ..unified.pretrain import pretrain
 
 # %% ../../nbs/8_evidence/01_retrieval_baselines.ipynb #a144d4c2
 @torch.no_grad()
@@ -25,7 +25,8 @@ def query_wins(
     n: int = 256,        # products looked at, the first ones
 ) -> np.ndarray:  # (n_query,) how often each query is the most similar to the picture's own text
     "Which queries win the maximum."
-    qformer, wins = qformer.eval(), torch.zeros(qformer.n_query, dtype=torch.long)
+    qformer = qformer.eval()
+    wins = torch.zeros(qformer.n_query, dtype=torch.long)
     for start in range(0, min(n, len(data)), 64):
         rows = range(start, min(start + 64, n, len(data)))
         image = torch.from_numpy(np.stack([np.array(data.images[data.rows[i][0]]) for i in rows]))
@@ -56,7 +57,8 @@ def train_dual_encoder(
     device: str = None,
     log: bool = True,
 ) -> History:
-    "Phase 1 with one query and without ITM. Raises `ValueError` for more queries, and what `pretrain` raises."
+    """Phase 1 with one query and without ITM.
+    Raises `ValueError` for more queries, and what `pretrain` raises."""
     if qformer.n_query != 1:
         raise ValueError(
             f"a dual encoder has one query, this Q-Former {qformer.n_query}: see as_dual_encoder"

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..ground.core import World, stream
-from .damage import write_tar
-from ..wardrobe.drawing import draw
-from ..shop.fashiongen_files import draw_products, write_fashiongen
-from ..wardrobe.garments import sample_garment
-from ..data.kagl import STYLES, kagl_split, read_kagl_folder
 from ..data.datasets import dataset_record
+from ..data.kagl import STYLES, kagl_split, read_kagl_folder
 from ..data.prepare import Opened, Split, splits_of
-from ..shop.fashion200k_files import FOLDERS, draw_listings, write_fashion200k
-from ..shop.retrieval_files import CATEGORIES, draw_shelf, write_fashioniq, write_fashioniq_cap
+from .damage import write_tar
+from ..ground.core import World, stream
 from ..people.scenes import keypoints, render, sample_scene
+from ..shop.fashion200k_files import FOLDERS, draw_listings, write_fashion200k
+from ..shop.fashiongen_files import draw_products, write_fashiongen
+from ..shop.retrieval_files import CATEGORIES, draw_shelf, write_fashioniq, write_fashioniq_cap
 from ..shop.tryon_files import draw_pairs, write_people
+from ..wardrobe.drawing import draw
+from ..wardrobe.sampling import sample_garment
 
 # %% auto #0
 __all__ = ['HEIGHT', 'WIDTH', 'TINY', 'jpeg', 'tar_of', 'zipped', 'tiny_fashiongen', 'tiny_fashion200k', 'tiny_fashioniq',
@@ -97,22 +97,12 @@ def tiny_kagl(folder: Path) -> Path:
     zipped(folder / "products.jsonl.gz", [shop_line(name, k) for k, name in enumerate(names)])
     (folder / "split.json").write_text(json.dumps(splits))
     for split, own in splits.items():
-        zipped(
-            folder / f"triplets_{split}.jsonl.gz",
-            [
-                dict(
-                    candidate=own[k],
-                    target=own[k - 1],
-                    captions=["is darker", "has long sleeves"],
-                    type="Shirts",
-                    changes={"sleeve": ["short", "long"]},
-                )
-                for k in range(len(own))
-            ],
-        )
+        zipped(folder / f"triplets_{split}.jsonl.gz",
+               [dict(candidate=own[k], target=own[k - 1], captions=["is darker", "has long sleeves"],
+                     type="Shirts", changes={"sleeve": ["short", "long"]}) for k in range(len(own))])
     return folder
 
-
+# %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #97938f0a
 def tiny_kaggle(full: bool, folder: Path) -> Path:
     "Kaggle's folder: a table, or a JSON file a product."
     (folder / "images").mkdir(parents=True)
@@ -127,10 +117,8 @@ def tiny_kaggle(full: bool, folder: Path) -> Path:
                         productDescriptors={"description": {"value": f"Blue shirt number {k}, has a collar"}})
             (folder / f"styles/{name}.json").write_text(json.dumps({"data": data}))
     else:
-        lines = [
-            f"{name},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,Acme drawn shirt {k}"
-            for k, name in enumerate(shop_ids())
-        ]
+        lines = [f"{name},Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,Acme drawn shirt {k}" for k,
+                 name in enumerate(shop_ids())]
         (folder / "styles.csv").write_text("\n".join([",".join(STYLES), *lines]) + "\n")
     return folder
 
@@ -140,17 +128,16 @@ def tiny_folder(folder: Path) -> Path:
     (folder / "images").mkdir(parents=True)
     for k in range(8):
         (folder / f"images/{k}.jpg").write_bytes(jpeg(k))
-    lines = [
-        f'{k}.jpg,{k},p{k // 2},"Shirt {k // 2}, blue",TOPS,{("train", "train", "val", "test")[k // 2]}'
-        for k in range(8)
-    ]
+    lines = [f'{k}.jpg,{k},p{k // 2},"Shirt {k // 2}, blue",TOPS,{("train", "train", "val", "test")[k // 2]}'
+             for k in range(8)]
     (folder / "catalogue.csv").write_text("\n".join(["image,id,product,text,subcategory,split", *lines]) +
                                           "\n")
     return folder
 
 # %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #00a2f99e
 def tiny_ccp(folder: Path) -> Path:
-    "Six people as the pack of Clothing Co-Parsing; labels are those of VITON-HD, which are ids of the pack too."
+    """Six people as the pack of Clothing Co-Parsing;
+    labels are those of VITON-HD, which are ids of the pack too."""
     folder.mkdir(parents=True)
     names = [f"{k:04d}" for k in range(1, 7)]
     photos = {}
@@ -165,22 +152,9 @@ def tiny_ccp(folder: Path) -> Path:
         Image.fromarray(drawn["person"]).save(buffer, "JPEG", quality=92)
         Image.fromarray(drawn["parse_lip"]).save(other, "PNG")
         photos[f"{name}.jpg"], labels[f"{name}.png"] = buffer.getvalue(), other.getvalue()
-        rows.append(
-            dict(
-                image=name,
-                width=WIDTH,
-                height=HEIGHT,
-                garments=[
-                    {
-                        "class": "blouse",
-                        "label": 5,
-                        "group": "upper_body",
-                        "share": 0.2,
-                        "bbox": [0.2, 0.2, 0.8, 0.6],
-                    }
-                ],
-            )
-        )
+        rows.append(dict(image=name, width=WIDTH, height=HEIGHT,
+                         garments=[{"class": "blouse", "label": 5, "group": "upper_body", "share": 0.2,
+                                    "bbox": [0.2, 0.2, 0.8, 0.6]}]))
         poses[name] = dict(keypoints=keypoints(scene).round(4).tolist())
     tar_of(folder / "images.tar", photos)
     tar_of(folder / "labels.tar", labels)
@@ -191,25 +165,18 @@ def tiny_ccp(folder: Path) -> Path:
     return folder
 
 # %% ../../nbs/8_evidence/10_tiny_datasets.ipynb #3b535d8a
-TINY = {
-    "fashiongen": tiny_fashiongen,
-    "fashion200k": tiny_fashion200k,
-    "fashioniq": tiny_fashioniq,
-    "vitonhd": partial(tiny_people, "viton_hd"),
-    "dresscode": partial(tiny_people, "dress_code"),
-    "kagl": tiny_kagl,
-    "kaggle full": partial(tiny_kaggle, True),
-    "kaggle small": partial(tiny_kaggle, False),
-    "ccp": tiny_ccp,
-    "folder": tiny_folder,
-}
+TINY = {"fashiongen": tiny_fashiongen, "fashion200k": tiny_fashion200k, "fashioniq": tiny_fashioniq,
+        "vitonhd": partial(tiny_people, "viton_hd"), "dresscode": partial(tiny_people, "dress_code"),
+        "kagl": tiny_kagl, "kaggle full": partial(tiny_kaggle, True),
+        "kaggle small": partial(tiny_kaggle, False), "ccp": tiny_ccp, "folder": tiny_folder}
 
 
 def tiny_splits(
     name: str,   # key of `TINY`
     root: Path,  # its folder
 ) -> list:  # of `prepare.Split`
-    "The splits of a tiny data set, as `prepare` opens them; of Kaggle's folders the few products that are there."
+    """The splits of a tiny data set, as `prepare` opens them;
+    of Kaggle's folders the few products that are there."""
     if name not in ("kaggle full", "kaggle small"): return splits_of(dataset_record(name), root)
     def open(on_error):
         found = read_kagl_folder(root, "test", on_error, check=False, ids=list(shop_ids()))

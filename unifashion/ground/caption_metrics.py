@@ -223,13 +223,14 @@ def _check(predictions: dict, references: dict):
             raise ValueError(
                 f"item {i!r}: references are a list of at least one text; are the roles exchanged?")
 
-
+# %% ../../nbs/0_ground/07_caption_metrics.ipynb #b45d411e
 def score_captions(
     *,                  # item -> the caption that a model wrote
     predictions: dict,  # item -> the caption that a model wrote
     references: dict,   # item -> list of the texts that it is compared with
 ) -> CaptionResult:
-    "BLEU-4, METEOR, ROUGE-L and CIDEr (U 4.2). Raises ValueError for items that differ, exchanged roles, and references without words."
+    """BLEU-4, METEOR, ROUGE-L and CIDEr (U 4.2).
+    Raises ValueError for items that differ, exchanged roles, and references without words."""
     _check(predictions, references)
     ids = sorted(references, key=str)
     words, tokenizer = tokenize([predictions[i] for i in ids] + [text for i in ids for text in references[i]])
@@ -286,12 +287,10 @@ def caption_intervals(
 ) -> dict:  # metric -> Interval, percent; a metric that was not measured is not there
     "Each metric, averaged over seeds, with its bootstrap interval over items and seeds."
     value = lambda metric: np.array([np.mean([result.value(metric) for result in results])])
-    return {
-        m: percentiles(value(m), caption_replicates(results, m, draws, seed)[:, None], level)[0]
-        for m in measured(results)
-    }
+    return {m: percentiles(value(m), caption_replicates(results, m, draws, seed)[:, None], level)[0]
+            for m in measured(results)}
 
-
+# %% ../../nbs/0_ground/07_caption_metrics.ipynb #0fc71c8f
 def paired_caption_intervals(
     ours: list,           # results of two systems on the same items
     theirs: list,         # results of two systems on the same items
@@ -321,21 +320,8 @@ def score_rows(
     for metric in FORMULAS:
         value, low, high = (round(v, 4) for v in found[metric]) if metric in found else (None, None, None)
         why = "" if metric in found else next(r.missing[metric] for r in results if metric in r.missing)
-        rows.append(
-            {
-                "row": row,
-                "protocol": protocol,
-                "metric": metric,
-                "signature": first.signature(metric),
-                "value": value,
-                "low": low,
-                "high": high,
-                "n": len(first.ids),
-                "seeds": len(results),
-                "reported": None,
-                "status": "not comparable" if metric in found else "not run",
-                "why": why,
-            }
-            | more
-        )
+        rows.append({"row": row, "protocol": protocol, "metric": metric,
+                     "signature": first.signature(metric), "value": value, "low": low, "high": high,
+                     "n": len(first.ids), "seeds": len(results), "reported": None, "status": "not comparable"
+                     if metric in found else "not run", "why": why} | more)
     return rows

@@ -31,7 +31,7 @@ def canonical(
 # %% ../../nbs/0_ground/08_code_digests.ipynb #7ca22050
 # they change no result
 OUTSIDE = {
-    "ground.show", "ground.code_digests", "ground.keys", "ground.runs", "ground.execution", "__version__"
+    "ground.show", "ground.code_digests", "ground.keys", "ground.circumstances", "ground.runs", "ground.execution", "__version__"
 }
 
 def module_file(
@@ -47,7 +47,8 @@ def names_imported(
     package,  # folder of the package
     module,   # in which it stands, 'models.tower'; '' for a notebook
 ) -> set:  # full names
-    "What one statement imports; `from a.b import c` is the module a.b, or the module a.b.c where a.b is a folder."
+    """What one statement imports;
+    `from a.b import c` is the module a.b, or the module a.b.c where a.b is a folder."""
     if isinstance(node, ast.Import): return {alias.name for alias in node.names}
     above = ["unifashion", *module.split(".")][:-node.level] if node.level else []
     base = ".".join(above + [node.module] * bool(node.module))
@@ -62,7 +63,8 @@ def imported(
     package,    # folder of the package
     module="",  # whose tree it is, 'models.tower'; '' for a notebook
 ) -> set:  # names of the package's modules that it imports itself: 'ground.core'
-    "Chapters that code imports, anywhere in it. Raises `ModuleNotFoundError` for one that no chapter exports."
+    """Chapters that code imports, anywhere in it.
+    Raises `ModuleNotFoundError` for one that no chapter exports."""
     statements = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = set().union(*(names_imported(node, package, module) for node in statements))
     names = {name.removeprefix("unifashion.") for name in names if name.startswith("unifashion.")} - OUTSIDE
@@ -71,7 +73,7 @@ def imported(
             raise ModuleNotFoundError(f"unifashion.{name} is imported, but no chapter exports it")
     return names
 
-
+# %% ../../nbs/0_ground/08_code_digests.ipynb #c5526f47
 def is_setting(
     node,  # a top-level statement of `core`
 ) -> bool:

@@ -69,7 +69,8 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Language:
-    "Captions from pictures: adapter and LoRA before a frozen Q-Former (U 3.1.2, App. B), and how captions are written."
+    """Captions from pictures: adapter and LoRA before a frozen Q-Former (U 3.1.2, App.
+    B), and how captions are written."""
     steps: int = 150
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
@@ -118,7 +119,8 @@ class Evaluation:
 # %% ../../nbs/0_ground/01_core.ipynb #a9b1a603
 @dataclass(frozen=True)
 class Formats:
-    "Sizes of the drawn data sets beside the catalogue, 0 where a profile reads real files; and how many to damage."
+    """Sizes of the drawn data sets beside the catalogue, 0 where a profile reads real files;
+    and how many to damage."""
     fashion200k_train: int = 0  # products of each of five categories
     fashion200k_test: int = 0
     fashioniq_train: int = 0    # pictures in the gallery of each of three categories
@@ -152,106 +154,40 @@ class Profile:
     formats: Formats = Formats()
 
 # %% ../../nbs/0_ground/01_core.ipynb #37204360
-PROFILES = {
-    p.name: p
-    for p in (
-        Profile(
-            "smoke",
-            World("drawn", products=200, test_per_type=4, height=64, width=48),
-            Foundations(
-                products=96,
-                vocabulary=768,
-                width=32,
-                layers=2,
-                heads=2,
-                text_layers=1,
-                encoder_steps=12,
-                encoder_batch=32,
-                qformer_layers=2,
-                qformer_steps=8,
-                qformer_batch=16,
-            ),
-            Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5, rerank=4),
-            Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1, bootstrap=200),
-            llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
-            language=Language(
-                steps=6,
-                batch=8,
-                rank=4,
-                alpha=8,
-                checkpoint_every=3,
-                write_batch=16,
-                core_products=12,
-                products=24,
-            ),
-            formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
-        ),
-        Profile(
-            "mini",
-            World("drawn", products=5000, test_per_type=112, height=128, width=96),
-            Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=800, qformer_lr=1e-3),
-            Pretrain(lr=1e-3),
-            Evaluation(),
-            llm=LanguageModel(steps=2500),
-            language=Language(full_steps=400),
-            formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
-        ),
-        Profile(
-            "open",
-            World("kagl", height=128, width=96),
-            Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
-            Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
-            Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
-            llm=LanguageModel("smollm2"),
-            language=Language(
-                steps=80,
-                gpu_steps=1500,
-                batch=16,
-                lr=2e-4,
-                max_words=72,
-                repetition=1.1,
-                core_products=500,
-                write_batch=32,
-            ),
-        ),
-        Profile(
-            "paper",
-            World("fashiongen", height=224, width=224),
-            Foundations(
-                "Salesforce/blip2-itm-vit-g",
-                "Salesforce/blip2-itm-vit-g",
-                patch=14,
-                width=768,
-                heads=12,
-                qformer_layers=12,
-            ),
-            Pretrain(
-                steps=20350,
-                batch=128,
-                lr=2e-5,
-                warmup=3000,
-                itm_rows=128,
-                max_words=64,
-                dropout=0.1,
-                checkpoint_every=500,
-            ),
-            Evaluation(core_queries=1000, core_repeats=5),
-            Machine(threads=8, workers=8),
-            LanguageModel("llava-hf/llava-1.5-7b-hf"),
-            Language(
-                steps=12211,
-                batch=32,
-                lr=2e-5,
-                rank=128,
-                alpha=256,
-                dropout=0.05,
-                max_words=128,
-                checkpoint_every=500,
-                core_products=0,
-            ),
-        ),
-    )
-}
+PROFILES = {p.name: p
+            for p in (Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
+                              Foundations(products=96, vocabulary=768, width=32, layers=2, heads=2,
+                                          text_layers=1, encoder_steps=12, encoder_batch=32,
+                                          qformer_layers=2, qformer_steps=8, qformer_batch=16),
+                              Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5,
+                                       rerank=4),
+                              Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1,
+                                         bootstrap=200),
+                              llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
+                              language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3,
+                                                write_batch=16, core_products=12, products=24),
+                              formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
+                      Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
+                              Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=800,
+                                          qformer_lr=1e-3), Pretrain(lr=1e-3), Evaluation(),
+                              llm=LanguageModel(steps=2500), language=Language(full_steps=400),
+                              formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
+                      Profile("open", World("kagl", height=128, width=96),
+                              Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
+                              Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
+                              Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
+                              llm=LanguageModel("smollm2"),
+                              language=Language(steps=80, gpu_steps=1500, batch=16, lr=2e-4, max_words=72,
+                                                repetition=1.1, core_products=500, write_batch=32)),
+                      Profile("paper", World("fashiongen", height=224, width=224),
+                              Foundations("Salesforce/blip2-itm-vit-g", "Salesforce/blip2-itm-vit-g",
+                                          patch=14, width=768, heads=12, qformer_layers=12),
+                              Pretrain(steps=20350, batch=128, lr=2e-5, warmup=3000, itm_rows=128,
+                                       max_words=64, dropout=0.1, checkpoint_every=500),
+                              Evaluation(core_queries=1000, core_repeats=5), Machine(threads=8, workers=8),
+                              LanguageModel("llava-hf/llava-1.5-7b-hf"),
+                              Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
+                                       max_words=128, checkpoint_every=500, core_products=0)))}
 
 # %% ../../nbs/0_ground/01_core.ipynb #df674bb7
 def profile_rows(
@@ -273,7 +209,8 @@ class Sections:
     ):
         unknown = [n for n in names if n not in {f.name for f in fields(Profile)}]
         if unknown:
-            raise ValueError(f"unknown profile section {unknown[0]!r}; there are {', '.join(f.name for f in fields(Profile)[1:])}")
+            raise ValueError(f"unknown profile section {unknown[0]!r}; there are "
+                             f"{', '.join(f.name for f in fields(Profile)[1:])}")
         self.name = profile.name
         self.names = tuple(names)
         self._values = {n: getattr(profile, n) for n in names}
@@ -303,7 +240,9 @@ def load_profile(
 
 # %% ../../nbs/0_ground/01_core.ipynb #fb71e054
 def repo_root() -> Path:  # folder that holds settings.ini
-    "The repository: the nearest folder above the working folder, else above the package, that holds `settings.ini` and `nbs`."
+    """The repository:
+    the nearest folder above the working folder, else above the package, that holds `settings.ini` and
+    `nbs`."""
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
             if (folder / "settings.ini").exists() and (folder / "nbs").is_dir(): return folder

@@ -10,8 +10,8 @@ import ctypes, json, os, re, signal, sys, threading, time
 from pathlib import Path
 
 from .core import cache_dir, repo_root
-from .keys import command, plan
 from .files import atomic_write
+from .keys import command, plan
 from .runs import hold, let_go
 
 # %% ../../nbs/0_ground/11_execution.ipynb #74fb0af7
@@ -79,7 +79,9 @@ def failure(
     if stopped:
         lines = "".join(stopped[0]["source"]).split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
-        place = f"in cell {numbers.get(stopped[0].get('id'), '0, the parameters')} ({lines[0] if lines else ''})"
+        place = (
+            f"in cell {numbers.get(stopped[0].get('id'), '0, the parameters')} ({lines[0] if lines else ''})"
+        )
     said = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
     if type(error).__name__ == "DeadKernelError":
         said += " (out of memory, perhaps)"
@@ -104,7 +106,7 @@ def run_notebook(
     unknown = set(node.parameters) - set(node.header.parameters)  # papermill itself would only warn
     if unknown:
         raise ValueError(f"{node.name} takes {', '.join(node.header.parameters)}, not {', '.join(unknown)}")
-    os.environ["PYTHONHASHSEED"] = "0"
+    os.environ.setdefault("PYTHONHASHSEED", "0")
     notebook = os.path.relpath(node.header.notebook, repo_root())
     options = dict(kernel_name="python3", cwd=str(repo_root()), progress_bar=False)
     kernel = ["--log-level=40", f"--IPKernelApp.exec_lines={watch}"]

@@ -28,7 +28,8 @@ def stretch_seeds(
     recalls: np.ndarray,  # (draws, seeds, m)
     seed: int,            # of the resampling
 ) -> np.ndarray:  # (draws, m)
-    "Average over training seeds that are themselves resampled, with the variance that few seeds hide put back."
+    """Average over training seeds that are themselves resampled, with the variance that few seeds hide put
+    back."""
     draws, s = recalls.shape[:2]
     if s == 1: return recalls[:, 0]
     chosen = stream(seed, "resampled seeds").integers(s, size=(draws, s, 1))

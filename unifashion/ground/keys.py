@@ -149,11 +149,13 @@ def data_of(
     found = {name: fingerprint(path) for name, path in paths.items()}
     return found | {name: real_data(name) for name in real if world.dataset != "drawn"}
 
-
+# %% ../../nbs/0_ground/09_keys.ipynb #2c45ca9e
 def trains_parts(
     profile,  # whole profile
 ) -> bool:
-    "Whether a run trains its own foundations. Elsewhere they are files (in `data_of`) or packages, and no report reads what `train_foundations` leaves."
+    """Whether a run trains its own foundations.
+    Elsewhere they are files (in `data_of`) or packages, and no report reads what `train_foundations`
+    leaves."""
     return profile.foundations.image_encoder == "drawn" and not profile.foundations.shipped
 
 
@@ -239,7 +241,8 @@ def given_values(
     header,  # of a report
     words,   # 'name=value', ...
 ) -> dict:  # name -> value
-    "Parameters from text. Raises `ValueError` for an unknown name, listing the valid ones, and for another type."
+    """Parameters from text.
+    Raises `ValueError` for an unknown name, listing the valid ones, and for another type."""
     values = {}
     for name, _, text in (word.partition("=") for word in words):
         if name not in header.parameters:
@@ -297,10 +300,8 @@ def plan(
             after = [add(up, s, (*path, report)) for up in header(report).after for s in wanted]
             if has_seed and any("seeds" in up.parameters for up in after):
                 raise ValueError(f"{report} has one seed and follows a report of all seeds")
-            values = {
-                k: (given | {"seed": seed}).get(k, default)
-                for k, default in header(report).parameters.items()
-            }
+            values = {k: (given | {"seed": seed}).get(k, default) for k,
+                      default in header(report).parameters.items()}
             folder = Path(package or repo_root() / "unifashion")
             nodes[name] = Node(header(report), values, tuple(dict.fromkeys(after)), folder)
         return nodes[name]

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'INK', 'FAINT', 'PALETTE', 'ATTEMPTS', 'style', 'png_bytes', 'Picture', 'canvas', 'save_figure', 'as_bytes',
-           'text_width', 'wrap_text', 'resized', 'page_columns', 'grid', 'show', 'interval_bars', 'band', 'cell_text',
-           'table_markdown', 'beside_reported']
+           'text_width', 'wrap_text', 'resized', 'page_columns', 'grid', 'show']
 
 # %% ../../nbs/0_ground/02_show.ipynb #98a3c906
 import functools, io, math, os
@@ -90,7 +89,8 @@ def save_figure(
     path: str | Path,     # a `.png` file; its folder is made
     max_kib: float = 80,  # ceiling in KiB
 ) -> Path:  # the path written
-    "Write a figure as a PNG of at most `max_kib`; raises ValueError if that would need less than half its size."
+    """Write a figure as a PNG of at most `max_kib`;
+    raises ValueError if that would need less than half its size."""
     path = Path(path)
     if path.suffix != ".png": raise ValueError(f"{path.name}: pictures are saved as .png")
     for colors, scale in ATTEMPTS:
@@ -212,10 +212,8 @@ def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
     line = size * 100 / 72 * 1.25
     head = 26 if title else 0
     rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
-    heights = [
-        max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row))
-        for row in rows
-    ]
+    heights = [max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row))
+               for row in rows]
     width = columns * (cell + gap) + gap
     height = sum(heights) + gap * (len(rows) + 1) + head
     page = np.tile(np.array([int(PAPER[i:i + 2], 16) for i in (1, 3, 5)], np.uint8), (height, width, 1))
@@ -259,109 +257,3 @@ def show(
     if len(texts) != len(images): raise ValueError(f"show: {len(images)} images but {len(texts)} captions")
     columns = columns or page_columns(len(images), widest + 14)
     return _paint(images, texts, [None] * len(images), columns, widest, title, 8, 14)
-
-# %% ../../nbs/0_ground/02_show.ipynb #b1c1c10f
-def interval_bars(
-    rows,                # dicts: row, value, low, high (percent or None); optional reported, color
-    label: str = "",     # what the values are, with the unit
-    title: str = "",
-    width: float = 6.4,  # inches
-) -> Picture:
-    "A horizontal mark with a whisker per row, the first row on top; reported values as hollow diamonds."
-    rows = list(rows)
-    figure, axes = canvas(width=width, height=0.75 + 0.3 * len(rows))
-    for y, row in enumerate(rows):
-        color = row.get("color") or PALETTE["ours"]
-        value = row.get("value")
-        reported = row.get("reported")
-        if value is not None:
-            axes.barh(y, value, height=0.55, color=color, alpha=0.28)
-            if row.get("low") is not None:
-                axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2)
-            axes.plot(value, y, "o", color=color, markersize=5)
-        if reported is not None:
-            axes.plot(reported, y, "D", markerfacecolor="none", color=PALETTE["reported"])
-        if value is None and reported is None:
-            axes.text(0, y, " not run", va="center", size=8, color="#8d9196")
-    axes.set(yticks=range(len(rows)), yticklabels=[row["row"] for row in rows], ylim=(len(rows) - 0.4, -0.6),
-             xlim=(0, None), xlabel=label, title=title)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", visible=True)
-    return figure
-
-# %% ../../nbs/0_ground/02_show.ipynb #cb1e20a7
-def band(
-    axes,                      # matplotlib axes
-    x,                         # (n,) positions and values
-    y,                         # (n,) positions and values
-    low=None,                  # (n,) ends of the interval
-    high=None,                 # (n,) ends of the interval
-    label: str = "",
-    color: str | None = None,  # default: the next of the palette
-):
-    "A line with its interval as a pale band."
-    line, = axes.plot(x, y, label=label or None, color=color)
-    if low is not None:
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
-    return line
-
-# %% ../../nbs/0_ground/02_show.ipynb #ae9e85cf
-def cell_text(value, digits: int = 2) -> str:
-    "One table cell: floats rounded, absent values empty, bars and line breaks made harmless."
-    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)): return ""
-    if isinstance(value, (float, np.floating)): return f"{value:.{digits}f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-def table_markdown(
-    rows,             # list of dicts
-    columns=None,     # names in order, or {key: heading}; default: the keys of all rows as they come
-    digits: int = 2,  # decimals of floats
-    right=(),         # keys of further columns to align to the right
-) -> str:
-    "Rows as a Markdown table; columns of numbers are aligned to the right."
-    rows = list(rows)
-    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
-    headings = columns if isinstance(columns, dict) else {name: name for name in columns}
-    number = lambda key: key in right or any(
-        isinstance(row.get(key), (int, float, np.number)) for row in rows
-    )
-    lines = [headings.values(), ["--:" if number(key) else "---" for key in headings]]
-    lines += [[cell_text(row.get(key), digits) for key in headings] for row in rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-# %% ../../nbs/0_ground/02_show.ipynb #11f6973f
-def _measured(row: dict, digits: int) -> str:
-    "A measured cell: the value, its interval in small print."
-    text = cell_text(float(row["value"]), digits)
-    if row.get("low") is None or row.get("high") is None: return text
-    return f"{text}<br><sub>{row['low']:.{digits}f} – {row['high']:.{digits}f}</sub>"
-
-def _line(name: str, source: str, cells: dict, status: str) -> dict:
-    "One line of the wide table."
-    return {"system": name, "from": source, **cells, "status": status}
-
-# %% ../../nbs/0_ground/02_show.ipynb #8bb494bf
-def beside_reported(
-    rows,  # long-form dicts: row, metric, value, low, high, reported, status (percent; None = absent)
-    metrics=None,        # {metric: heading} in order; default: as they come
-    here: str = "here",  # what the column 'from' says of our own rows: the profile and its data
-    digits: int = 2,     # decimals
-) -> str:
-    "The wide Markdown table: systems as rows, metrics as columns, the paper's numbers and ours in lines of their own."
-    rows = list(rows)
-    metrics = metrics or {row["metric"]: row["metric"] for row in rows}
-    lines = []
-    for name in dict.fromkeys(row["row"] for row in rows):
-        cells = {row["metric"]: row for row in rows if row["row"] == name}
-        known = lambda key: [m for m in metrics if cells.get(m, {}).get(key) is not None]
-        reported = {m: f"*{cells[m]['reported']:.{digits}f}*" for m in known("reported")}
-        measured = {m: _measured(cells[m], digits) for m in known("value")}
-        states = list(dict.fromkeys(row["status"] for row in cells.values() if row.get("status")))
-        if reported:
-            lines.append(_line(name, "*paper*", reported, "" if measured else ", ".join(states)))
-        if measured:
-            lines.append(_line(name, here, measured, ", ".join(states)))
-        if not reported and not measured:
-            lines.append(_line(name, here, {}, ", ".join(states) or "not run"))
-    return table_markdown(lines, {"system": "System", "from": "From", **metrics, "status": "Status"},
-                          right=metrics)

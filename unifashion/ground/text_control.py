@@ -21,7 +21,8 @@ import bm25s
 # %% ../../nbs/0_ground/06_text_control.ipynb #2f9dcfdc
 @dataclass(frozen=True)
 class Bm25:
-    "A variant of BM25, with its tokenizer: lower case, words of two letters or more, English stop words left out."
+    """A variant of BM25, with its tokenizer:
+    lower case, words of two letters or more, English stop words left out."""
     method: str = "lucene"  # how bm25s weighs rare words
     k1: float = 1.5         # saturation of repeated words
     b: float = 0.75         # discount of long captions, 0 to 1
@@ -66,10 +67,8 @@ class TextSearch:
         seed: int = 0,
     ) -> dict:  # K -> (n_query,) mean hit over the repeats
         "The same search with every target looked for by another target's query, drawn anew each time."
-        ranks = [
-            self.ranks(derangement(len(self.targets), stream(seed, "permuted queries", i)))
-            for i in range(repeats)
-        ]
+        ranks = [self.ranks(derangement(len(self.targets), stream(seed, "permuted queries", i)))
+                 for i in range(repeats)]
         return {k: np.mean([r.hits(k) for r in ranks], axis=0) for k in ks}
 
 def text_search(

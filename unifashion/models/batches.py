@@ -85,12 +85,8 @@ class ProductViews:
 
     def __getitem__(self, i: int) -> dict:
         row = self.rows[i][int(torch.randint(len(self.rows[i]), ()))]
-        return {
-            "image": torch.from_numpy(np.array(self.images[row])),
-            "ids": self.words[i].long(),
-            "mask": self.mask[i],
-            "product": i,
-        }
+        return {"image": torch.from_numpy(np.array(self.images[row])), "ids": self.words[i].long(),
+                "mask": self.mask[i], "product": i}
 
 
 def trimmed(

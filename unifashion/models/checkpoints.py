@@ -102,11 +102,8 @@ def optimizer_tensors(
     named: dict,  # name -> parameter
 ) -> dict:  # 'name:key' -> tensor
     "The optimiser's memory, flat."
-    return {
-        f"{name}:{key}": value
-        for name, p in named.items()
-        for key, value in optimizer.state.get(p, {}).items()
-    }
+    return {f"{name}:{key}": value for name, p in named.items() for key,
+            value in optimizer.state.get(p, {}).items()}
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #b4a177ee
 def load_optimizer(

@@ -19,10 +19,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.images import CLIP_MEAN, CLIP_STD, fit_image
+from ..ground.code_digests import code_hash
 from ..ground.core import Foundations, cache_dir, digest
 from .checkpoints import seeded
 from .foundations import from_hub, load_foundation, sha256_of
-from ..ground.code_digests import code_hash
 
 # %% ../../nbs/5_models/07_encoders.ipynb #61cf6acf
 class ImageEncoder(nn.Module):
@@ -117,10 +117,8 @@ def converted_once(
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}.part")
-        save_file(
-            {k: v.contiguous() for k, v in torch.load(source, map_location="cpu", weights_only=True).items()},
-            part,
-        )
+        save_file({k: v.contiguous() for k,
+                   v in torch.load(source, map_location="cpu", weights_only=True).items()}, part)
         os.replace(part, target)
     return target
 
@@ -211,13 +209,8 @@ def image_tokens(
 ) -> np.memmap:  # (n, n_tok, width) fp16, read-only
     "Tokens of every picture, computed once and kept in the cache."
     identity = identity or images.fingerprint
-    made_by = [
-        encoder.identity,
-        encoder.size,
-        identity,
-        str(device),
-        code_hash(("models.encoders", "data.stores")),
-    ]
+    made_by = [encoder.identity, encoder.size, identity, str(device),
+               code_hash(("models.encoders", "data.stores"))]
     path = cache_dir() / "features" / f"{digest(made_by)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

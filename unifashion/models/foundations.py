@@ -18,10 +18,10 @@ import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..ground.core import digest, repo_root
 from ..ground.code_digests import chapters_of
-from ..ground.keys import trains_parts
+from ..ground.core import digest, repo_root
 from ..ground.files import atomic_write, write_json
+from ..ground.keys import trains_parts
 
 # %% ../../nbs/5_models/05_foundations.ipynb #285438db
 @dataclass(frozen=True)
@@ -149,10 +149,8 @@ def load_foundation(
 ) -> tuple:  # (weights: name -> fp32 tensor, card)
     "Weights and card of a part; see `load_card` for what it raises."
     card = load_card(folder)
-    return {
-        k: v.float() if v.is_floating_point() else v
-        for k, v in load_file(Path(folder) / "model.safetensors").items()
-    }, card
+    return {k: v.float() if v.is_floating_point() else v for k,
+            v in load_file(Path(folder) / "model.safetensors").items()}, card
 
 # %% ../../nbs/5_models/05_foundations.ipynb #84db55c5
 def print_card(
@@ -205,7 +203,7 @@ def learn_pieces(
         del pairs[best]
     return list(pieces)
 
-
+# %% ../../nbs/5_models/05_foundations.ipynb #17809d47
 def joined_in(pieces, pair, joined):
     "A word's pieces with each occurrence of the pair joined."
     out = []

@@ -17,12 +17,12 @@ from torch import nn
 from transformers import Blip2ForImageTextRetrieval
 
 from ..ground.core import Foundations, Pretrain, pick_device
+from .batches import ProductViews, trimmed
 from .checkpoints import seeded
 from .encoders import needs
 from .foundations import SPECIAL, from_hub, load_foundation, load_tokenizer, save_foundation
 from .matching import Phase1, fit_settings, phase1_loss, similarity_matrix
 from .qformer import QFormer, causal, from_blip2, init_from_bert
-from .batches import ProductViews, trimmed
 from .train import fit
 
 # %% ../../nbs/5_models/12_generic_qformer.ipynb #986e5ac5

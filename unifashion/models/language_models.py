@@ -38,11 +38,8 @@ def reworded(
         for i in range(wordings):
             rng = stream(seed, "reworded", p.id, i)
             name = title(p.garment, rng)
-            page = (
-                f"{name}. {professional_caption(p.garment, rng, name)}",
-                short_caption(p.garment, rng),
-                key_points(p.garment, rng),
-            )
+            page = (f"{name}. {professional_caption(p.garment, rng, name)}", short_caption(p.garment, rng),
+                    key_points(p.garment, rng))
             out.append(tuple(normalise(page[k], None) for k in rng.permutation(3)))
     return out
 
@@ -160,15 +157,8 @@ def train_llm(
     training = dict(steps=m.steps, batch=m.batch, lr=m.lr, pages=len(train), wordings=m.wordings, seed=seed)
     # one matrix with the embedding
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    return save_foundation(
-        Path(folder) / "llm",
-        weights,
-        sizes,
-        metrics=metrics,
-        training=training,
-        seconds=round(float(history["seconds"].sum()), 1),
-        **facts,
-    )
+    return save_foundation(Path(folder) / "llm", weights, sizes, metrics=metrics, training=training,
+                           seconds=round(float(history["seconds"].sum()), 1), **facts)
 
 # %% ../../nbs/5_models/09_language_models.ipynb #a5c15e0b
 @dataclass
@@ -307,12 +297,8 @@ def open_writer(
     load = AutoModelForImageTextToText if "llava" in m.name.lower() else AutoModelForCausalLM
     with seeded(0, "llm"):
         model = from_hub(load.from_pretrained, m.name, dtype=dtype)
-    return Writer(
-        text_side(model).eval(),
-        from_hub(AutoTokenizer.from_pretrained, m.name),
-        FRAMES["paper"],
-        f"{m.name}@{getattr(model.config, '_commit_hash', None) or 'local'}",
-    )
+    return Writer(text_side(model).eval(), from_hub(AutoTokenizer.from_pretrained, m.name), FRAMES["paper"],
+                  f"{m.name}@{getattr(model.config, '_commit_hash', None) or 'local'}")
 
 # %% ../../nbs/5_models/09_language_models.ipynb #e77e7f3a
 def llava_on_meta() -> nn.Module:

@@ -170,10 +170,8 @@ def init_from_bert(
     """Fill words, positions, self-attention and both feed-forward networks from a BERT's first layers.
     Raises `ValueError` where shapes differ."""
     weights = {k.removeprefix("bert."): v for k, v in weights.items()}
-    positions = (
-        weights["embeddings.position_embeddings.weight"]
-        + weights["embeddings.token_type_embeddings.weight"][:1]
-    )
+    positions = (weights["embeddings.position_embeddings.weight"]
+                 + weights["embeddings.token_type_embeddings.weight"][:1])
     weights["embeddings.position_embeddings.weight"] = positions[:model.max_words]
     own = model.state_dict()
     filled = []

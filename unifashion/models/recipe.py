@@ -15,8 +15,8 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_collate
 
-from .checkpoints import trained_parameters
 from ..ground.core import stream
+from .checkpoints import trained_parameters
 
 # %% ../../nbs/5_models/02_recipe.ipynb #622308c7
 @dataclass(frozen=True)
@@ -36,21 +36,12 @@ class Fit:
     dtype: str = "no"           # 'no' (fp32), 'bf16' or 'fp16': accelerate's names for mixed precision
 
     def __post_init__(self):
-        wrong = [
-            name
-            for name, fine in (
-                ("steps", self.steps >= 1),
-                ("batch", self.batch >= 1),
-                ("lr", self.lr > 0),
-                ("warmup", 0 <= self.warmup <= self.steps),
-                ("clip", self.clip >= 0),
-                ("ema", 0 <= self.ema < 1),
-                ("schedule", self.schedule in ("cosine", "constant")),
-                ("checkpoint_every", self.checkpoint_every >= 0),
-                ("dtype", self.dtype in ("no", "bf16", "fp16")),
-            )
-            if not fine
-        ]
+        wrong = [name for name, fine in (("steps", self.steps >= 1), ("batch", self.batch >= 1),
+                                         ("lr", self.lr > 0), ("warmup", 0 <= self.warmup <= self.steps),
+                                         ("clip", self.clip >= 0), ("ema", 0 <= self.ema < 1),
+                                         ("schedule", self.schedule in ("cosine", "constant")),
+                                         ("checkpoint_every", self.checkpoint_every >= 0),
+                                         ("dtype", self.dtype in ("no", "bf16", "fp16"))) if not fine]
         if wrong: raise ValueError(f"Fit: {wrong[0]} = {getattr(self, wrong[0])!r} makes no sense")
 
 # %% ../../nbs/5_models/02_recipe.ipynb #41d8be8d

@@ -17,11 +17,11 @@ from torch import nn
 
 from ..data.images import CLIP_MEAN, CLIP_STD
 from ..ground.core import Foundations, pick_device, pick_dtype
+from .batches import ProductViews, trimmed
 from .checkpoints import seeded
 from .encoders import drawn_encoder, dual_encoder, tower_tokens
 from .foundations import encode_texts, save_foundation
 from .losses import itc, positive_pairs
-from .batches import ProductViews, trimmed
 from .train import Fit, fit
 
 # %% ../../nbs/5_models/08_tower.ipynb #a5010b26
@@ -100,7 +100,7 @@ def new_teacher(
     with seeded(seed, "image encoder"):
         return Teacher(dual_encoder(f, height, width, vocabulary, context), tags)
 
-
+# %% ../../nbs/5_models/08_tower.ipynb #b56a063a
 def tower_loss(
     model: Teacher,
     batch: dict,        # image, ids, product
@@ -108,10 +108,8 @@ def tower_loss(
 ) -> dict:  # loss, clip, tags
     "Contrast of pictures and texts, and the attributes by name."
     seen = class_tokens(model.clip, batch["image"])
-    wrong = [
-        F.cross_entropy(head(seen), truth)
-        for head, truth in zip(model.heads.values(), model.truth[batch["product"]].T)
-    ]
+    wrong = [F.cross_entropy(head(seen), truth) for head,
+             truth in zip(model.heads.values(), model.truth[batch["product"]].T)]
     contrast = clip_loss(model.clip, seen, batch)
     tags = torch.stack(wrong).mean()
     return {"loss": contrast + weight * tags, "clip": contrast, "tags": tags}
@@ -129,16 +127,11 @@ def pair_recall(
     "R@1 among n pairs, mean of both directions; equal texts count as right."
     ids = torch.from_numpy(encode_texts(tokenizer, texts, max_words)[0]).long()
     device = next(model.parameters()).device
-    seen = torch.cat(
-        [
-            class_tokens(model.eval(), torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
-            for i in range(0, len(texts), batch)
-        ]
-    )
-    parts = [
-        embed_pairs(model, seen[i : i + batch], ids[i : i + batch].to(device))
-        for i in range(0, len(texts), batch)
-    ]
+    seen = torch.cat([class_tokens(model.eval(),
+                                   torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
+                      for i in range(0, len(texts), batch)])
+    parts = [embed_pairs(model, seen[i : i + batch], ids[i : i + batch].to(device))
+             for i in range(0, len(texts), batch)]
     image, text = (torch.cat(p) for p in zip(*parts))
     similarity = (image @ text.T).cpu()
     same = positive_pairs(None, ids)
@@ -156,16 +149,11 @@ def tags_right(
     "Attributes of pictures, by the classifiers."
     device = model.truth.device
     truth = model.codes(tags)
-    seen = torch.cat(
-        [
-            class_tokens(model.clip.eval(), torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
-            for i in range(0, len(truth), batch)
-        ]
-    )
-    return {
-        name: float((head(seen).argmax(1).cpu() == t).float().mean())
-        for (name, head), t in zip(model.heads.items(), truth.T)
-    }
+    seen = torch.cat([class_tokens(model.clip.eval(),
+                                   torch.from_numpy(np.array(pictures[i : i + batch])).to(device))
+                      for i in range(0, len(truth), batch)])
+    return {name: float((head(seen).argmax(1).cpu() == t).float().mean()) for (name, head),
+            t in zip(model.heads.items(), truth.T)}
 
 # %% ../../nbs/5_models/08_tower.ipynb #341521af
 def train_image_encoder(
@@ -191,21 +179,13 @@ def train_image_encoder(
     history = fit(model, train, tower_loss, settings, Path(scratch), seed, collate=trimmed, log=log,
                   device=device)
     pictures, texts, named = held_out
-    metrics = {
-        "held-out pairs": len(texts),
-        "text-image R@1": pair_recall(model.clip, pictures, texts, tokenizer, context),
-    }
+    metrics = {"held-out pairs": len(texts),
+               "text-image R@1": pair_recall(model.clip, pictures, texts, tokenizer, context)}
     metrics |= {f"{name} right": share for name, share in tags_right(model, pictures, named).items()}
     sizes = dict(patch=f.patch, width=f.width, layers=f.layers, heads=f.heads, height=height,
                  image_width=width)
     training = dict(steps=f.encoder_steps, batch=f.encoder_batch, lr=f.encoder_lr, products=len(train),
                     pictures=len(train.images), seed=seed)
-    return save_foundation(
-        Path(folder) / "image-encoder",
-        model.clip.visual.state_dict(),
-        sizes,
-        metrics=metrics,
-        training=training,
-        seconds=round(float(history["seconds"].sum()), 1),
-        **facts,
-    )
+    return save_foundation(Path(folder) / "image-encoder", model.clip.visual.state_dict(), sizes,
+                           metrics=metrics, training=training,
+                           seconds=round(float(history["seconds"].sum()), 1), **facts)

@@ -19,11 +19,11 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from safetensors.torch import load_file
 from torch import nn
 
+from ..ground.core import digest, plain, seed_everything, stream
+from ..ground.files import write_json
 from .checkpoints import begin_folder, checkpoint_path, checkpoints, commit_folder, copy_into
 from .checkpoints import load_optimizer, optimizer_tensors, random_state, set_random_state
 from .checkpoints import sweep, trained_parameters, trained_tensors, write_tensors
-from ..ground.files import write_json
-from ..ground.core import digest, plain, seed_everything, stream
 from .recipe import Average, Batches, Fit, batch_indices, learning_rate, loader
 from .recipe import parameter_groups
 
@@ -51,12 +51,10 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
         return write_json(path, {"digest": digest(own), **own})
     theirs = json.loads(path.read_text(encoding="utf-8"))
-    if theirs.get("digest") != digest(own):
-        differs = "; ".join(f"{k} was {theirs.get(k)!r}, is {v!r}" for k, v in own.items()
-                            if theirs.get(k) != v)
-        raise ValueError(
-            f"{folder} holds a run with other settings ({differs}): take another folder, or delete it"
-        )
+    if theirs.get("digest") == digest(own): return
+    differ = [f"{k} was {theirs.get(k)!r}, is {v!r}" for k, v in own.items() if theirs.get(k) != v]
+    raise ValueError(f"{folder} holds a run with other settings ({'; '.join(differ)}): "
+                     "take another folder, or delete it")
 
 # %% ../../nbs/5_models/03_train.ipynb #a9cd4a97
 @dataclass
@@ -98,8 +96,8 @@ class Journal:
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         os.replace(part, folder / "history.jsonl")
         self.file = open(folder / "history.jsonl", "a", encoding="utf-8")
-        if show:
-            self.open_displays(folder, start, steps)
+        if not show: return
+        self.open_displays(folder, start, steps)
 
     def open_displays(self, folder, start, steps):
         "Begin a progress bar and TensorBoard's event file."
@@ -116,18 +114,17 @@ class Journal:
         if self.file:
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
-        for name in row if self.board else ():
-            if name != "step":
-                self.board.add_scalar(name, row[name], row["step"])
+        for name in row.keys() - {"step"} if self.board else ():
+            self.board.add_scalar(name, row[name], row["step"])
         if self.bar is not None:
             self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             self.bar.update()
 
     def close(self):
         "Close all three."
-        for part in (self.file, self.board, self.bar):
-            if part is not None:
-                part.close()
+        opened = [part for part in (self.file, self.board, self.bar) if part is not None]
+        for part in opened:
+            part.close()
 
 # %% ../../nbs/5_models/03_train.ipynb #d0f0bb6c
 class Step(nn.Module):

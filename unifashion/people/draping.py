@@ -9,19 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..ground.core import stream
+from .limbs import bent_frame
+from ..wardrobe.assembly import both_legs, draw_legs, draw_skirt, leg_bands, sleeve_bands
 from ..wardrobe.body import LEG, Band, Cut, Piece, Pose, gathered, ink, on_torso, paint_piece
 from ..wardrobe.body import top_cut, torso_frame, tube
-from ..wardrobe.bottoms import WAIST, leg_frame, leg_folds, leg_widths, skirt_curve, skirt_cut
+from ..wardrobe.bottoms import WAIST, leg_folds, leg_frame, leg_widths, skirt_curve, skirt_cut
 from ..wardrobe.bottoms import waist_width
 from ..wardrobe.canvas import Curve, chain, spline
-from ..ground.core import stream
 from ..wardrobe.details import GarmentDrawing
-from ..wardrobe.assembly import both_legs, draw_legs, draw_skirt, emblem, front_details, leg_bands
-from ..wardrobe.assembly import sleeve_bands
-from .limbs import bent_frame
-from ..wardrobe.garments import KINDS, Garment
 from ..wardrobe.finishing import collar, hem_finish, inside_back, lace_hem, leg_pockets, neck_finish
 from ..wardrobe.finishing import ruffle, waist_finish, width_at
+from ..wardrobe.fronts import emblem, front_details
+from ..wardrobe.garments import KINDS, Garment
 from ..wardrobe.tops import STRAPS, bodice, body_folds, has_straps, sleeve_piece, sleeve_widths
 
 # %% auto #0
@@ -30,7 +30,8 @@ __all__ = ['draped_cut', 'worn_leg', 'worn_sleeve', 'sharpest', 'cut_to_pose', '
 
 # %% ../../nbs/2_people/06_draping.ipynb #486875b5
 def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 0.) -> Cut:
-    "The measures of a top as worn; `nip` cm less at the waist, at least as wide as hips of half width `hips`."
+    """The measures of a top as worn;
+    `nip` cm less at the waist, at least as wide as hips of half width `hips`."""
     cut = top_cut(g)
     near = 15.4 + (.4 if g.sleeve == "sleeveless" else .5) * (cut.chest - 15.4)
     less = cut.chest - near
@@ -51,7 +52,8 @@ def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 
 
 # %% ../../nbs/2_people/06_draping.ipynb #69b2bdd9
 def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
-    "One trouser leg on a posed leg, with its half of the hips; like `bottoms.leg_piece`, but free to cross over."
+    """One trouser leg on a posed leg, with its half of the hips;
+    like `bottoms.leg_piece`, but free to cross over."""
     side = (1, -1)[i]
     joints = pose.legs[i]
     widths = leg_widths(g)
@@ -169,11 +171,8 @@ def worn_straps(k: GarmentDrawing):
     color = k.second if k.g.trim == "piping" else k.base
     halter = k.g.neckline == "halter"
     wide = 2.2 if halter else 1.2
-    run = (
-        [(5.9, -3.2), (5.6, 1.0), (x, y + 1.6)]
-        if halter
-        else [(x - 2.2, 2.4), (x - 0.9, y * 0.5), (x, y + 1.6)]
-    )
+    run = ([(5.9, -3.2), (5.6, 1.0), (x, y + 1.6)] if halter
+           else [(x - 2.2, 2.4), (x - 0.9, y * 0.5), (x, y + 1.6)])
     for s in (1, -1):
         k.line(np.array(run) * (s, 1), width=wide * unit + 1.1, color=k.ink)
         k.line(np.array(run) * (s, 1), width=wide * unit, color=color)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ground.core import stream
+from .layers import Layers
+from .limbs import Skin
+from .wearers import HAIR_COLORS, SKINS, Skeleton, Wearer, on_head
 from ..wardrobe.body import brightness
 from ..wardrobe.canvas import Curve, chain, mirror, spline
-from ..ground.core import stream
-from .limbs import Skin
-from .layers import Layers
-from .wearers import HAIR_COLORS, SKINS, Skeleton, Wearer, on_head
 
 # %% auto #0
 __all__ = ['JAWS', 'CROWN', 'DARK', 'EYES', 'CAP', 'HAIRLINES', 'LINE_OF', 'BEHIND', 'LOCKS', 'SCARVES', 'Head', 'draw_eyes',
@@ -188,10 +188,8 @@ HAIRLINES = {  # from the right temple to the left one
     "swept": [(8.1, -10.), (7., -14.8), (3.6, -17.6), (-2.6, -20.6), (-6., -18.), (-7.2, -14.6), (-8.1, -10.)],
     "back": [(7.9, -12.6), (6.9, -17.), (4.4, -19.9), (0, -20.8), (-4.4, -19.9), (-6.9, -17.), (-7.9, -12.6)],
 }
-LINE_OF = {
-    "curls": "short", "afro": "back", "pixie": "swept", "bob": "centre", "fringe": "fringe", "long": "centre",
-    "wavy": "swept", "bun": "back", "ponytail": "back", "braid": "swept"
-}
+LINE_OF = {"curls": "short", "afro": "back", "pixie": "swept", "bob": "centre", "fringe": "fringe",
+           "long": "centre", "wavy": "swept", "bun": "back", "ponytail": "back", "braid": "swept"}
 BEHIND = {  # right half of what falls behind, from the crown down to its end at the middle
     "bob": [(0, -26.), (6., -24.6), (9.6, -19.), (10.2, -11.), (10.4, -4.), (9., .6), (5., 1.6), (0, 1.6)],
     "fringe": [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (10.8, 0.), (10.6, 9.), (8.6, 13.), (4., 13.6),

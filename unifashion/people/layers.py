@@ -101,11 +101,8 @@ class Layers(Canvas):
     def note(self, width, alpha, dash, clip):
         "Write down the path drawn last."
         if self.recording:
-            self.strokes.append(
-                Stroke(
-                    self.label, self.last, width, None if clip is None else self.clip, alpha, dash is not None
-                )
-            )
+            self.strokes.append(Stroke(self.label, self.last, width, None if clip is None else self.clip,
+                                       alpha, dash is not None))
 
 # %% ../../nbs/2_people/02_layers.ipynb #a08a3a3d
 def replay(strokes, height: int, width: int, color, smooth: bool, zoom: int = 1) -> np.ndarray:

@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 
-from ..wardrobe.body import Piece, brightness, paint_piece, tube
-from ..wardrobe.canvas import Curve, chain, mirror, spline
 from .layers import Layers
 from .wearers import SKINS, Skeleton, Wearer, girths
+from ..wardrobe.body import Piece, brightness, paint_piece, tube
+from ..wardrobe.canvas import Curve, chain, mirror, spline
 
 # %% auto #0
 __all__ = ['ARM_SHAPE', 'LEG_SHAPE', 'HANDS', 'SHOES', 'FOOT', 'TRUNK', 'Skin', 'limb_curve', 'bent_frame', 'limb_piece',
@@ -38,19 +38,9 @@ class Skin:
 ARM_SHAPE = ((-.16, 1., 1.), (-.12, 2.7, 2.4), (-.05, 4.1, 3.6), (.05, 4.8, 4.2), (.16, 4.95, 4.4),
              (.32, 4.6, 4.3), (.55, 4.1, 4.), (.85, 3.45, 3.4), (1., 3.4, 3.2), (1.2, 3.8, 3.3),
              (1.5, 3.2, 3.), (1.8, 2.5, 2.4), (2., 2.35, 2.3))
-LEG_SHAPE = (
-    (-0.06, 8.6, 8.4),
-    (0.15, 8.8, 8.4),
-    (0.45, 7.7, 7.6),
-    (0.75, 6.2, 6.1),
-    (0.95, 5.3, 5.3),
-    (1.05, 5.1, 5.1),
-    (1.28, 5.7, 5.0),
-    (1.5, 5.0, 4.5),
-    (1.75, 3.6, 3.4),
-    (1.93, 3.0, 3.0),
-    (2.04, 3.2, 3.3),
-)
+LEG_SHAPE = ((-0.06, 8.6, 8.4), (0.15, 8.8, 8.4), (0.45, 7.7, 7.6), (0.75, 6.2, 6.1), (0.95, 5.3, 5.3),
+             (1.05, 5.1, 5.1), (1.28, 5.7, 5.0), (1.5, 5.0, 4.5), (1.75, 3.6, 3.4), (1.93, 3.0, 3.0),
+             (2.04, 3.2, 3.3))
 
 
 def limb_curve(joints, shape, side: int, girth: float, start: float = -1., stop: float = 3.) -> Curve:
@@ -88,7 +78,8 @@ def limb_piece(joints, shape, side: int, girth: float, skin: Skin, start: float 
 
 
 def limb_edge(joints, shape, side: int, girth: float, outer: float, inner: float) -> Curve:
-    "The outline of a limb left open where it joins the trunk: its two sides begin at `outer` and `inner` bones."
+    """The outline of a limb left open where it joins the trunk:
+    its two sides begin at `outer` and `inner` bones."""
     t, a, b = np.array(shape).T
     last = tube(joints, t, a * girth, side)[t >= outer], tube(joints, t, -b * girth, side)[t >= inner][::-1]
     return chain(last[0], np.vstack([last[0][-1:], last[1][:1]]), last[1])
@@ -114,27 +105,15 @@ def draw_hand(
     size: float = 1.,
     reach: float = 1.,
 ):
-    "A hand from `wrist` along the direction `toward` (2,), the outlines first, the skin at the second `next`."
+    """A hand from `wrist` along the direction `toward` (2,), the outlines first, the skin at the second
+    `next`."""
     toward = np.asarray(toward, float) / np.hypot(*toward)
     v = np.array((-toward[1], toward[0])) * thumb
     place = lambda p: np.asarray(p, float) @ np.array([v * size, toward * size * reach]) + wrist
     half, fingers, thumb_run = HANDS[kind]
     unit = c.camera.matrix[1, 1] * 128 / c.height * size
-    palm = spline(
-        place(
-            [
-                (2.1, -1.2),
-                (half * 0.95, 2.4),
-                (half, 5.4),
-                (half * 0.8, 7.6),
-                (-half * 0.8, 7.6),
-                (-half, 5.2),
-                (-half * 0.9, 2.0),
-                (-2.1, -1.2),
-            ]
-        ),
-        closed=True,
-    )
+    palm = spline(place([(2.1, -1.2), (half * 0.95, 2.4), (half, 5.4), (half * 0.8, 7.6), (-half * 0.8, 7.6),
+                         (-half, 5.2), (-half * 0.9, 2.0), (-2.1, -1.2)]), closed=True)
     runs = [spline(place([(a, 6.2), ((a + b) / 2 + .25 * (kind == "relaxed"), (6.2 + u) / 2 + .6), (b, u)]))
             for a, b, u in fingers] + [spline(place(thumb_run))]
     widths = [1.75] * 4 + [2.05]

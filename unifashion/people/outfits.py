@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .limbs import SHOES
-from ..wardrobe.garments import KINDS, Garment, color_distance, rgb
 from .wearers import Wearer
+from ..wardrobe.colours import color_distance, rgb
+from ..wardrobe.garments import KINDS, Garment
 
 # %% auto #0
 __all__ = ['SLOTS', 'OUTER', 'QUIET', 'TOPS', 'INNER', 'JACKETS', 'BOTTOMS', 'SHOE_COLORS', 'Outfit', 'basic', 'may_tuck',
@@ -91,15 +92,9 @@ def _shoes(rng, w: Wearer, below: Garment) -> tuple[str, tuple]:
     "Kind and colour of the shoes."
     light = below.length in ("short", "knee", "mini", "midi", "maxi")
     soft = w.figure != "masculine"
-    odds = {
-        "sneakers": 4,
-        "loafers": 2,
-        "ankle boots": 1.5,
-        "boots": 1.2 * (soft and below.kind in ("skirt", "dress")),
-        "pumps": 1.8 * soft,
-        "flats": 1.4 * soft,
-        "sandals": 1.2 * light,
-    }
+    odds = {"sneakers": 4, "loafers": 2, "ankle boots": 1.5,
+            "boots": 1.2 * (soft and below.kind in ("skirt", "dress")), "pumps": 1.8 * soft,
+            "flats": 1.4 * soft, "sandals": 1.2 * light}
     p = np.array([odds[s] for s in SHOES], float)
     kind = SHOES[int(np.searchsorted(np.cumsum(p / p.sum()), rng.random()).clip(0, len(SHOES) - 1))]
     first = 0 if kind == "sneakers" and rng.random() < .6 else 1 if kind != "sneakers" else 0
@@ -121,11 +116,8 @@ def fits_figure(g: Garment, w: Wearer) -> bool:
         return g.length in long and g.sleeve in ("", "long")
     if w.figure != "masculine": return True
     if KINDS[g.kind].region == "dresses": return False
-    rare = (
-        g.kind in ("skirt", "leggings", "tank top")
-        or g.trim in ("lace", "ruffle hem")
-        or g.length == "cropped"
-    )
+    rare = (g.kind in ("skirt", "leggings", "tank top") or g.trim in ("lace", "ruffle hem")
+            or g.length == "cropped")
     return not rare and not (g.kind == "shorts" and g.length == "short" and g.fit == "slim")
 
 # %% ../../nbs/2_people/05_outfits.ipynb #c38617cc

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .truth import GARMENTS, agnostic_masks, dense_colors, dense_map, greyed, members
-from .truth import parse_map
-from ..wardrobe.body import catalogue_pose
-from ..wardrobe.details import GarmentDrawing
-from ..wardrobe.drawing import shadows, view_camera
-from ..wardrobe.assembly import hang, lay_out
-from ..wardrobe.garments import KINDS, Garment, sample_garment
 from .layers import Layers, lines_of, parts_of
 from .outfits import SLOTS, Outfit, fits_figure, sample_outfit, swap
 from .staging import FRAMES, paint_person, stage_camera
+from .truth import GARMENTS, agnostic_masks, dense_colors, dense_map, greyed, members
+from .truth import parse_map
 from .wearers import Wearer, keypoints18, sample_wearer
+from ..wardrobe.assembly import hang, lay_out
+from ..wardrobe.body import catalogue_pose
+from ..wardrobe.details import GarmentDrawing
+from ..wardrobe.drawing import shadows, view_camera
+from ..wardrobe.garments import KINDS, Garment
+from ..wardrobe.sampling import sample_garment
 
 # %% auto #0
 __all__ = ['NAMES', 'Scene', 'sample_scene', 'dressed_in', 'keypoints', 'shop_layers', 'render']
@@ -72,7 +73,8 @@ def sample_scene(
 
 
 def dressed_in(scene: Scene, garment: Garment) -> Scene:
-    "The same person in the same pose with another garment of the slot. Raises ValueError for one of another slot."
+    """The same person in the same pose with another garment of the slot.
+    Raises ValueError for one of another slot."""
     if KINDS[garment.kind].region != scene.slot:
         raise ValueError(f"garment: a {garment.kind} is not worn in {scene.slot!r}")
     return replace(scene, outfit=swap(scene.outfit, garment))

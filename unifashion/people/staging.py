@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..wardrobe.canvas import BACKGROUND, Camera, spline
+from .draping import behind_neck, cut_to_pose, put_on, put_on_sleeve
 from .faces import Head, draw_face, hair_before, hair_behind
-from .limbs import Skin, draw_arm, draw_leg, draw_shoe, draw_trunk
 from .layers import Layers
+from .limbs import Skin, draw_arm, draw_leg, draw_shoe, draw_trunk
 from .outfits import Outfit
 from .wearers import Wearer, girths, lens, skeleton, worn_pose
-from .draping import behind_neck, cut_to_pose, put_on, put_on_sleeve
+from ..wardrobe.canvas import BACKGROUND, Camera, spline
 
 # %% auto #0
 __all__ = ['FRAMES', 'PEN', 'TALLEST', 'HALF', 'NIP', 'HIPS', 'TINTS', 'BEHIND', 'stage_camera', 'Dressed', 'cut_clothes',
@@ -112,7 +112,7 @@ def stage_arm(
 # %% ../../nbs/2_people/07_staging.ipynb #8468cff1
 BEHIND = ("behind back", "in pocket")  # arms with the hand under cloth or behind the body
 
-
+# %% ../../nbs/2_people/07_staging.ipynb #e9600af4
 def paint_person(
     w: Wearer,            # who
     o: Outfit,            # wears what

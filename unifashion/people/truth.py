@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.path import Path
 
-from ..wardrobe.body import unplace
-from ..wardrobe.canvas import Camera, chain, mirror, spline
 from .faces import CROWN, JAWS
-from .limbs import ARM_SHAPE, LEG_SHAPE, bent_frame, hand_of, limb_curve
-from ..wardrobe.garments import Garment
 from .layers import LABEL, PARTS, Layers, Stroke, replay
+from .limbs import ARM_SHAPE, LEG_SHAPE, bent_frame, hand_of, limb_curve
 from .staging import BEHIND
 from .wearers import Skeleton, Wearer, girths, on_head, skeleton
+from ..wardrobe.body import unplace
+from ..wardrobe.canvas import Camera, chain, mirror, spline
+from ..wardrobe.garments import Garment
 
 # %% auto #0
 __all__ = ['LIP', 'DRESS_CODE', 'SKIRT', 'TORSO', 'ARM_IDS', 'LEG_IDS', 'HAND_IDS', 'FOOT_IDS', 'PARULA', 'GARMENTS', 'ALSO',
@@ -23,16 +23,12 @@ __all__ = ['LIP', 'DRESS_CODE', 'SKIRT', 'TORSO', 'ARM_IDS', 'LEG_IDS', 'HAND_ID
            'members', 'agnostic_masks', 'greyed']
 
 # %% ../../nbs/2_people/08_truth.ipynb #1db3ce90
-LIP = {
-    "background": 0, "hat": 1, "hair": 2, "glasses": 4, "top": 5, "dress": 6, "outer": 7, "bottom": 9,
-    "neck": 10, "face": 13, "left arm": 14, "right arm": 15, "left hand": 14, "right hand": 15,
-    "left leg": 16, "right leg": 17, "left shoe": 18, "right shoe": 19
-}
-DRESS_CODE = {
-    "background": 0, "hat": 1, "hair": 2, "glasses": 3, "top": 4, "outer": 4, "bottom": 6, "dress": 7,
-    "left shoe": 9, "right shoe": 10, "face": 11, "neck": 11, "left leg": 12, "right leg": 13, "left arm": 14,
-    "right arm": 15, "left hand": 14, "right hand": 15
-}
+LIP = {"background": 0, "hat": 1, "hair": 2, "glasses": 4, "top": 5, "dress": 6, "outer": 7, "bottom": 9,
+       "neck": 10, "face": 13, "left arm": 14, "right arm": 15, "left hand": 14, "right hand": 15,
+       "left leg": 16, "right leg": 17, "left shoe": 18, "right shoe": 19}
+DRESS_CODE = {"background": 0, "hat": 1, "hair": 2, "glasses": 3, "top": 4, "outer": 4, "bottom": 6,
+              "dress": 7, "left shoe": 9, "right shoe": 10, "face": 11, "neck": 11, "left leg": 12,
+              "right leg": 13, "left arm": 14, "right arm": 15, "left hand": 14, "right hand": 15}
 SKIRT = {"lip": 12, "dresscode": 5}
 
 

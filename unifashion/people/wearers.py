@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ground.core import stream
 from ..wardrobe.body import ARM, LEG, Pose
 from ..wardrobe.canvas import Camera
-from ..ground.core import stream
 
 # %% auto #0
 __all__ = ['SKINS', 'HAIR_COLORS', 'HAIR_STYLES', 'FIGURES', 'BUILDS', 'FACES', 'STANCES', 'HANGING', 'REACHING', 'ARMS', 'PAIRS',
@@ -21,28 +21,23 @@ __all__ = ['SKINS', 'HAIR_COLORS', 'HAIR_STYLES', 'FIGURES', 'BUILDS', 'FACES', 
            'skeleton', 'worn_pose', 'on_head', 'keypoints18']
 
 # %% ../../nbs/2_people/01_wearers.ipynb #2e7c675d
-SKINS = {
-    "porcelain": (252, 226, 208), "rose": (246, 208, 186), "sand": (238, 196, 160), "honey": (224, 174, 130),
-    "olive": (204, 160, 116), "tan": (188, 134, 92), "caramel": (168, 112, 72), "chestnut": (138, 88, 58),
-    "umber": (110, 70, 48), "ebony": (82, 54, 42),
-}
+SKINS = {"porcelain": (252, 226, 208), "rose": (246, 208, 186), "sand": (238, 196, 160),
+         "honey": (224, 174, 130), "olive": (204, 160, 116), "tan": (188, 134, 92),
+         "caramel": (168, 112, 72), "chestnut": (138, 88, 58), "umber": (110, 70, 48), "ebony": (82, 54, 42)}
 HAIR_COLORS = {
     "black": (38, 34, 36), "dark brown": (66, 44, 34), "brown": (100, 66, 44), "chestnut": (130, 78, 44),
     "auburn": (142, 62, 34), "copper": (190, 98, 44), "dark blond": (174, 134, 84), "blond": (222, 184, 116),
     "grey": (150, 148, 148), "silver": (208, 206, 202),
 }
 HAIR_STYLES = {  # who wears it more often: 'f', 'm' or both
-    "short": "m", "side part": "m", "quiff": "m", "buzz": "m", "bald": "m", "curls": "mf", "afro": "mf", "pixie": "f",
-    "bob": "f", "fringe": "f", "long": "f", "wavy": "f", "bun": "f", "ponytail": "f", "braid": "f", "headscarf": "f",
+    "short": "m", "side part": "m", "quiff": "m", "buzz": "m", "bald": "m", "curls": "mf", "afro": "mf",
+        "pixie": "f",
+    "bob": "f", "fringe": "f", "long": "f", "wavy": "f", "bun": "f", "ponytail": "f", "braid": "f",
+        "headscarf": "f",
 }
 FIGURES = {"feminine": (.86, .80), "neutral": (.92, .79), "masculine": (1.0, .81)}  # girths, upper and lower
-BUILDS = {
-    "slim": (-0.05, -0.05),
-    "average": (0.0, 0.0),
-    "athletic": (0.03, -0.01),
-    "curvy": (0.03, 0.07),
-    "full": (0.13, 0.13),
-}
+BUILDS = {"slim": (-0.05, -0.05), "average": (0.0, 0.0), "athletic": (0.03, -0.01), "curvy": (0.03, 0.07),
+          "full": (0.13, 0.13)}
 FACES = ("oval", "round", "square", "heart", "long")
 
 # %% ../../nbs/2_people/01_wearers.ipynb #0979f07b
@@ -55,14 +50,12 @@ class Stance(NamedTuple):
     reach: tuple = (1., 1.)  # visible length of the shins: a leg that is lifted back looks shorter
 
 
-STANCES = {
-    "straight": Stance(0., 0., (2.5, 1.5, 14), (2.5, 1.5, 14)),
-    "contrapposto": Stance(3.4, .1, (-2.5, -3.5, 10), (7.5, 3.5, 28)),
-    "relaxed": Stance(2.2, .065, (-1., -1.5, 12), (9.5, -2., 24)),
-    "wide": Stance(0., 0., (6., 4.5, 20), (6., 4.5, 20)),
-    "walking": Stance(1.2, .05, (-2.5, -4.5, 6), (3.5, 1.5, 8), (1., .9)),
-    "crossed": Stance(1.8, .05, (-.5, -1., 12), (-5., -8., 4)),
-}
+STANCES = {"straight": Stance(0., 0., (2.5, 1.5, 14), (2.5, 1.5, 14)),
+           "contrapposto": Stance(3.4, .1, (-2.5, -3.5, 10), (7.5, 3.5, 28)),
+           "relaxed": Stance(2.2, .065, (-1., -1.5, 12), (9.5, -2., 24)),
+           "wide": Stance(0., 0., (6., 4.5, 20), (6., 4.5, 20)),
+           "walking": Stance(1.2, .05, (-2.5, -4.5, 6), (3.5, 1.5, 8), (1., .9)),
+           "crossed": Stance(1.8, .05, (-.5, -1., 12), (-5., -8., 4))}
 
 # %% ../../nbs/2_people/01_wearers.ipynb #725f94fe
 HANGING = {  # upper arm and forearm, degrees from straight down, and visible length of the bones
@@ -70,10 +63,8 @@ HANGING = {  # upper arm and forearm, degrees from straight down, and visible le
     "swung back": (19., 16., .97, .86), "waving": (62., 168., .95, .95),
 }
 # the wrist's place (cm, x outward from the middle and relative to girth) and the bones' visible length
-REACHING = {
-    "on hip": (18.4, 40.5, .86), "in pocket": (21., 51., .9), "in hair": (9.5, -16.5, .9),
-    "clasped": (3.6, 58., .93), "behind back": (10., 50., .9), "on thigh": (17.5, 62., .985),
-}
+REACHING = {"on hip": (18.4, 40.5, .86), "in pocket": (21., 51., .9), "in hair": (9.5, -16.5, .9),
+            "clasped": (3.6, 58., .93), "behind back": (10., 50., .9), "on thigh": (17.5, 62., .985)}
 ARMS = (*HANGING, *REACHING)
 
 # %% ../../nbs/2_people/01_wearers.ipynb #77ca8258
@@ -169,7 +160,8 @@ def lens(camera: Camera, girth: float) -> Camera:
 
 # %% ../../nbs/2_people/01_wearers.ipynb #94ad39e2
 class Skeleton(NamedTuple):
-    "Joints in cm of the picture plane: x right, y down from the base of the neck; index 0 is the picture's right."
+    """Joints in cm of the picture plane: x right, y down from the base of the neck;
+    index 0 is the picture's right."""
     upper: np.ndarray  # (2, 3) torso cm (x in cut widths) -> cm
     lower: np.ndarray  # (2, 3)
     arms: np.ndarray  # (2, 3, 2) shoulder, elbow, wrist

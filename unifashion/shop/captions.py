@@ -11,7 +11,8 @@ import numpy as np
 
 from ..ground.core import stream
 from .phrases import COLOR_WORDS, NOUNS, SPECIAL, entry, mentions, phrase, pick, sayable
-from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment, sample_garment
+from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment
+from ..wardrobe.sampling import sample_garment
 
 # %% auto #0
 __all__ = ['BEFORE', 'HAD', 'USUAL', 'REMARKS', 'IMPRESSIONS', 'PLURAL', 'BEGIN', 'MORE', 'LOOK', 'MASS', 'STYLES', 'normalise',

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 
 from .phrases import _table, mentions
-from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment, rgb
+from ..wardrobe.colours import rgb
+from ..wardrobe.garments import CONTRAST_TRIMS, KINDS, PATTERNS, Garment
 
 # %% auto #0
 __all__ = ['PLAIN', 'SCALES', 'NECKS', 'SHARES', 'DROPPED', 'VAGUE', 'WORDINGS', 'OPENED', 'COLLARS', 'WARM', 'COOL', 'SHINY',

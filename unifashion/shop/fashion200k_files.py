@@ -22,7 +22,8 @@ from ..ground.runs import hold, let_go
 from .captions import short_caption
 from .fashiongen_files import draw_garments, on_square, workers_of
 from ..wardrobe.drawing import draw
-from ..wardrobe.garments import Garment, views_for
+from ..wardrobe.garments import Garment
+from ..wardrobe.sampling import views_for
 
 # %% auto #0
 __all__ = ['FOLDERS', 'Listing', 'draw_listings', 'write_fashion200k', 'drawn_once', 'drawn_fashion200k']

@@ -24,8 +24,8 @@ from ..ground.files import atomic_write
 from ..ground.runs import hold, let_go
 from .captions import key_points, professional_caption, short_caption, title
 from ..wardrobe.drawing import draw
-from ..wardrobe.garments import KINDS, VIEWS, Garment, changes, near_duplicate, sample_garment
-from ..wardrobe.garments import views_for
+from ..wardrobe.garments import KINDS, Garment
+from ..wardrobe.sampling import VIEWS, changes, near_duplicate, sample_garment, views_for
 
 # %% auto #0
 __all__ = ['PARTS', 'BRANDS', 'FIBRES', 'DOLLARS', 'FILES', 'STRINGS', 'NUMBERS', 'Product', 'part_of', 'draw_garments',

@@ -13,8 +13,9 @@ import numpy as np
 from .captions import BEFORE, PLURAL, _article, _before, _noun, _spaced
 from .comparisons import RELATIVE, VAGUE, differences
 from .phrases import COLOR_WORDS, mentions, phrase, pick, sayable
-from ..wardrobe.garments import COLORS, KINDS, SHOWN, Garment, _second_color, is_garment
-from ..wardrobe.garments import needs_second
+from ..wardrobe.colours import COLORS
+from ..wardrobe.garments import KINDS, Garment, is_garment, needs_second
+from ..wardrobe.sampling import SHOWN, _second_color
 
 # %% auto #0
 __all__ = ['ALONE', 'START', 'SAME', 'options', 'statement', 'change_texts', 'vary']

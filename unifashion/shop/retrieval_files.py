@@ -21,7 +21,8 @@ from .fashion200k_files import _save_all, drawn_once
 from .fashiongen_files import part_of, workers_of
 from .modifications import _any, change_texts, vary
 from .phrases import NOUNS, pick
-from ..wardrobe.garments import Garment, sample_garment
+from ..wardrobe.garments import Garment
+from ..wardrobe.sampling import sample_garment
 
 # %% auto #0
 __all__ = ['CATEGORIES', 'SPLITS', 'ASKED', 'USED', 'TAKEN', 'REPLACED', 'OPENING', 'BETWEEN', 'Query', 'Shelf', 'draw_shelf',

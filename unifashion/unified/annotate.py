@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..ground.core import digest
 from ..data.samples import Catalogue, DataError, Report
-from ..ground.files import atomic_write, write_json
 from ..data.stores import read_json
+from ..ground.core import digest
+from ..ground.files import atomic_write, write_json
 
 # %% auto #0
 __all__ = ['PROMPT_WORDS', 'THINGS', 'build_prompt', 'build_leaking_prompt', 'Job', 'write_shard', 'put_together', 'finished',
@@ -68,17 +68,8 @@ class Job:
     @cached_property
     def key(self) -> str:
         "Digest of all that decides the captions."
-        return digest(
-            [
-                self.captioner,
-                list(self.gallery.ids),
-                [str(k) for k in self.gallery.keys],
-                self.gallery.store.fingerprint,
-                self.prompts,
-                self.told,
-                self.size,
-            ]
-        )
+        return digest([self.captioner, list(self.gallery.ids), [str(k) for k in self.gallery.keys],
+                       self.gallery.store.fingerprint, self.prompts, self.told, self.size])
 
     @property
     def folder(self) -> Path:
@@ -125,16 +116,9 @@ def put_together(job: Job):
     skipped = [row for part in found for row in part["skipped"]]
     if not rows: raise ValueError(f"{job.path.name}: not one picture has a caption")
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    card = {
-        "key": job.key,
-        "captioner": job.captioner,
-        "pictures": len(job.gallery),
-        "captions": len(rows),
-        "guided": sum(map(bool, job.told)),
-        "skipped": skipped,
-        "sha256": digest(text, 64),
-        "prompts": "with guidance" if any(job.told) else sorted(set(job.prompts)),
-    }
+    card = {"key": job.key, "captioner": job.captioner, "pictures": len(job.gallery), "captions": len(rows),
+            "guided": sum(map(bool, job.told)), "skipped": skipped, "sha256": digest(text, 64),
+            "prompts": "with guidance" if any(job.told) else sorted(set(job.prompts))}
     os.replace(atomic_write(job.folder / f"whole.{os.getpid()}", text), job.path)
     os.replace(write_json(job.folder / f"card.{os.getpid()}", card), job.card)
 

@@ -18,13 +18,13 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data.images import fit_image
-from ..ground.core import Language, cache_dir, digest, pick_device, pick_dtype
 from ..data.samples import DataError, Report
-from ..models.encoders import ImageEncoder
 from ..ground.code_digests import code_hash
-from .language import Captioner
-from ..models.qformer import QFormer
+from ..ground.core import Language, cache_dir, digest, pick_device, pick_dtype
 from ..ground.files import atomic_write, write_json
+from ..models.encoders import ImageEncoder
+from ..models.qformer import QFormer
+from .language import Captioner
 
 # %% ../../nbs/6_unified/03_captioning.ipynb #d6cedd9b
 def weights_digest(
@@ -154,7 +154,7 @@ def claim_captions(
         raise ValueError(f"{folder.name} holds captions of another run (other {', '.join(differs)}): take "
                          "another folder, or delete it")
 
-
+# %% ../../nbs/6_unified/03_captioning.ipynb #5c3ccfd3
 def write_captions(
     captioner: Captioner,
     images,              # (n, n_image, width) array or memory map
@@ -184,10 +184,8 @@ def write_captions(
         if not path.exists():
             texts = write_all(captioner, [images[jobs[i][1]] for i in own], [jobs[i][2] for i in own],
                               settings, device)
-            lines = [
-                json.dumps({"id": str(jobs[i][0]), "style": jobs[i][2], "caption": text}, ensure_ascii=False)
-                for i, text in zip(own, texts)
-            ]
+            lines = [json.dumps({"id": str(jobs[i][0]), "style": jobs[i][2], "caption": text},
+                                ensure_ascii=False) for i, text in zip(own, texts)]
             atomic_write(path, "\n".join(lines) + "\n")
         for i, line in zip(own, path.read_text(encoding="utf-8").splitlines()):
             rows[i] = json.loads(line)
@@ -218,10 +216,8 @@ def caption_pictures(
     number = style_number(captioner, style)
     for start in range(0, len(pictures), settings.write_batch):
         try:
-            batch = [
-                read_picture(pictures[i], i, encoder.size, fit, report)
-                for i in range(start, min(start + settings.write_batch, len(pictures)))
-            ]
+            batch = [read_picture(pictures[i], i, encoder.size, fit, report)
+                     for i in range(start, min(start + settings.write_batch, len(pictures)))]
         except DataError as error:
             error.captions = texts
             raise
@@ -237,7 +233,7 @@ def caption_pictures(
     report.kept = sum(t is not None for t in texts)
     return texts, report
 
-
+# %% ../../nbs/6_unified/03_captioning.ipynb #39e830af
 def read_picture(picture, row, size, fit, report):
     "A picture at the encoder's size; None, counted, where it cannot be read."
     try:

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..ground.core import Language, World, pick_device, pick_dtype
 from ..data.samples import Report
-from ..models.language_models import Writer
+from ..ground.core import Language, World, pick_device, pick_dtype
 from ..ground.files import write_json
 from ..models.batches import trimmed
 from ..models.checkpoints import seeded
+from ..models.language_models import Writer
 from ..models.train import Fit, History, fit
 
 # %% ../../nbs/6_unified/02_language.ipynb #2d472085
@@ -72,11 +72,8 @@ class Adapter(nn.Module):
     ):
         super().__init__()
         self.layers = layers
-        self.net = (
-            nn.Linear(width, out)
-            if layers == 1
-            else nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
-        )
+        self.net = (nn.Linear(width, out) if layers == 1
+                    else nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out)))
         self.norm = nn.LayerNorm(out)
         nn.init.constant_(self.norm.weight, scale)
 
@@ -204,7 +201,7 @@ def load_captioner(
         adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
     return Captioner(writer, llm, adapter, kept["n_image"], kept["max_words"], kept["styles"]).eval()
 
-
+# %% ../../nbs/6_unified/02_language.ipynb #1cc41718
 def merge(
     captioner: Captioner,  # changed in place: save it first
 ) -> Captioner:
@@ -255,11 +252,8 @@ def style_texts(
     from unifashion.shop.fashiongen_files import drawn_catalogue, read_products
     listed = {str(p.id): p for p in read_products(drawn_catalogue(world))}
     own = [listed[str(product)] for product in catalogue.products]
-    return {
-        "short": [p.short for p in own],
-        "professional": [p.text for p in own],
-        "key points": [p.key_points for p in own],
-    }
+    return {"short": [p.short for p in own], "professional": [p.text for p in own],
+            "key points": [p.key_points for p in own]}
 
 # %% ../../nbs/6_unified/02_language.ipynb #d8200d20
 def encode_captions(
@@ -275,7 +269,7 @@ def encode_captions(
     ids[mask] = torch.tensor([i for p in kept for i in p])
     return ids, mask, sum(len(p) >= max_words for p in pieces)
 
-
+# %% ../../nbs/6_unified/02_language.ipynb #cea51ad7
 class Captions:
     "Training examples: every product in every style. `ids` names them, `report` counts what was left out."
     def __init__(
@@ -314,12 +308,8 @@ class Captions:
     def __getitem__(self, i: int) -> dict:
         _, style, rows = self.examples[i]
         row = rows[int(torch.randint(len(rows), ()))]
-        return {
-            "image": torch.from_numpy(np.array(self.images[row])),
-            "style": style,
-            "ids": self.words[i],
-            "mask": self.mask[i],
-        }
+        return {"image": torch.from_numpy(np.array(self.images[row])), "style": style, "ids": self.words[i],
+                "mask": self.mask[i]}
 
 # %% ../../nbs/6_unified/02_language.ipynb #0f577ea0
 def for_run(
@@ -328,11 +318,8 @@ def for_run(
     full: bool,
 ) -> Language:
     "The settings, with the number of steps that such a run takes."
-    steps = (
-        (settings.gpu_steps if device == "cuda" else 0)
-        or (settings.full_steps if full else 0)
-        or settings.steps
-    )
+    steps = ((settings.gpu_steps if device == "cuda" else 0) or (settings.full_steps if full else 0)
+             or settings.steps)
     return replace(settings, steps=steps)
 
 

@@ -14,10 +14,10 @@ import tokenizers
 import torch
 
 from ..ground.core import Pretrain, pick_device
+from ..models.batches import ProductViews, trimmed
 from ..models.foundations import encode_texts
 from ..models.matching import Phase1, fit_settings, phase1_loss
 from ..models.qformer import QFormer
-from ..models.batches import ProductViews, trimmed
 from ..models.train import History, fit
 
 # %% ../../nbs/6_unified/01_pretrain.ipynb #22a3cf5b

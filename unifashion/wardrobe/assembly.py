@@ -9,23 +9,22 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..ground.core import stream
 from .body import ARM, LEG, Band, Cut, Piece, gathered, ink, on_torso, paint_piece, top_cut
 from .body import torso_frame, tube
 from .bottoms import LEG_END, WAIST, leg_piece, leg_widths, skirt_curve, skirt_cut
 from .bottoms import skirt_folds, waist_width
 from .canvas import Curve, chain, mirror, spline
-from ..ground.core import stream
-from .details import GarmentDrawing, belt, body_pockets, box, buttons, dot, hood, zipper
-from .emblems import draw_emblem
+from .details import GarmentDrawing, box, buttons, dot, hood, zipper
+from .finishing import collar, hem_finish, inside_back, lace_color, lace_hem, leg_pockets
+from .finishing import neck_finish, ruffle, straps, waist_finish, width_at
+from .fronts import back_seams, emblem, fold_marks, front_details, pleats, wire
 from .garments import KINDS, Garment
-from .finishing import body_closure, collar, hem_finish, inside_back, lace_color, lace_hem
-from .finishing import leg_pockets, neck_finish, ruffle, straps, waist_finish, width_at
 from .tops import bodice, body_folds, has_straps, sleeve_piece
 
 # %% auto #0
-__all__ = ['folded_cut', 'folded_curve', 'both_legs', 'sleeve_bands', 'leg_bands', 'lay_out', 'emblem', 'wire', 'denim_seams',
-           'back_seams', 'pleats', 'slit', 'front_details', 'fold_marks', 'leg_box', 'rips', 'draw_legs', 'draw_top',
-           'draw_skirt', 'draw_bottom', 'hang']
+__all__ = ['folded_cut', 'folded_curve', 'both_legs', 'sleeve_bands', 'leg_bands', 'lay_out', 'leg_box', 'rips', 'draw_legs',
+           'draw_top', 'draw_skirt', 'draw_bottom', 'hang']
 
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #e498344c
 def folded_cut(g: Garment) -> Cut:
@@ -91,123 +90,6 @@ def lay_out(k: GarmentDrawing):
         k.legs = [leg_piece(g, pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
     k.trunk = k.body if k.body is not None else both_legs(k)
 
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #b26e73da
-def emblem(k: GarmentDrawing):
-    "The emblem in its place."
-    g = k.g
-    along = (0., 1.)
-    if g.place == "chest centre":
-        at = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(g.neckline, 24.5))
-        half = 9.5
-    if g.pockets == "kangaroo" and g.place == "chest centre":
-        at, half = ((0, 27.5), 8.6) if k.cut.length > 55 else ((0, 20.6), 7.4)
-    elif g.place == "chest centre":
-        pass
-    elif g.place == "left chest":
-        at = (9.2, 22.6 if "collar" in g.neckline else 20.5)
-        half = 6.2
-    elif g.place == "left leg":
-        a, b = tube(k.pose.legs[0], [.3 if LEG_END[g.length] > .6 else .14, .6], [0., 0.], 1)
-        at = a
-        half = 6.4
-        along = (b - a) / np.hypot(*(b - a))
-    else:
-        at = (9.6, 61) if KINDS[g.kind].region == "lower_body" else (8.6, k.cut.length - 14)
-        half = 6.6
-    if g.place == "hip" and g.kind == "leggings":
-        at = (9.4, 55)
-    if k.shape == "folded" and g.place == "hip": return
-    draw_emblem(k.canvas, g.emblem, at if g.place == "left leg" else on_torso(k.pose, [at])[0], half,
-                k.second, k.base, along)
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #306f8732
-def wire(k: GarmentDrawing):
-    "A wooden hanger and its hook."
-    lower = KINDS[k.g.kind].region == "lower_body"
-    y = WAIST - 4 if lower else -1.5
-    hook = np.array([(0, y), (0, y - 5), (1.6, y - 7.4), (2.8, y - 9.6), (.6, y - 12), (-2.2, y - 10.6)])
-    k.line(hook, width=1., color=(120, 122, 128))
-    w = 15 if lower else k.cut.shoulder - 3
-    bar = np.array([(-w, y + (0 if lower else 8)), (-w * .5, y + (0 if lower else 3.2)), (0, y),
-                    (w * .5, y + (0 if lower else 3.2)), (w, y + (0 if lower else 8))])
-    unit = k.canvas.scale * 128 / k.canvas.height
-    k.line(bar, width=2.2 * unit + 1, color=(110, 78, 46))
-    k.line(bar, width=2.2 * unit, color=(196, 152, 104))
-    if lower:
-        for s in (1, -1):
-            k.line(np.array([(s * 12, y - .5), (s * 12, y + 6)]), width=2.2, color=(150, 152, 158))
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #c969e6d3
-def denim_seams(k: GarmentDrawing):
-    "The yoke and the two darts of a trucker jacket."
-    w = width_at(k, 24)
-    for s in (1, -1):
-        k.line(np.array([(0, 19.5), (s * w, 18.5)]), width=.5, clip=k.body)
-        k.line(np.array([(s * 5.2, 19.5), (s * 3.6, k.cut.length)]), width=.5, clip=k.body)
-    k.line(np.array([(-w - 4, k.cut.length - 5), (0, k.cut.length - 4), (w + 4, k.cut.length - 5)]), width=.6,
-           clip=k.body)
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #b4527b46
-def back_seams(k: GarmentDrawing):
-    "Yoke, centre seam or zip of the back."
-    g = k.g
-    low = k.cut.length + 4
-    if g.kind in ("shirt", "jacket") and k.shape != "folded":
-        k.line(np.array([(-24, 12), (0, 10.5), (24, 12)]), width=.55, clip=k.body)
-    if g.kind in ("coat", "dress", "slip dress") or g.neckline == "lapel":
-        k.line(np.array([(0, 3 if not has_straps(g) else 18), (0, low)]), width=.5, clip=k.body)
-    if g.trim == "belt":
-        belt(k, 40, width_at(k, 42) + .4, tie=g.kind in ("coat", "slip dress"))
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #07be69ec
-def pleats(k: GarmentDrawing, y, w, foot):
-    "Pressed pleats from the waist to the hem."
-    y1, w1 = foot
-    for x in np.linspace(-.86, .86, 9):
-        k.line(np.array([(x * w, y + 1), (x * w1, y1 + 6)]), width=.7, clip=k.body)
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #75fe9fec
-def slit(k: GarmentDrawing):
-    "A side slit that shows the inside."
-    y, w = k.cut.profile[-1]
-    x = w * .45
-    gap = k.at(np.array([(x - .2, y - 26), (x + 1.8, y - 12), (x + 5, y + 6)]),
-               np.array([(x + 5, y + 6), (x - 2.6, y + 6)]),
-               np.array([(x - 2.6, y + 6), (x - 1, y - 12), (x - .2, y - 26)]))
-    k.canvas.fill(gap, k.inside * .8, clip=k.body)
-    k.canvas.line(gap, k.ink, .8, clip=k.body)
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #5ab7603b
-def front_details(k: GarmentDrawing):
-    "Closure, pockets, belt and cloth-specific seams of the front."
-    g = k.g
-    y = 42.
-    if g.kind == "dress" and g.fit == "regular" and k.shape != "folded":
-        k.line(np.array([(-width_at(k, y), y), (0, y + 1), (width_at(k, y), y)]), width=.6, clip=k.body)
-    if g.kind == "jacket" and g.fabric == "denim":
-        denim_seams(k)
-    body_closure(k)
-    if k.shape == "folded": return
-    body_pockets(k, k.cut, k.body)
-    if g.kind == "jumpsuit" and g.pockets == "side":
-        for s in (1, -1):
-            k.line(np.array([(s * 12.6, 44.5), (s * 19.6, 57)]), width=1.1, color=k.ink)
-            k.stitch(np.array([(s * 11.6, 45), (s * 18.8, 58)]))
-    if g.trim == "pleats":
-        pleats(k, y + 1, width_at(k, y), k.cut.profile[-1])
-    if g.trim == "slit":
-        slit(k)
-    if g.trim == "belt":
-        belt(k, y - 2, width_at(k, y) + .4, tie=g.kind in ("coat", "slip dress"))
-    elif g.kind == "jumpsuit" and g.closure != "wrap":
-        k.leaf(*box(-width_at(k, 41) - .2, 40, width_at(k, 41) + .2, 43.6, .6), outline=1.1)
-
-# %% ../../nbs/1_wardrobe/10_assembly.ipynb #fdae02c8
-def fold_marks(k: GarmentDrawing) -> np.ndarray:
-    "Soft creases of a folded top, its rolled lower edge among them."
-    return np.array([(-14, 6, .04, 1, 44, 1.5, .26, 0), (13.6, 5, -.05, 1, 44, 1.5, -.24, 0),
-                     (-18, 42.5, 1, .02, 36, 2.2, -.4, 0), (-12, 30, .9, -.3, 20, 1.8, .16, 2)])
-
 # %% ../../nbs/1_wardrobe/10_assembly.ipynb #bda4bee5
 def leg_box(k: GarmentDrawing, piece: Piece, i: int):
     "A cargo pocket with its flap on the thigh."
@@ -217,12 +99,8 @@ def leg_box(k: GarmentDrawing, piece: Piece, i: int):
     w = np.interp(top, *np.array(leg_widths(k.g)).T)
     corner = lambda t, a: tube(joints, [t], [a], side)[0]
     for t0, t1, out in ((top, top + .36, 0), (top - .02, top + .1, .5)):
-        pts = [
-            corner(t0, w + 1.2),
-            corner(t0, w - 9 - out),
-            corner(t1, w - 9 - out),
-            corner(t1, w + 1.2 + out),
-        ]
+        pts = [corner(t0, w + 1.2), corner(t0, w - 9 - out), corner(t1, w - 9 - out),
+               corner(t1, w + 1.2 + out)]
         k.leaf(curve=chain(*[np.array([a, b]) for a, b in zip(pts, pts[1:] + pts[:1])]), frame=piece.frame,
                gain=1.04, outline=1.2)
 
@@ -255,12 +133,9 @@ def draw_legs(k: GarmentDrawing):
         unit = c.scale * 128 / c.height
         if g.trim == "side stripe":
             t, w = np.array(leg_widths(g)).T
-            run = np.vstack([
-                on_torso(k.pose,
-                         np.array([(p.curve.vertices[0][0] * side, WAIST)]) * (side, 1)),
-                p.curve.vertices[3:10:3],
-                tube(joints, t[2:], w[2:], side)
-            ])
+            run = np.vstack([on_torso(k.pose,
+                                      np.array([(p.curve.vertices[0][0] * side, WAIST)]) * (side, 1)),
+                             p.curve.vertices[3:10:3], tube(joints, t[2:], w[2:], side)])
             c.line(spline(run), k.second, 5.2 * unit, clip=p.curve)
         gap = .115 if g.trim == "turn-ups" else .05
         c.line(spline(tube(joints, [end - gap, end - gap + .025, end - gap], [20, 0, -20], side)),
@@ -322,10 +197,8 @@ def draw_skirt(k: GarmentDrawing):
     if g.trim == "lace":
         lace_hem(k)
     c.line(k.body, k.ink, 1.6)
-    paint_piece(
-        c,
-        Piece(k.body, torso_frame(k.pose, cut.profile, cut.length), k.cloth,
-              skirt_folds(g, cut, stream(g.seed, "body"))))
+    paint_piece(c, Piece(k.body, torso_frame(k.pose, cut.profile, cut.length), k.cloth,
+                         skirt_folds(g, cut, stream(g.seed, "body"))))
     hem_finish(k)
     if g.trim == "pleats":
         pleats(k, WAIST + 4, waist_width(g), cut.profile[-1])

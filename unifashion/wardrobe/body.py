@@ -11,8 +11,8 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from .canvas import Canvas, Curve, folded_light, paint, roundness, window
 from ..ground.core import stream
+from .canvas import Canvas, Curve, folded_light, paint, roundness, window
 from .fabrics import Cloth
 from .garments import KINDS, Garment
 
@@ -35,7 +35,8 @@ class Pose:
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #3894a0b3
 def limb(start, lengths, angles) -> np.ndarray:
-    "Joints (3, 2) of two bones hanging from `start` at angles from straight down (radians, outward positive)."
+    """Joints (3, 2) of two bones hanging from `start` at angles from straight down (radians, outward
+    positive)."""
     steps = np.array([[np.sin(a) * n, np.cos(a) * n] for a, n in zip(angles, lengths)])
     return np.vstack([start, start + np.cumsum(steps, 0)])
 
@@ -59,7 +60,8 @@ def on_torso(pose: Pose, points) -> np.ndarray:
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #42235ec5
 def tube(joints: np.ndarray, t, across, side: int) -> np.ndarray:
-    "Points (n, 2) at `t` bones along a limb (0 to 2) and `across` cm outward; the normal turns smoothly at the joint."
+    """Points (n, 2) at `t` bones along a limb (0 to 2) and `across` cm outward;
+    the normal turns smoothly at the joint."""
     (ax, ay), (bx, by), (cx, cy) = joints.tolist()
     ux, uy, vx, vy = bx - ax, by - ay, cx - bx, cy - by
     n, m = math.hypot(ux, uy), math.hypot(vx, vy)
@@ -81,7 +83,8 @@ def unplace(torso: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #6eaa119e
 def torso_frame(pose: Pose, profile, length: float, bow: float = .004) -> Callable:
-    "Pixel positions -> (s, t, a, down): cm across and along, relative place across (-1 to 1), part of the length."
+    """Pixel positions -> (s, t, a, down):
+    cm across and along, relative place across (-1 to 1), part of the length."""
     m = unplace(pose.torso)
     ys, ws = np.asarray(profile, np.float32).T
 
@@ -134,17 +137,8 @@ class Piece(NamedTuple):
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #b836aac0
 SHEEN = {"satin": .26, "leather": .24, "velvet": .12, "quilted": .08}
-DEPTH = {
-    "satin": 1.5,
-    "leather": 1.2,
-    "linen": 1.25,
-    "wool": .7,
-    "knit": .7,
-    "cable knit": .5,
-    "quilted": .45,
-    "denim": .85,
-    "fleece": .8
-}
+DEPTH = {"satin": 1.5, "leather": 1.2, "linen": 1.25, "wool": .7, "knit": .7, "cable knit": .5,
+         "quilted": .45, "denim": .85, "fleece": .8}
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #897c1ea1
 def shade_piece(piece: Piece, x, y, scale: float) -> np.ndarray:
@@ -212,19 +206,8 @@ TOP_LENGTH = {
     "cropped": 47., "regular": 65., "longline": 80., "knee": 99., "midi": 116., "maxi": 134., "mini": 82.
 }
 SLEEVE_END = {"": 0., "sleeveless": 0., "cap": .26, "short": .66, "elbow": 1.08, "long": 1.98}
-EASE = {
-    "t-shirt": 0,
-    "shirt": .5,
-    "polo shirt": 0,
-    "sweater": 1.,
-    "hoodie": 2.,
-    "tank top": -2.2,
-    "jacket": 1.5,
-    "coat": 2.5,
-    "dress": -3.,
-    "jumpsuit": -2.5,
-    "slip dress": -4.
-}
+EASE = {"t-shirt": 0, "shirt": .5, "polo shirt": 0, "sweater": 1., "hoodie": 2., "tank top": -2.2,
+        "jacket": 1.5, "coat": 2.5, "dress": -3., "jumpsuit": -2.5, "slip dress": -4.}
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #0d80f735
 def top_cut(g: Garment) -> Cut:
@@ -237,11 +220,8 @@ def top_cut(g: Garment) -> Cut:
     length = TOP_LENGTH.get(g.length, 64.)
     profile = body_profile(g, chest, under, length)
     upper = 7.5 + .35 * ease + .33 * grow
-    end = {
-        "short": upper * 1.06,
-        "cap": upper * 1.05,
-        "elbow": upper * .88
-    }.get(g.sleeve, 4.7 + .22 * ease + .32 * grow)
+    end = {"short": upper * 1.06, "cap": upper * 1.05,
+           "elbow": upper * .88}.get(g.sleeve, 4.7 + .22 * ease + .32 * grow)
     arm = (upper, upper * .83, end)
     return Cut(shoulder, chest, under, profile, profile[-1][0], SLEEVE_END[g.sleeve], arm)
 
@@ -250,23 +230,14 @@ def body_profile(g: Garment, chest: float, under: float, length: float) -> tuple
     "(y, half width) pairs down the side seam."
     slim, loose = g.fit == "slim", g.fit == "loose"
     if g.kind == "coat":
-        return (
-            (under, chest),
-            (42, chest - (3 if slim else 1)),
-            (62, chest + 1),
-            (length, chest + (3 if slim else 6 + 0.03 * length)),
-        )
+        return ((under, chest), (42, chest - (3 if slim else 1)), (62, chest + 1),
+                (length, chest + (3 if slim else 6 + 0.03 * length)))
     if KINDS[g.kind].region == "dresses":
         waist = chest - (5 if slim else 4.4 if not loose else 1.)
         if g.kind == "jumpsuit": return (under, chest), (41, waist + .5), (44, waist + .5)
         if slim:
-            return (
-                (under, chest),
-                (41, waist),
-                (60, chest + 2.0),
-                (78, chest + 1.2),
-                (length, chest + (-0.5 if g.kind == "dress" else 2.5)),
-            )
+            return ((under, chest), (41, waist), (60, chest + 2.0), (78, chest + 1.2),
+                    (length, chest + (-0.5 if g.kind == "dress" else 2.5)))
         if loose: return (under, chest), (42, chest + 1.5), (length, chest + 4 + .085 * length)
         if g.kind == "slip dress":
             return (under, chest), (41, chest - 2.6), (62, chest + 3.5), (length, chest + 1 + .075 * length)
@@ -274,21 +245,12 @@ def body_profile(g: Garment, chest: float, under: float, length: float) -> tuple
     waist = chest - (3.2 if slim else 1.2 if not loose else -.3)
     hem = chest - .3 + (1.2 if length > 70 else 0)
     if gathered(g):
-        return (
-            (under, chest),
-            (length - 14, chest + 0.6),
-            (length - 6.5, chest + 0.4),
-            (length - 5, chest - 2.2),
-            (length, chest - 2.6),
-        )
+        return ((under, chest), (length - 14, chest + 0.6), (length - 6.5, chest + 0.4),
+                (length - 5, chest - 2.2), (length, chest - 2.6))
     return (under, chest), (min(41, length - 8), waist), (length, hem)
 
 # %% ../../nbs/1_wardrobe/04_body.ipynb #15d19a8f
 def gathered(g: Garment) -> bool:
     "Whether hem and cuffs are ribbed bands."
-    return (
-        g.kind in ("sweater", "hoodie")
-        or g.kind == "jacket"
-        and g.neckline == "stand collar"
-        and g.fabric not in ("leather", "denim")
-    )
+    return (g.kind in ("sweater", "hoodie") or g.kind == "jacket" and g.neckline == "stand collar"
+            and g.fabric not in ("leather", "denim"))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ground.core import stream
 from .body import LEG, Cut, Piece, Pose, limb_frame, on_torso, tube
 from .canvas import Curve, chain, mirror
-from ..ground.core import stream
 from .fabrics import Cloth
 from .garments import Garment
 from .tops import hem_run
@@ -36,10 +36,8 @@ def leg_widths(g: Garment) -> list[tuple]:
         (1.3, 1.3, 1.2 if g.fit == "slim" else 0) if g.kind == "leggings" else 0)
     end = LEG_END[g.length]
     ts = [-.6, .16, .55, 1., 1.5, 2.]
-    ws = [
-thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
-ankle
-]
+    ws = [thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
+          ankle]
     inside = [(t, w) for t, w in zip(ts, ws) if t < end - .08]
     last = np.interp(end, ts, ws) + (1. if g.length in ("short", "knee") and g.kind != "leggings"
                                      and g.fit != "slim" else 0)
@@ -63,17 +61,12 @@ def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: t
     end = t[-1]
     flip = np.array([side, 1])
     hip = widths[0][1] + 9.6
-    outer = np.vstack([
-        on_torso(pose,
-                 np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .1, 60)]) * flip),
-        tube(joints, t, w, side)
-    ])
+    outer = np.vstack([on_torso(pose,
+                                np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .1, 60)]) * flip),
+                       tube(joints, t, w, side)])
     gap = np.abs(tube(joints, t, 0 * w, side)[:, 0] - pose.torso[0, 2]) - .25
-    inner = np.vstack([
-        tube(joints, t[::-1], -np.minimum(w, gap - 1.1 * np.minimum(t / .4, 1))[::-1], side),
-        on_torso(pose,
-                 np.array([(.0, 73.6)]) * flip)
-    ])
+    inner = np.vstack([tube(joints, t[::-1], -np.minimum(w, gap - 1.1 * np.minimum(t / .4, 1))[::-1], side),
+                       on_torso(pose, np.array([(.0, 73.6)]) * flip)])
     hem = np.vstack([outer[-1:], tube(joints, [end + .025], [0], side), inner[:1]])
     rise = on_torso(pose, np.array([(-.25, 73.6), (-.25, y0 + 1.2)]) * flip)
     top = on_torso(pose, np.array([(-.25, y0 + 1.2), (w0 * .6, y0 + .8), (w0, y0)]) * flip)

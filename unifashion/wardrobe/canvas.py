@@ -180,7 +180,8 @@ class Canvas:
 
 # %% ../../nbs/1_wardrobe/03_canvas.ipynb #2e98a383
 def window(canvas: Canvas, curve: Curve):
-    "The pixels round a curve: (first column, row past the last), body x and y of their centres; None if outside."
+    """The pixels round a curve: (first column, row past the last), body x and y of their centres;
+    None if outside."""
     v = curve.vertices @ canvas.camera.matrix.T + canvas.camera.offset
     (x0, y0), (x1, y1) = np.floor(v.min(0)).astype(int), np.ceil(v.max(0)).astype(int)
     x0 = max(x0, 0)

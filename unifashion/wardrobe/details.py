@@ -9,8 +9,9 @@ import numpy as np
 
 from .body import Piece, Pose, brightness, ink, on_torso, paint_piece, seam, torso_frame
 from .canvas import Canvas, Curve, chain, mirror, spline
+from .colours import rgb
 from .fabrics import Cloth
-from .garments import CONTRAST_TRIMS, Garment, rgb
+from .garments import CONTRAST_TRIMS, Garment
 
 # %% auto #0
 __all__ = ['GarmentDrawing', 'dot', 'box', 'both', 'shirt_collar', 'back_collar', 'lapels', 'stand_collar', 'turtleneck', 'hood',
@@ -81,12 +82,8 @@ def dot(k: GarmentDrawing, x, y, r, color, rim=True):
 # %% ../../nbs/1_wardrobe/08_details.ipynb #a12a67cf
 def box(x0, y0, x1, y1, soft=.0) -> list[np.ndarray]:
     "Four runs of a rectangle whose lower edge bows by `soft`."
-    return [
-        np.array([(x0, y0), (x1, y0)]),
-        np.array([(x1, y0), (x1, y1)]),
-        np.array([(x1, y1), ((x0 + x1) / 2, y1 + soft), (x0, y1)]),
-        np.array([(x0, y1), (x0, y0)])
-    ]
+    return [np.array([(x0, y0), (x1, y0)]), np.array([(x1, y0), (x1, y1)]),
+            np.array([(x1, y1), ((x0 + x1) / 2, y1 + soft), (x0, y1)]), np.array([(x0, y1), (x0, y0)])]
 
 # %% ../../nbs/1_wardrobe/08_details.ipynb #a7da6ad0
 def both(runs) -> tuple:
@@ -97,22 +94,16 @@ def both(runs) -> tuple:
 def shirt_collar(k: GarmentDrawing, spread=1., soft=0.):
     "A turned-down collar: the stand seen inside, two leaves in front."
     cloth = k.contrast if k.g.trim in ("contrast collar", "contrast trim") else k.cloth
-    leaf = [
-        np.array([(.3, 8.4), (4.2, 10.6), (8.6 * spread, 14.2 - soft)]),
-        np.array([(8.6 * spread, 14.2 - soft), (10.2, 8), (10.4, 2.4), (8.2, -3)]),
-        np.array([(8.2, -3), (7.2, -4.1), (6, -3.4)]),
-        np.array([(6, -3.4), (5.9, 1.6), (3.8, 5.6), (.3, 8.4)])
-    ]
+    leaf = [np.array([(.3, 8.4), (4.2, 10.6), (8.6 * spread, 14.2 - soft)]),
+            np.array([(8.6 * spread, 14.2 - soft), (10.2, 8), (10.4, 2.4), (8.2, -3)]),
+            np.array([(8.2, -3), (7.2, -4.1), (6, -3.4)]),
+            np.array([(6, -3.4), (5.9, 1.6), (3.8, 5.6), (.3, 8.4)])]
     for part in both(leaf):
         k.leaf(*part, cloth=cloth)
         if k.canvas.scale > 1.4:
-            k.line(
-                np.array([(1.2, 8.4), (4.4, 9.8), (7.9 * spread, 12.8 - soft)])
-                * (1 if part is leaf else -1, 1),
-                width=0.35,
-                color=seam(cloth.base),
-                dash=(0.9, 0.7),
-            )
+            k.line(np.array([(1.2, 8.4), (4.4, 9.8),
+                             (7.9 * spread, 12.8 - soft)]) * (1 if part is leaf else -1, 1), width=0.35,
+                   color=seam(cloth.base), dash=(0.9, 0.7))
 
 # %% ../../nbs/1_wardrobe/08_details.ipynb #50e02b4b
 def back_collar(k: GarmentDrawing, drop=3.6):
@@ -128,17 +119,12 @@ def lapels(k: GarmentDrawing):
     "Notched lapels and collar."
     collar = k.contrast if k.g.trim == "contrast collar" else k.cloth
     wide = 3. if k.g.closure == "double-breasted" else 1.2
-    lapel = [
-        np.array([(.4, 34), (7.6 + wide * .6, 26), (12.6 + wide, 16.4)]),
-        np.array([(12.6 + wide, 16.4), (9.2, 13)]),
-        np.array([(9.2, 13), (6.6, 6), (5, 15), (2.8, 25), (.4, 34)])
-    ]
-    top = [
-        np.array([(9.2, 13.2), (12.9, 11.6)]),
-        np.array([(12.9, 11.6), (11.9, 4.5), (8.4, -2.8)]),
-        np.array([(8.4, -2.8), (7.2, -3.9), (6, -3.2)]),
-        np.array([(6, -3.2), (5.8, 3), (6.6, 8), (9.2, 13.2)])
-    ]
+    lapel = [np.array([(.4, 34), (7.6 + wide * .6, 26), (12.6 + wide, 16.4)]),
+             np.array([(12.6 + wide, 16.4), (9.2, 13)]),
+             np.array([(9.2, 13), (6.6, 6), (5, 15), (2.8, 25), (.4, 34)])]
+    top = [np.array([(9.2, 13.2), (12.9, 11.6)]), np.array([(12.9, 11.6), (11.9, 4.5), (8.4, -2.8)]),
+           np.array([(8.4, -2.8), (7.2, -3.9), (6, -3.2)]),
+           np.array([(6, -3.2), (5.8, 3), (6.6, 8), (9.2, 13.2)])]
     for part in both(lapel):
         k.leaf(*part)
     for part in both(top):
@@ -148,24 +134,19 @@ def lapels(k: GarmentDrawing):
 def stand_collar(k: GarmentDrawing, height=4.2, rib=False):
     "A collar that stands up: two halves meeting at the front."
     cloth = k.contrast if k.g.trim in ("contrast collar", "contrast trim") else k.cloth
-    half = [
-        np.array([(.2, 7.6), (4, 6), (7.9, .6)]),
-        np.array([(7.9, .6), (8.3, -1.2), (7.6, .4 - height)]),
-        np.array([(7.6, .4 - height), (4.6, 2.6 - height), (.9, 7.4 - height)]),
-        np.array([(.9, 7.4 - height), (.2, 7.6)])
-    ]
+    half = [np.array([(.2, 7.6), (4, 6), (7.9, .6)]), np.array([(7.9, .6), (8.3, -1.2), (7.6, .4 - height)]),
+            np.array([(7.6, .4 - height), (4.6, 2.6 - height), (.9, 7.4 - height)]),
+            np.array([(.9, 7.4 - height), (.2, 7.6)])]
     for part in both(half):
         k.leaf(*part, cloth=cloth)
 
 # %% ../../nbs/1_wardrobe/08_details.ipynb #50e22c16
 def turtleneck(k: GarmentDrawing):
     "A rolled knit collar."
-    body = [
-        np.array([(-8.4, 2.6), (-8.9, -2.5), (-7.7, -8.2)]),
-        np.array([(-7.7, -8.2), (-4, -9.2), (0, -9.5), (4, -9.2), (7.7, -8.2)]),
-        np.array([(7.7, -8.2), (8.9, -2.5), (8.4, 2.6)]),
-        np.array([(8.4, 2.6), (4.5, 4.6), (0, 5.2), (-4.5, 4.6), (-8.4, 2.6)])
-    ]
+    body = [np.array([(-8.4, 2.6), (-8.9, -2.5), (-7.7, -8.2)]),
+            np.array([(-7.7, -8.2), (-4, -9.2), (0, -9.5), (4, -9.2), (7.7, -8.2)]),
+            np.array([(7.7, -8.2), (8.9, -2.5), (8.4, 2.6)]),
+            np.array([(8.4, 2.6), (4.5, 4.6), (0, 5.2), (-4.5, 4.6), (-8.4, 2.6)])]
     cloth = k.contrast if k.g.trim == "contrast trim" else k.cloth
     k.leaf(*body, cloth=cloth, gain=1.0)
     for x in np.linspace(-6.4, 6.4, 9):
@@ -196,11 +177,8 @@ def hood(k: GarmentDrawing):
 # %% ../../nbs/1_wardrobe/08_details.ipynb #9c2657cc
 def drawstrings(k: GarmentDrawing, y=11., reach=14., x=3.2):
     "Two cords with knots."
-    color = (
-        k.second
-        if k.second is not None and k.g.trim
-        else (rgb("white") if brightness(k.base) < 190 else k.base * 0.6)
-    )
+    color = (k.second if k.second is not None and k.g.trim
+             else (rgb("white") if brightness(k.base) < 190 else k.base * 0.6))
     for side in (1, -1):
         cord = np.array([(side * x, y), (side * (x + .9), y + reach * .5), (side * (x + .3), y + reach)])
         k.line(cord, width=1.5, color=k.ink)
@@ -294,12 +272,9 @@ def belt(k: GarmentDrawing, y, width, height=3.6, tie=False):
     cloth = Cloth(k.g, plain="brown")
     cloth.base = color
     cloth.fabric = "jersey"
-    band = [
-        np.array([(-width, y), (0, y + 1), (width, y)]),
-        np.array([(width, y), (width, y + height)]),
-        np.array([(width, y + height), (0, y + height + 1), (-width, y + height)]),
-        np.array([(-width, y + height), (-width, y)])
-    ]
+    band = [np.array([(-width, y), (0, y + 1), (width, y)]), np.array([(width, y), (width, y + height)]),
+            np.array([(width, y + height), (0, y + height + 1), (-width, y + height)]),
+            np.array([(-width, y + height), (-width, y)])]
     k.leaf(*band, cloth=cloth, outline=1.3)
     if tie and not k.back:
         for dx, n in ((2.4, 17), (5., 13)):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from .assembly import hang, lay_out
 from .body import Piece, catalogue_pose, paint_piece, seam, torso_frame
 from .bottoms import WAIST, waist_width
 from .canvas import BACKGROUND, Camera, Canvas, Curve, camera_on, mirror
 from .details import GarmentDrawing, belt, box, drawstrings, patch_pocket
-from .assembly import hang, lay_out
-from .garments import KINDS, VIEWS, Garment
 from .finishing import leg_pockets, waist_finish
+from .garments import KINDS, Garment
+from .sampling import VIEWS
 from .tops import has_straps
 
 # %% auto #0
@@ -92,22 +93,9 @@ def shadows(k: GarmentDrawing, ground: bool):
 def folded_under(k: GarmentDrawing):
     "The layers below a folded top."
     for d, gain in ((3.4, .8), (1.8, .88)):
-        k.leaf(
-            np.array(
-                [
-                    (16, 28),
-                    (16.6, 42 + d),
-                    (14.6, 44.6 + d),
-                    (0, 45.6 + d),
-                    (-14.6, 44.6 + d),
-                    (-16.6, 42 + d),
-                    (-16, 28),
-                ]
-            ),
-            np.array([(-16, 28), (16, 28)]),
-            gain=gain,
-            outline=1.6,
-        )
+        k.leaf(np.array([(16, 28), (16.6, 42 + d), (14.6, 44.6 + d), (0, 45.6 + d), (-14.6, 44.6 + d),
+                         (-16.6, 42 + d), (-16, 28)]), np.array([(-16, 28), (16, 28)]), gain=gain,
+               outline=1.6)
 
 # %% ../../nbs/1_wardrobe/11_drawing.ipynb #67e77df8
 def folded_trousers(k: GarmentDrawing):
@@ -187,7 +175,8 @@ def draw(
     height: int = 128,    # pixels
     width: int = 96,      # pixels
 ) -> np.ndarray:  # (height, width, 3) uint8
-    "Draw a garment. The same description, view and size give the same bytes. Raises ValueError for an unknown view."
+    """Draw a garment. The same description, view and size give the same bytes.
+    Raises ValueError for an unknown view."""
     if view not in VIEWS: raise ValueError(f'view: {view!r} is none of {", ".join(VIEWS)}')
     k = GarmentDrawing(g, catalogue_pose(g), view == "back", view if view in ("folded", "hanger") else "")
     lay_out(k)

@@ -54,67 +54,42 @@ def _nature() -> dict[str, list[Part]]:
         Part(spline(np.array(v)), True, .09) for v in (((-.35, .25), (-.38, -.25)), ((.05, -.1), (.05, -.5)),
                                                        ((-.2, .12), (.25, .2)), ((.2, -.24), (.56, -.16)))
     ]
-    rays = [
-        Part(
-            polygon(*(np.array([(-.16, -.6), (.16, -.6),
-                                (0, -1.04)]) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]))))
-        for a in np.arange(8) * np.pi / 4
-    ]
-    return {
-        "star": [Part(polygon(*spokes(5, .42, 1.05)))],
-        "heart": [Part(chain(heart, mirror(heart)))],
-        "moon": [Part(chain(outer, inner))],
-        "sun": [*rays, Part(ring(0, 0, .5))],
-        "flower": [*petals, Part(ring(0, 0, .3), True)],
-        "leaf":
-        [Part(chain(blade, under)),
-         Part(spline(rib[:2]), False, .14),
-         Part(spline(rib[1:]), True, .1), *veins]
-    }
+    rays = [Part(polygon(*(np.array([(-.16, -.6), (.16, -.6),
+                                     (0, -1.04)]) @ np.array([[np.cos(a), np.sin(a)],
+                                                              [-np.sin(a), np.cos(a)]]))))
+            for a in np.arange(8) * np.pi / 4]
+    return {"star": [Part(polygon(*spokes(5, .42, 1.05)))], "heart": [Part(chain(heart, mirror(heart)))],
+            "moon": [Part(chain(outer, inner))], "sun": [*rays, Part(ring(0, 0, .5))],
+            "flower": [*petals, Part(ring(0, 0, .3), True)],
+            "leaf": [Part(chain(blade, under)), Part(spline(rib[:2]), False, .14),
+                     Part(spline(rib[1:]), True, .1), *veins]}
 
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #9cb336be
 def _things() -> dict[str, list[Part]]:
     "Cat and anchor."
-    face = (
-        np.array([(0, -0.48), (0.3, -0.46)]),
-        np.array([(0.3, -0.46), (0.76, -0.96)]),
-        np.array([(0.76, -0.96), (0.84, -0.2), (0.86, 0.2), (0.5, 0.72), (0, 0.86)]),
-    )
+    face = (np.array([(0, -0.48), (0.3, -0.46)]), np.array([(0.3, -0.46), (0.76, -0.96)]),
+            np.array([(0.76, -0.96), (0.84, -0.2), (0.86, 0.2), (0.5, 0.72), (0, 0.86)]))
     cat = [Part(chain(*face, *[mirror(f) for f in face[::-1]]))]
     cat += [Part(ring(s * .36, .02, .14, 1.2), True)
             for s in (1, -1)] + [Part(polygon((-.13, .34), (.13, .34), (0, .5)), True)]
-    cat += [
-        Part(spline(np.array([(s * .42, y), (s * 1.08, y + d)])), False, .08) for s in (1, -1)
-        for y, d in ((.36, -.1), (.5, .06))
-    ]
+    cat += [Part(spline(np.array([(s * .42, y), (s * 1.08, y + d)])), False, .08) for s in (1, -1) for y,
+            d in ((.36, -.1), (.5, .06))]
     hook = np.array([(-.86, .2), (-.68, .68), (0, .96), (.68, .68), (.86, .2)])
-    anchor = [
-        Part(ring(0, -.76, .2), False, .17),
-        Part(spline(np.array([(0, -.55), (0, .9)])), False, .24),
-        Part(spline(np.array([(-.46, -.3), (.46, -.3)])), False, .2),
-        Part(spline(hook), False, .22),
-        Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
-        Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))
-    ]
+    anchor = [Part(ring(0, -.76, .2), False, .17), Part(spline(np.array([(0, -.55), (0, .9)])), False, .24),
+              Part(spline(np.array([(-.46, -.3), (.46, -.3)])), False, .2), Part(spline(hook), False, .22),
+              Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
+              Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))]
     return {"cat": cat, "anchor": anchor}
 
 # %% ../../nbs/1_wardrobe/07_emblems.ipynb #f9e87fd3
 def _signs() -> dict[str, list[Part]]:
     "Bolt, mountain, letter A, number 7."
-    peaks = [
-        Part(polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))),
-        Part(polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12)), True)
-    ]
-    a = [
-        Part(polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42),
-                     (-.5, .92))),
-        Part(polygon((-.22, .06), (0, -.58), (.22, .06)), True)
-    ]
-    seven = [
-        Part(
-            polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5), (-.34, -.5),
-                    (-.34, -.3), (-.72, -.3)))
-    ]
+    peaks = [Part(polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))),
+             Part(polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12)), True)]
+    a = [Part(polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42),
+                      (-.5, .92))), Part(polygon((-.22, .06), (0, -.58), (.22, .06)), True)]
+    seven = [Part(polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5),
+                          (-.34, -.5), (-.34, -.3), (-.72, -.3)))]
     bolt = [Part(polygon((.2, -1.05), (-.66, .16), (-.06, .16), (-.3, 1.05), (.66, -.28), (.06, -.28)))]
     return {"bolt": bolt, "mountain": [*peaks, Part(ring(.62, -.72, .2))], "letter A": a, "number 7": seven}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..ground.core import stream
-from .garments import Garment, rgb
+from .colours import rgb
+from .garments import Garment
 
 # %% auto #0
 __all__ = ['SIDE', 'PERIODS', 'tile_levels', 'sample_tile', 'placed', 'Cloth']
@@ -52,28 +53,15 @@ def _lines():
     bx, by = _soft(abs(_wrap(x - .5)) - .25), _soft(abs(_wrap(y - .5)) - .25)
     thin = lambda t, at, w: _soft(abs(_wrap(t - at)) - w)
     tri = abs(_wrap(x)) * .7
-    return {
-        "stripes":
-        _stack(thin(y, .5, .21)),
-        "vertical stripes":
-        _stack(thin(x, .25, .21)),
-        "pinstripes":
-        _stack(thin(x, .5, .075) * .9),
-        "gingham":
-        _stack(1 - .5 * (bx + by)),
-        "check":
-        _stack(.5 * thin(x, .3, .2) + .5 * thin(y, .3, .2),
-               np.maximum(thin(x, .75, .028), thin(y, .75, .028)) * .85),
-        "windowpane":
-        _stack(np.maximum(thin(x, .5, .055), thin(y, .5, .055))),
-        "zigzag":
-        _stack(_soft(abs(_wrap(y + tri)) - .2)),
-        "argyle":
-        _stack(_soft(abs(_wrap(x - .5)) + abs(_wrap(y - .5)) - .46),
-               np.maximum(_soft(abs(abs(_wrap(x)) - abs(_wrap(y - .5))) - .02), 0)),
-        "houndstooth":
-        _stack(_hound(x, y)),
-    }
+    return {"stripes": _stack(thin(y, .5, .21)), "vertical stripes": _stack(thin(x, .25, .21)),
+            "pinstripes": _stack(thin(x, .5, .075) * .9), "gingham": _stack(1 - .5 * (bx + by)),
+            "check": _stack(.5 * thin(x, .3, .2) + .5 * thin(y, .3, .2),
+                            np.maximum(thin(x, .75, .028), thin(y, .75, .028)) * .85),
+            "windowpane": _stack(np.maximum(thin(x, .5, .055), thin(y, .5, .055))),
+            "zigzag": _stack(_soft(abs(_wrap(y + tri)) - .2)),
+            "argyle": _stack(_soft(abs(_wrap(x - .5)) + abs(_wrap(y - .5)) - .46),
+                             np.maximum(_soft(abs(abs(_wrap(x)) - abs(_wrap(y - .5))) - .02), 0)),
+            "houndstooth": _stack(_hound(x, y))}
 
 
 def _hound(x, y):
@@ -148,17 +136,13 @@ def _animals():
         heart = np.maximum(heart, _soft(d - r))
     warp = _noise("zebra", 2, 1)
     camo = _noise("camo", 3)
-    return {
-        "dots": _stack(np.maximum(_disc(0.25, 0.25, 0.15), _disc(0.75, 0.75, 0.15))),
-        "leopard": _stack(ring, heart * (1 - ring) * 0.8),
-        "zebra": _stack(
-            _soft(np.sin(2 * np.pi * (4 * y + 0.45 * np.sin(2 * np.pi * x) + 0.22 * warp)) + 0.25, 0.25)
-        ),
-        "camo": _stack(_soft(0.35 - camo, 0.1), _soft(0.55 - np.roll(camo.T, 40, 0), 0.1)),
-        "marl": _stack(
-            np.zeros((SIDE, SIDE)), np.clip(0.3 + 0.35 * np.roll(_noise("marl", 22, 1), 9) * (y > -1), 0, 0.8)
-        ),
-    }
+    return {"dots": _stack(np.maximum(_disc(0.25, 0.25, 0.15), _disc(0.75, 0.75, 0.15))),
+            "leopard": _stack(ring, heart * (1 - ring) * 0.8),
+            "zebra": _stack(_soft(np.sin(2 * np.pi * (4 * y + 0.45 * np.sin(2 * np.pi * x) + 0.22 * warp))
+                                  + 0.25, 0.25)),
+            "camo": _stack(_soft(0.35 - camo, 0.1), _soft(0.55 - np.roll(camo.T, 40, 0), 0.1)),
+            "marl": _stack(np.zeros((SIDE, SIDE)),
+                           np.clip(0.3 + 0.35 * np.roll(_noise("marl", 22, 1), 9) * (y > -1), 0, 0.8))}
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #3a8f83a9
 def _weaves():
@@ -170,24 +154,18 @@ def _weaves():
     rope = sum(
         _soft(abs(_wrap(x - c)) - 0.14) * (0.5 + 0.5 * wave(y * 3 + s * 4 * (x - c), 1)) for c, s in ((0, 1),)
     )
-    return {
-        "denim": 1 + .03 * wave(x + y, 22) + .022 * _noise("denim", 30, 1) + .012 * _noise("wash", 5),
-        "linen": 1 + .05 * np.roll(_noise("slub", 20, 1), 3).mean(0) * 2.4 +
-        .05 * _noise("weft", 20, 1).mean(1)[:, None] * 2.4,
-        "knit": 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
-        "cable knit": .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025) + .05 * wave(x, 8) *
-        (abs(_wrap(x)) > .2),
-        "ribbed": 1 + .085 * wave(x, 5),
-        "corduroy": 1 + .10 * wave(x, 5) + .02 * _noise("cord", 20, 1),
-        "fleece": 1 + .03 * _noise("fleece", 14),
-        "wool": 1 + .03 * _noise("wool", 26, 1),
-        "velvet": 1 + .012 * _noise("velvet", 3),
-        "leather": 1 + .025 * _noise("leather", 12),
-        "quilted": 1.04 - .30 * np.exp(-(_wrap(y) / .055)**2) + .06 * np.cos(np.pi * 2 * (y - .35)),
-        "cotton": 1 + .008 * _noise("cotton", 30, 1),
-        "satin": np.ones((SIDE, SIDE)),
-        "jersey": 1 + .006 * _noise("jersey", 30, 1),
-    }
+    return {"denim": 1 + .03 * wave(x + y, 22) + .022 * _noise("denim", 30, 1) + .012 * _noise("wash", 5),
+            "linen": 1 + .05 * np.roll(_noise("slub", 20, 1), 3).mean(0) * 2.4
+            + .05 * _noise("weft", 20, 1).mean(1)[:, None] * 2.4,
+            "knit": 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
+            "cable knit": .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025)
+            + .05 * wave(x, 8) * (abs(_wrap(x)) > .2), "ribbed": 1 + .085 * wave(x, 5),
+            "corduroy": 1 + .10 * wave(x, 5) + .02 * _noise("cord", 20, 1),
+            "fleece": 1 + .03 * _noise("fleece", 14), "wool": 1 + .03 * _noise("wool", 26, 1),
+            "velvet": 1 + .012 * _noise("velvet", 3), "leather": 1 + .025 * _noise("leather", 12),
+            "quilted": 1.04 - .30 * np.exp(-(_wrap(y) / .055)**2) + .06 * np.cos(np.pi * 2 * (y - .35)),
+            "cotton": 1 + .008 * _noise("cotton", 30, 1), "satin": np.ones((SIDE, SIDE)),
+            "jersey": 1 + .006 * _noise("jersey", 30, 1)}
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #c389e21e
 PERIODS = {  # centimetres across and down
@@ -246,15 +224,11 @@ def _far(a, b) -> bool:
 def _third(g: Garment, base, second):
     "The helper colour of a pattern."
     mean = (base + second) / 2
-    return {
-        "check": base * .35 + 255 * .65 if base.mean() < 150 else base * .55,
-        "argyle": mean * .5 + (255 - mean.mean() > 127) * 120,
-        "floral": np.array((232, 188, 72.)) if _far(second, (232, 188, 72)) else np.array((90, 140, 90.)),
-        "tropical": second * .62 + base * .38,
-        "leopard": mean * .6 + base * .4 * .8,
-        "camo": mean * .62,
-        "marl": base + (38 if base.mean() < 90 else -46)
-    }.get(g.pattern, mean)
+    return {"check": base * .35 + 255 * .65 if base.mean() < 150 else base * .55,
+            "argyle": mean * .5 + (255 - mean.mean() > 127) * 120, "floral": np.array((232, 188, 72.))
+            if _far(second, (232, 188, 72)) else np.array((90, 140, 90.)),
+            "tropical": second * .62 + base * .38, "leopard": mean * .6 + base * .4 * .8, "camo": mean * .62,
+            "marl": base + (38 if base.mean() < 90 else -46)}.get(g.pattern, mean)
 
 # %% ../../nbs/1_wardrobe/02_fabrics.ipynb #c46cd709
 def placed(pattern: str, s, t, down, shift) -> np.ndarray:
@@ -284,7 +258,8 @@ class Cloth:
         self.shift = rng.uniform(-3, 3, 2).astype(np.float32) if self.pattern not in ("argyle",) else (0, 0)
 
     def colors(self, s, t, down, scale):
-        "Colours (h, w, 3) at s, t (cm); `down` is the part of the garment's length, 0 to 1; `scale` pixels a cm."
+        """Colours (h, w, 3) at s, t (cm); `down` is the part of the garment's length, 0 to 1;
+        `scale` pixels a cm."""
         base = self.base.astype(np.float32)
         if self.pattern in PERIODS:
             weights = sample_tile(self.pattern, s + self.shift[0], t + self.shift[1], scale)

@@ -63,11 +63,8 @@ def straps(k: GarmentDrawing):
     wide = 1.1 if k.g.neckline != "halter" else 2.2
     top = (x - 2.4, -3.) if k.g.neckline != "halter" else (3.6, -4.5)
     for s in (1, -1):
-        behind = (
-            np.array([top, (x - 2.2, 6), (x - 3.0, 18)]) * (s, 1)
-            if k.g.neckline != "halter"
-            else np.array([top, (0, -6.4), (-top[0], top[1])])
-        )
+        behind = (np.array([top, (x - 2.2, 6), (x - 3.0, 18)]) * (s, 1) if k.g.neckline != "halter"
+                  else np.array([top, (0, -6.4), (-top[0], top[1])]))
         before = np.array([top, (x - .8, y * .4), (x, y + 1.6)]) * (s, 1)
         for run, tone in ((behind, .72), (before, 1.)) if not k.back else ((before, 1.),):
             k.line(run, width=wide * unit + 1.1, color=k.ink)
@@ -83,11 +80,8 @@ def neck_finish(k: GarmentDrawing):
     runs = neckline(k.g, k.back)
     clip = k.body
     color = k.accent if g.trim in ("contrast trim", "piping") else k.base * .97
-    banded = g.neckline in ("crew", "v-neck", "scoop", "boat") and g.kind in (
-        "t-shirt",
-        "sweater",
-        "tank top",
-    )
+    banded = g.neckline in ("crew", "v-neck", "scoop",
+                            "boat") and g.kind in ("t-shirt", "sweater", "tank top")
     if g.trim == "lace" and g.kind in ("slip dress", "tank top"):
         lace_edge(k, runs, clip)
     elif banded:
@@ -152,25 +146,11 @@ def wrap_front(k: GarmentDrawing, tie=True):
     low = k.cut.length + 4
     w = width_at(k, y)
     start = (3.2, 17.5) if k.g.neckline in ("v-neck", "collar") else (1, 33)
-    k.line(
-        (
-            np.array([start, (-2.5, 28), (-w + 1, y)])
-            if k.g.neckline != "lapel"
-            else np.array([(0, 33), (-5, 38), (-7, y)])
-        ),
-        width=0.9,
-        color=k.ink,
-        clip=k.body,
-    )
+    k.line((np.array([start, (-2.5, 28), (-w + 1, y)]) if k.g.neckline != "lapel"
+            else np.array([(0, 33), (-5, 38), (-7, y)])), width=0.9, color=k.ink, clip=k.body)
     if k.cut.length > 50:
-        k.line(
-            np.array(
-                [(-w + 4 if k.g.neckline != "lapel" else -7, y + 3), (-w * 0.62, y + 20), (-w * 0.5, low)]
-            ),
-            width=0.9,
-            color=k.ink,
-            clip=k.body,
-        )
+        k.line(np.array([(-w + 4 if k.g.neckline != "lapel" else -7, y + 3), (-w * 0.62, y + 20),
+                         (-w * 0.5, low)]), width=0.9, color=k.ink, clip=k.body)
     if tie:
         belt(k, y - 1.6, w + .4, 3.2, tie=True)
 
@@ -221,12 +201,8 @@ def hem_finish(k: GarmentDrawing):
         elif not gathered(g):
             k.line((hem - (0, 2.4)) * (.985, 1), width=.42, dash=(1.1, .8), clip=k.body)
         else:
-            k.line(
-                np.array([(w, cut.length - 5.6) for w in (cut.profile[-2][1], 0, -cut.profile[-2][1])])
-                + np.array([(0, 0), (0, 1), (0, 0)]),
-                width=0.6,
-                clip=k.body,
-            )
+            k.line(np.array([(w, cut.length - 5.6) for w in (cut.profile[-2][1], 0, -cut.profile[-2][1])])
+                   + np.array([(0, 0), (0, 1), (0, 0)]), width=0.6, clip=k.body)
     for i, piece in enumerate(k.sleeves):
         side = (1, -1)[i]
         back = {
@@ -250,11 +226,8 @@ def ruffle(k: GarmentDrawing, depth=8.):
     u = np.linspace(1, -1, 19)
     low = np.stack([u * (w + 2.4), y + depth - 3 + 3 * (1 - u * u) + 1.1 * np.cos(np.arange(19) * np.pi)], 1)
     top = width_at(k, y - 5) - 2
-    runs = [
-        np.array([(-top, y - 5), (top, y - 5)]),
-        np.array([(top, y - 5), (w - .3, y - .5), low[0]]), low,
-        np.array([low[-1], (.3 - w, y - .5), (-top, y - 5)])
-    ]
+    runs = [np.array([(-top, y - 5), (top, y - 5)]), np.array([(top, y - 5), (w - .3, y - .5), low[0]]), low,
+            np.array([low[-1], (.3 - w, y - .5), (-top, y - 5)])]
     k.leaf(*runs, gain=.97, outline=1.6)
     for a, x in enumerate(np.linspace(-.9, .9, 13)):
         k.line(np.array([(x * w, y - 1), (x * (w + 1.2), y + depth * (.55 if a % 2 else .8))]), width=.6,
@@ -266,22 +239,10 @@ def lace_hem(k: GarmentDrawing, depth=4.5):
     y, w = k.cut.profile[-1]
     n = 4 * max(int(w / 2.8), 5)
     u = np.linspace(1, -1, n + 1)
-    low = np.stack(
-        [
-            u * w,
-            y
-            + depth * 0.4
-            + 3 * (1 - u * u)
-            + depth * 0.6 * np.array((0, 0.8, 1, 0.8))[np.arange(n + 1) % 4],
-        ],
-        1,
-    )
-    runs = [
-        np.array([(-w, y - 6), (w, y - 6)]),
-        np.array([(w, y - 6), low[0]]),
-        low,
-        np.array([low[-1], (-w, y - 6)]),
-    ]
+    low = np.stack([u * w, y + depth * 0.4 + 3 * (1 - u * u)
+                    + depth * 0.6 * np.array((0, 0.8, 1, 0.8))[np.arange(n + 1) % 4]], 1)
+    runs = [np.array([(-w, y - 6), (w, y - 6)]), np.array([(w, y - 6), low[0]]), low,
+            np.array([low[-1], (-w, y - 6)])]
     k.line(*runs, width=1.3, color=ink(lace_color(k)))
     k.canvas.fill(k.at(*runs), lace_color(k))
     for d in (.5, 2.6):
@@ -293,12 +254,9 @@ def waist_finish(k: GarmentDrawing, inner=True):
     g = k.g
     w = waist_width(k.g)
     y = WAIST
-    band = [
-        np.array([(-w, y), (0, y + 1.3 * (not k.back)), (w, y)]),
-        np.array([(w, y), (w + .9, y + 4.3)]),
-        np.array([(w + .9, y + 4.3), (0, y + 5.6), (-w - .9, y + 4.3)]),
-        np.array([(-w - .9, y + 4.3), (-w, y)])
-    ]
+    band = [np.array([(-w, y), (0, y + 1.3 * (not k.back)), (w, y)]), np.array([(w, y), (w + .9, y + 4.3)]),
+            np.array([(w + .9, y + 4.3), (0, y + 5.6), (-w - .9, y + 4.3)]),
+            np.array([(-w - .9, y + 4.3), (-w, y)])]
     cloth = k.contrast if g.trim == "contrast waistband" else k.cloth
     k.leaf(*band, cloth=cloth, outline=1.5, gain=1.02)
     elastic = g.closure in ("pull-on", "drawstring")
@@ -345,21 +303,14 @@ def leg_pockets(k: GarmentDrawing):
         return
     if g.pockets in ("side", "cargo") and g.kind != "skirt":
         for s in (1, -1):
-            run = (
-                np.array([(w - 6.5, y + 5), (w - 5, y + 9.5), (w + 4.6, y + 13)])
-                if g.kind == "jeans" or g.fabric == "denim"
-                else np.array([(w - 4.5, y + 5), (w + 4.6, y + 17)])
-            )
+            run = (np.array([(w - 6.5, y + 5), (w - 5, y + 9.5), (w + 4.6, y + 13)]) if g.kind == "jeans"
+                   or g.fabric == "denim" else np.array([(w - 4.5, y + 5), (w + 4.6, y + 17)]))
             k.line(run * (s, 1), width=.9, color=k.ink, clip=k.trunk)
             k.stitch((run - (.7, -.9)) * (s, 1), clip=k.trunk)
     if g.pockets == "side" and g.kind == "skirt":
         for s in (1, -1):
-            k.line(
-                np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1),
-                width=0.9,
-                color=k.ink,
-                clip=k.trunk,
-            )
+            k.line(np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1), width=0.9,
+                   color=k.ink, clip=k.trunk)
     if g.pockets == "patch":
         for s in (1, -1):
             patch_pocket(k, min(s * 4.6, s * 15), y + 9, max(s * 4.6, s * 15), y + 21)

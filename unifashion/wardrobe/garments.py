@@ -7,74 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
+from .colours import COLORS, CONTRAST, color_distance, rgb
 
 # %% auto #0
-__all__ = ['COLORS', 'CONTRAST', 'PATTERNS', 'EMBLEMS', 'PLACES', 'FABRICS', 'PLAIN_FABRICS', 'PRINTS', 'WOVENS', 'KNITS',
-           'TAILORING', 'CONTRAST_TRIMS', 'ATTRIBUTES', 'KINDS', 'RULES', 'EVERYDAY', 'EMBLEM_RATE', 'PLAIN_RATE',
-           'SHOWN', 'VIEWS', 'EXTRA_VIEWS', 'rgb', 'color_distance', 'Garment', 'Kind', 'needs_second', 'check_garment',
-           'is_garment', 'sample_garment', 'single_changes', 'near_duplicate', 'changes', 'views_for']
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #e1f4b3e5
-COLORS = {
-    "white": {"": (246, 246, 244)}, "cream": {"": (240, 228, 198)}, "black": {"": (42, 42, 46)},
-    "navy": {"": (38, 50, 94)},
-    "grey": {"light": (196, 198, 202), "": (143, 146, 152), "dark": (84, 87, 94)},
-    "beige": {"": (214, 190, 154), "dark": (181, 154, 116)},
-    "brown": {"light": (166, 118, 78), "": (120, 78, 48), "dark": (82, 53, 38)},
-    "blue": {"light": (150, 188, 226), "": (58, 108, 184)},
-    "turquoise": {"light": (150, 222, 218), "": (64, 188, 190)},
-    "teal": {"": (26, 118, 122), "dark": (18, 82, 88)},
-    "green": {"light": (152, 208, 150), "": (58, 146, 82), "dark": (30, 88, 58)},
-    "olive": {"": (118, 118, 62), "dark": (84, 86, 46)},
-    "mustard": {"": (206, 158, 46)}, "yellow": {"light": (250, 236, 150), "": (246, 212, 62)},
-    "orange": {"light": (250, 190, 126), "": (236, 128, 42), "dark": (192, 90, 30)},
-    "coral": {"": (244, 132, 114)}, "red": {"": (206, 40, 46)}, "burgundy": {"": (122, 28, 52)},
-    "pink": {"light": (248, 204, 214), "": (236, 142, 172), "dark": (212, 70, 126)},
-    "purple": {"light": (194, 172, 226), "": (126, 82, 166), "dark": (82, 48, 116)},
-}
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #a8c59bea
-CONTRAST = 190.0
-
-
-def rgb(
-    color: str,       # key of `COLORS`
-    shade: str = "",  # '' or a shade which that colour has
-) -> np.ndarray:  # (3,) float, 0 to 255
-    "The sRGB triple of a named colour."
-    return np.array(COLORS[color][shade], float)
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #65145864
-def color_distance(a, b) -> float:
-    "Redmean distance of two sRGB triples (0 to about 765)."
-    mean = (a[0] + b[0]) / 2
-    (dr, dg, db) = np.subtract(a, b)
-    return float(np.sqrt((2 + mean / 256) * dr**2 + 4 * dg**2 + (2 + (255 - mean) / 256) * db**2))
+__all__ = ['PATTERNS', 'EMBLEMS', 'PLACES', 'FABRICS', 'PLAIN_FABRICS', 'PRINTS', 'WOVENS', 'KNITS', 'TAILORING',
+           'CONTRAST_TRIMS', 'ATTRIBUTES', 'KINDS', 'RULES', 'Garment', 'Kind', 'needs_second', 'check_garment',
+           'is_garment']
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #2feabc30
-PATTERNS = {
-    "plain": 1,
-    "stripes": 2,
-    "vertical stripes": 2,
-    "pinstripes": 2,
-    "check": 2,
-    "gingham": 2,
-    "windowpane": 2,
-    "dots": 2,
-    "floral": 2,
-    "tropical": 2,
-    "camo": 2,
-    "tie-dye": 2,
-    "ombre": 2,
-    "colour block": 2,
-    "leopard": 2,
-    "zebra": 2,
-    "zigzag": 2,
-    "argyle": 2,
-    "houndstooth": 2,
-    "marl": 1,
-}
+PATTERNS = {"plain": 1, "stripes": 2, "vertical stripes": 2, "pinstripes": 2, "check": 2, "gingham": 2,
+            "windowpane": 2, "dots": 2, "floral": 2, "tropical": 2, "camo": 2, "tie-dye": 2, "ombre": 2,
+            "colour block": 2, "leopard": 2, "zebra": 2, "zigzag": 2, "argyle": 2, "houndstooth": 2,
+            "marl": 1}
 EMBLEMS = ("star", "heart", "moon", "sun", "flower", "leaf", "cat", "anchor", "bolt", "mountain", "letter A",
            "number 7")
 PLACES = ("chest centre", "left chest", "hip", "left leg")
@@ -85,7 +29,8 @@ PRINTS = (
     "plain, stripes, floral, dots, tie-dye, camo, colour block, leopard, zigzag, tropical, vertical stripes, "
     "ombre, zebra, marl"
 )
-WOVENS = ("plain, check, stripes, vertical stripes, gingham, floral, dots, pinstripes, windowpane, tropical, leopard, "
+WOVENS = ("plain, check, stripes, vertical stripes, gingham, floral, dots, pinstripes, windowpane, tropical, "
+          "leopard, "
           "tie-dye, zebra")
 KNITS = "plain, stripes, argyle, zigzag, colour block, marl, dots, ombre, leopard, houndstooth"
 TAILORING = "plain, check, pinstripes, windowpane, houndstooth, colour block, camo"
@@ -136,114 +81,47 @@ def _kind(region: str, category: str, subcategory: str, **allowed: str) -> Kind:
     return Kind(region, category, subcategory, words)
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #36cf1373
-KINDS = {
-    "t-shirt": _kind(
-        "upper_body",
-        "TOPS",
-        "T-SHIRTS",
-        pattern=PRINTS,
-        place="chest centre, left chest, hip",
-        sleeve="short, long, elbow",
-        neckline="crew, v-neck, scoop, boat",
-        length="regular, cropped, longline",
-        fit="regular, loose, slim",
-        pockets=", chest",
-        fabric="jersey, ribbed, linen",
-        trim=", contrast trim, contrast sleeves",
-    ),
-    "shirt": _kind(
-        "upper_body",
-        "SHIRTS",
-        "SHIRTS",
-        pattern=WOVENS,
-        place="left chest",
-        sleeve="long, short, elbow",
-        neckline="collar, band collar",
-        length="regular, longline, cropped",
-        fit="regular, slim, loose",
-        closure="buttons, half placket",
-        pockets=", chest, two chest",
-        fabric="cotton, linen, denim, satin, corduroy",
-        trim=", contrast collar, contrast trim, ruffle hem",
-    ),
-    "polo shirt": _kind(
-        "upper_body",
-        "TOPS",
-        "POLOS",
-        pattern="plain, stripes, colour block, marl, zigzag, argyle, dots",
-        place="left chest",
-        sleeve="short, long",
-        neckline="polo collar",
-        length="regular, cropped, longline",
-        fit="regular, slim, loose",
-        closure="buttons, zip",
-        pockets=", chest",
-        fabric="jersey, knit, cotton",
-        trim=", contrast trim, contrast collar, contrast sleeves",
-    ),
-    "sweater": _kind(
-        "upper_body",
-        "SWEATERS",
-        "SWEATERS",
-        pattern=KNITS,
-        place="chest centre, left chest",
-        sleeve="long, elbow",
-        neckline="crew, v-neck, turtleneck, boat",
-        length="regular, cropped, longline",
-        fit="regular, loose, slim",
-        closure=", buttons",
-        pockets=", patch",
-        fabric="knit, wool, cable knit, ribbed",
-        trim=", contrast trim, contrast sleeves",
-    ),
-    "hoodie": _kind(
-        "upper_body",
-        "SWEATERS",
-        "HOODIES",
-        pattern="plain, colour block, tie-dye, marl, camo, stripes, ombre, leopard",
-        place="chest centre, left chest",
-        sleeve="long, short",
-        neckline="hood",
-        length="regular, cropped, longline",
-        fit="regular, loose, slim",
-        closure=", zip",
-        pockets="kangaroo,",
-        fabric="fleece, jersey",
-        trim=", contrast trim, contrast sleeves",
-    ),
-}
+KINDS = {"t-shirt": _kind("upper_body", "TOPS", "T-SHIRTS", pattern=PRINTS,
+                          place="chest centre, left chest, hip", sleeve="short, long, elbow",
+                          neckline="crew, v-neck, scoop, boat", length="regular, cropped, longline",
+                          fit="regular, loose, slim", pockets=", chest", fabric="jersey, ribbed, linen",
+                          trim=", contrast trim, contrast sleeves"),
+         "shirt": _kind("upper_body", "SHIRTS", "SHIRTS", pattern=WOVENS, place="left chest",
+                        sleeve="long, short, elbow", neckline="collar, band collar",
+                        length="regular, longline, cropped", fit="regular, slim, loose",
+                        closure="buttons, half placket", pockets=", chest, two chest",
+                        fabric="cotton, linen, denim, satin, corduroy",
+                        trim=", contrast collar, contrast trim, ruffle hem"),
+         "polo shirt": _kind("upper_body", "TOPS", "POLOS",
+                             pattern="plain, stripes, colour block, marl, zigzag, argyle, dots",
+                             place="left chest", sleeve="short, long", neckline="polo collar",
+                             length="regular, cropped, longline", fit="regular, slim, loose",
+                             closure="buttons, zip", pockets=", chest", fabric="jersey, knit, cotton",
+                             trim=", contrast trim, contrast collar, contrast sleeves"),
+         "sweater": _kind("upper_body", "SWEATERS", "SWEATERS", pattern=KNITS,
+                          place="chest centre, left chest", sleeve="long, elbow",
+                          neckline="crew, v-neck, turtleneck, boat", length="regular, cropped, longline",
+                          fit="regular, loose, slim", closure=", buttons", pockets=", patch",
+                          fabric="knit, wool, cable knit, ribbed", trim=", contrast trim, contrast sleeves"),
+         "hoodie": _kind("upper_body", "SWEATERS", "HOODIES",
+                         pattern="plain, colour block, tie-dye, marl, camo, stripes, ombre, leopard",
+                         place="chest centre, left chest", sleeve="long, short", neckline="hood",
+                         length="regular, cropped, longline", fit="regular, loose, slim", closure=", zip",
+                         pockets="kangaroo,", fabric="fleece, jersey",
+                         trim=", contrast trim, contrast sleeves")}
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #7a9ab97a
 KINDS |= {
-    "tank top": _kind(
-        "upper_body",
-        "TOPS",
-        "TANK TOPS",
-        pattern=PRINTS,
-        place="chest centre, hip",
-        sleeve="sleeveless",
-        neckline="scoop, v-neck, strap, square, halter",
-        length="regular, cropped, longline",
-        fit="regular, slim, loose",
-        closure=", buttons",
-        fabric="jersey, ribbed, satin, linen",
-        trim=", piping, lace, ruffle hem",
-    ),
-    "jacket": _kind(
-        "upper_body",
-        "JACKETS & COATS",
-        "JACKETS",
-        pattern=TAILORING,
-        place="left chest",
-        sleeve="long",
-        neckline="collar, lapel, stand collar",
-        length="regular, cropped, longline",
-        fit="regular, slim, loose",
-        closure="zip, buttons, double-breasted",
-        pockets="side, chest, patch, zip,",
-        fabric="denim, leather, wool, corduroy, cotton, quilted",
-        trim=", belt, contrast collar, contrast sleeves, piping",
-    ),
+    "tank top": _kind("upper_body", "TOPS", "TANK TOPS", pattern=PRINTS, place="chest centre, hip",
+                      sleeve="sleeveless", neckline="scoop, v-neck, strap, square, halter",
+                      length="regular, cropped, longline", fit="regular, slim, loose", closure=", buttons",
+                      fabric="jersey, ribbed, satin, linen", trim=", piping, lace, ruffle hem"),
+    "jacket": _kind("upper_body", "JACKETS & COATS", "JACKETS", pattern=TAILORING, place="left chest",
+                    sleeve="long", neckline="collar, lapel, stand collar",
+                    length="regular, cropped, longline", fit="regular, slim, loose",
+                    closure="zip, buttons, double-breasted", pockets="side, chest, patch, zip,",
+                    fabric="denim, leather, wool, corduroy, cotton, quilted",
+                    trim=", belt, contrast collar, contrast sleeves, piping"),
     "coat": _kind(
         "upper_body",
         "JACKETS & COATS",
@@ -265,20 +143,11 @@ KINDS |= {
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #184bd54a
 KINDS |= {
-    "jeans": _kind(
-        "lower_body",
-        "BOTTOMS",
-        "JEANS",
-        color="blue, black, grey, navy, white, cream, brown, olive, green, pink",
-        pattern="plain, tie-dye",
-        place="left leg",
-        length="full, ankle, knee",
-        fit="slim, regular, loose, tapered, flared",
-        closure="zip, buttons",
-        pockets="side, cargo, patch",
-        fabric="denim",
-        trim=", turn-ups, rips, belt, side stripe",
-    ),
+    "jeans": _kind("lower_body", "BOTTOMS", "JEANS",
+                   color="blue, black, grey, navy, white, cream, brown, olive, green, pink",
+                   pattern="plain, tie-dye", place="left leg", length="full, ankle, knee",
+                   fit="slim, regular, loose, tapered, flared", closure="zip, buttons",
+                   pockets="side, cargo, patch", fabric="denim", trim=", turn-ups, rips, belt, side stripe"),
     "trousers": _kind(
         "lower_body",
         "BOTTOMS",
@@ -291,45 +160,19 @@ KINDS |= {
         fabric="cotton, wool, linen, corduroy, satin, leather",
         trim=", belt, pleats, turn-ups, side stripe",
     ),
-    "shorts": _kind(
-        "lower_body",
-        "BOTTOMS",
-        "SHORTS",
-        pattern=PRINTS + ", check, gingham",
-        place="left leg",
-        length="short, knee",
-        fit="regular, loose, slim",
-        closure="zip, drawstring, pull-on",
-        pockets="side, cargo, patch,",
-        fabric="cotton, denim, jersey, linen, satin",
-        trim=", turn-ups, belt, side stripe, contrast waistband",
-    ),
-    "skirt": _kind(
-        "lower_body",
-        "BOTTOMS",
-        "SKIRTS",
-        pattern=WOVENS + ", camo, houndstooth, zigzag",
-        place="hip",
-        length="mini, knee, midi, maxi",
-        fit="regular, slim, loose",
-        closure=", buttons, wrap, zip",
-        pockets=", side, patch",
-        fabric="cotton, denim, satin, wool, leather, corduroy, linen",
-        trim=", pleats, ruffle hem, belt, lace, contrast waistband",
-    ),
-    "leggings": _kind(
-        "lower_body",
-        "BOTTOMS",
-        "LEGGINGS",
-        pattern=PRINTS,
-        place="left leg, hip",
-        length="full, ankle, knee",
-        fit="slim, flared",
-        closure="pull-on, drawstring",
-        pockets=", zip",
-        fabric="jersey, ribbed, leather",
-        trim=", side stripe, contrast waistband, lace",
-    ),
+    "shorts": _kind("lower_body", "BOTTOMS", "SHORTS", pattern=PRINTS + ", check, gingham", place="left leg",
+                    length="short, knee", fit="regular, loose, slim", closure="zip, drawstring, pull-on",
+                    pockets="side, cargo, patch,", fabric="cotton, denim, jersey, linen, satin",
+                    trim=", turn-ups, belt, side stripe, contrast waistband"),
+    "skirt": _kind("lower_body", "BOTTOMS", "SKIRTS", pattern=WOVENS + ", camo, houndstooth, zigzag",
+                   place="hip", length="mini, knee, midi, maxi", fit="regular, slim, loose",
+                   closure=", buttons, wrap, zip", pockets=", side, patch",
+                   fabric="cotton, denim, satin, wool, leather, corduroy, linen",
+                   trim=", pleats, ruffle hem, belt, lace, contrast waistband"),
+    "leggings": _kind("lower_body", "BOTTOMS", "LEGGINGS", pattern=PRINTS, place="left leg, hip",
+                      length="full, ankle, knee", fit="slim, flared", closure="pull-on, drawstring",
+                      pockets=", zip", fabric="jersey, ribbed, leather",
+                      trim=", side stripe, contrast waistband, lace"),
 }
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #7c2f1454
@@ -366,78 +209,35 @@ def _front_opens(g: Garment) -> bool:
 
 RULES = (  # (field, what is wrong, test)
     ("shade", "this colour has no such shade", lambda g: g.shade not in COLORS[g.color]),
-    (
-        "second",
-        "needed by pattern, emblem or trim, and by them alone",
-        lambda g: needs_second(g) != (g.second != ""),
-    ),
-    (
-        "second",
-        "too close to the base colour",
-        lambda g: g.second != "" and color_distance(rgb(g.color, g.shade), rgb(g.second)) < CONTRAST,
-    ),
-    (
-        "place",
-        "an emblem has a place and a place has an emblem",
-        lambda g: (g.emblem == "") != (g.place == ""),
-    ),
+    ("second", "needed by pattern, emblem or trim, and by them alone",
+     lambda g: needs_second(g) != (g.second != "")),
+    ("second", "too close to the base colour", lambda g: g.second != ""
+     and color_distance(rgb(g.color, g.shade), rgb(g.second)) < CONTRAST),
+    ("place", "an emblem has a place and a place has an emblem",
+     lambda g: (g.emblem == "") != (g.place == "")),
     ("emblem", "emblems sit on plain fabric", lambda g: g.emblem != "" and g.pattern != "plain"),
     ("place", "the closure would cut the emblem", lambda g: g.place == "chest centre" and _front_opens(g)),
-    (
-        "place",
-        "the pocket is in its way",
-        lambda g: g.place == "left chest"
-        and "chest" in g.pockets
-        or g.place == "hip"
-        and g.pockets in ("side", "patch", "zip")
-        or g.place == "left leg"
-        and (g.pockets in ("cargo", "zip") or g.trim == "rips"),
-    ),
-    (
-        "pattern",
-        "this fabric comes plain",
-        lambda g: g.fabric in PLAIN_FABRICS and g.pattern not in ("plain", "colour block", "tie-dye"),
-    ),
-    (
-        "neckline",
-        "double-breasted fronts have lapels",
-        lambda g: g.closure == "double-breasted" and g.neckline != "lapel",
-    ),
+    ("place", "the pocket is in its way", lambda g: g.place == "left chest" and "chest" in g.pockets
+     or (g.place == "hip" and g.pockets in ("side", "patch", "zip"))
+     or (g.place == "left leg" and (g.pockets in ("cargo", "zip") or g.trim == "rips"))),
+    ("pattern", "this fabric comes plain", lambda g: g.fabric in PLAIN_FABRICS
+     and g.pattern not in ("plain", "colour block", "tie-dye")),
+    ("neckline", "double-breasted fronts have lapels", lambda g: g.closure == "double-breasted"
+     and g.neckline != "lapel"),
     ("neckline", "a zip has no lapels", lambda g: g.closure == "zip" and g.neckline == "lapel"),
-    (
-        "neckline",
-        "wrapped fronts make a v-neck",
-        lambda g: g.closure == "wrap" and g.neckline not in ("", "v-neck", "lapel", "collar"),
-    ),
-    (
-        "neckline",
-        "buttoned knits are crew or v-neck",
-        lambda g: g.kind == "sweater" and g.closure == "buttons" and (g.neckline not in ("crew", "v-neck")),
-    ),
+    ("neckline", "wrapped fronts make a v-neck", lambda g: g.closure == "wrap"
+     and g.neckline not in ("", "v-neck", "lapel", "collar")),
+    ("neckline", "buttoned knits are crew or v-neck", lambda g: g.kind == "sweater"
+     and g.closure == "buttons" and (g.neckline not in ("crew", "v-neck"))),
     ("sleeve", "straps carry no sleeves", lambda g: g.neckline == "strap" and g.sleeve != "sleeveless"),
     ("fabric", "quilted coats have no lapels", lambda g: g.fabric == "quilted" and g.neckline == "lapel"),
-    (
-        "trim",
-        "belted trousers need a waistband",
-        lambda g: g.trim == "belt" and g.closure in ("drawstring", "pull-on"),
-    ),
-    (
-        "trim",
-        "pleats hang from a plain waist",
-        lambda g: g.trim == "pleats"
-        and (
-            g.kind != "trousers"
-            and g.closure != ""
-            or g.fit == "slim"
-            or g.closure in ("drawstring", "pull-on")
-        ),
-    ),
-    (
-        "trim",
-        "contrast collars need a collar",
-        lambda g: g.trim == "contrast collar"
-        and g.neckline not in ("collar", "band collar", "polo collar", "lapel", "stand collar", "hood"),
-    ),
+    ("trim", "belted trousers need a waistband", lambda g: g.trim == "belt"
+     and g.closure in ("drawstring", "pull-on")),
+    ("trim", "pleats hang from a plain waist", lambda g: g.trim == "pleats"
+     and (g.kind != "trousers" and g.closure != "" or g.fit == "slim"
+          or g.closure in ("drawstring", "pull-on"))),
+    ("trim", "contrast collars need a collar", lambda g: g.trim == "contrast collar"
+     and g.neckline not in ("collar", "band collar", "polo collar", "lapel", "stand collar", "hood")),
 )
 
 # %% ../../nbs/1_wardrobe/01_garments.ipynb #9b167900
@@ -457,118 +257,3 @@ def is_garment(g: Garment) -> bool:
     "Whether `check_garment` accepts it."
     words = KINDS[g.kind].allowed
     return all(getattr(g, a) in words[a] for a in ATTRIBUTES) and not any(broken(g) for _, _, broken in RULES)
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #b05263b8
-EVERYDAY = dict(white=9, black=9, navy=7, grey=7, blue=7, beige=4, cream=4, green=4, red=4, pink=4,
-                burgundy=3, brown=3, olive=3, teal=3)
-EMBLEM_RATE = {"t-shirt": .36, "hoodie": .4, "sweater": .3, "tank top": .25, "polo shirt": .3, "dress": .05,
-               "shirt": .1, "jacket": .12, "shorts": .15, "leggings": .15, "jeans": .07, "skirt": .1}
-PLAIN_RATE = {"jacket": .7, "coat": .62, "trousers": .55, "jeans": .93, "shirt": .36, "polo shirt": .5,
-              "leggings": .5}
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #011a677c
-def _pick(rng, words, weights):
-    p = np.asarray(weights, float)
-    return words[
-        int(np.searchsorted(np.cumsum(p / p.sum()), rng.random(), side="right").clip(0, len(words) - 1))
-    ]
-
-
-def _ranked(rng, words):
-    return _pick(rng, words, [(r + 1) ** -0.8 for r in range(len(words))])
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #e72c1814
-def _base_color(rng, kind: str) -> tuple[str, str]:
-    "Base colour and shade."
-    words = KINDS[kind].allowed["color"]
-    weights = [EVERYDAY.get(w, 2) for w in words]
-    if len(words) < len(COLORS):
-        weights = [(r + 1) ** -1.3 for r in range(len(words))]
-    if kind in ("shirt", "polo shirt"):
-        weights[words.index("white")] *= 2
-    color = _pick(rng, words, weights)
-    return color, _pick(rng, tuple(COLORS[color]), [3 if s == "" else 1 for s in COLORS[color]])
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #720c53ed
-def _second_color(rng, color: str, shade: str) -> str:
-    "A colour that stands out from the base: white and dark ones lead."
-    far = [c for c in COLORS if color_distance(rgb(color, shade), rgb(c)) >= CONTRAST]
-    weights = {"white": 6, "black": 3, "navy": 3, "cream": 2, "red": 2, "yellow": 2}
-    return _pick(rng, far, [weights.get(c, 1.) for c in far])
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #8d13b007
-def _draft(rng, kind: str) -> Garment:
-    "One garment whose words are each allowed, though not always together."
-    allowed = KINDS[kind].allowed
-    color, shade = _base_color(rng, kind)
-    apart = ("color", "shade", "second", "emblem", "place")
-    words = {a: _ranked(rng, allowed[a]) for a in ATTRIBUTES if a not in apart}
-    if rng.random() < PLAIN_RATE.get(kind, .42):
-        words["pattern"] = "plain"
-    if rng.random() < EMBLEM_RATE.get(kind, 0) and len(allowed["emblem"]) > 1:
-        words.update(emblem=EMBLEMS[int(rng.integers(len(EMBLEMS)))],
-                     place=_ranked(rng, allowed["place"][1:]), pattern="plain")
-    g = Garment(kind, color, shade, seed=int(rng.integers(2**31)), **words)
-    return replace(g, second=_second_color(rng, color, shade)) if needs_second(g) else g
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #bfa00757
-def sample_garment(
-    rng: np.random.Generator,  # source of chance
-    kind: str | None = None,   # key of `KINDS`; any kind when None
-) -> Garment:
-    "A random garment as a shop might stock it."
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f'kind: {kind!r} is none of {", ".join(KINDS)}')
-    kind = kind or tuple(KINDS)[int(rng.integers(len(KINDS)))]
-    while not is_garment(g := _draft(rng, kind)):
-        pass
-    return g
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #838c8924
-SHOWN = ("color", "shade", "second", "pattern", "emblem", "place", "sleeve", "neckline", "length", "fit",
-         "closure", "pockets", "trim")
-
-
-def single_changes(g: Garment) -> dict[str, list[Garment]]:
-    "Valid garments one word away, by the attribute that a front view shows changed."
-    words = KINDS[g.kind].allowed
-    found = {
-        a: [n for w in words[a] if w != getattr(g, a) and is_garment(n := replace(g, **{a: w}))]
-        for a in SHOWN
-    }
-    return {a: options for a, options in found.items() if options}
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #7d01df2a
-def near_duplicate(
-    g: Garment,                # the garment to resemble
-    rng: np.random.Generator,  # source of chance
-) -> Garment:
-    "A garment which differs from `g` in exactly one attribute that shows, and in its seed."
-    options = single_changes(g)
-    choice = options[tuple(options)[int(rng.integers(len(options)))]]
-    return replace(choice[int(rng.integers(len(choice)))], seed=int(rng.integers(2**31)))
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #0ba7add7
-def changes(a: Garment, b: Garment) -> dict[str, tuple[str, str]]:
-    "Attributes (kind among them, seed not) in which two garments differ: name -> (value in a, value in b)."
-    return {
-        n: (getattr(a, n), getattr(b, n)) for n in ("kind", *ATTRIBUTES) if getattr(a, n) != getattr(b, n)
-    }
-
-# %% ../../nbs/1_wardrobe/01_garments.ipynb #1a008b28
-VIEWS = ("front", "back", "detail", "folded", "tilted", "hanger")
-EXTRA_VIEWS = (.44, .27, .15, .08, .04, .02)  # chances of 0, 1 ... 5 views beside the front: 1.07 on average
-
-
-def views_for(
-    g: Garment,                # the product; its kind decides nothing today
-    rng: np.random.Generator,  # source of chance
-) -> tuple[str, ...]:  # 1 to 6 of `VIEWS`, 'front' first
-    "The views in which a product is shown."
-    extra = _pick(rng, range(6), EXTRA_VIEWS)
-    left = list(VIEWS[1:])
-    chosen = []
-    for _ in range(extra):
-        weights = [{"back": 5, "detail": 3, "folded": 2}.get(v, 1) for v in left]
-        chosen.append(left.pop(left.index(_pick(rng, left, weights))))
-    return ("front", *chosen)

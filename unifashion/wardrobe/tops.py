@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ground.core import stream
 from .body import ARM, Cut, Piece, Pose, gathered, limb_frame, on_torso, tube
 from .canvas import Curve, chain, mirror
-from ..ground.core import stream
 from .fabrics import Cloth
 from .garments import KINDS, Garment
 
@@ -60,19 +60,14 @@ def neck_runs(g: Garment, back: bool) -> list[np.ndarray]:
         half = 7.8
         edge = ((6.4, 8), (3.4, 17), (0, 25))
     if back:
-        edge = (
-            ((half * 0.72, 1.7), (half * 0.35, 2.3), (0, 2.5))
-            if g.neckline not in ("scoop", "square", "sweetheart")
-            else ((half * 0.85, 4), (half * 0.45, 6.2), (0, 6.8))
-        )
+        edge = (((half * 0.72, 1.7), (half * 0.35, 2.3), (0, 2.5))
+                if g.neckline not in ("scoop", "square", "sweetheart")
+                else ((half * 0.85, 4), (half * 0.45, 6.2), (0, 6.8)))
     runs = [np.array([*edge[::-1], (half, 0)])]
     if back or edge[-1][0] == 0: return runs
     x, y = edge[-1]
-    floor = (
-        [(0, y + 0.5), (x, y)]
-        if g.neckline == "square"
-        else [(0, y + 3.6), (3, y - 0.6), (6.4, y - 1.8), (x, y)]
-    )
+    floor = ([(0, y + 0.5), (x, y)] if g.neckline == "square"
+             else [(0, y + 3.6), (3, y - 0.6), (6.4, y - 1.8), (x, y)])
     return [np.array(floor), *runs]
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #60f18cc7
@@ -97,23 +92,20 @@ def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
         return [np.array([foot, *bend, under])]
     half = neck_runs(g, False)[-1][-1][0]
     if cut.shoulder == 0:  # folded for the shelf
-        return [
-            np.array([(half, 0), ((half + 14) / 2, 1.2), (14.6, 2.6)]),
-            np.array([(14.6, 2.6), (cut.chest - .4, 4.6), (cut.chest, 9), under])
-        ]
+        return [np.array([(half, 0), ((half + 14) / 2, 1.2), (14.6, 2.6)]),
+                np.array([(14.6, 2.6), (cut.chest - .4, 4.6), (cut.chest, 9), under])]
     if g.sleeve in ("sleeveless", ""):
         tip = max(half + 4.6, 14.6 if g.kind != "tank top" else 13.2)
-        return [
-            np.array([(half, 0), (tip, 2.8)]),
-            np.array([(tip, 2.8), (tip + 0.2, 11), (tip + 3, 18.5), under]),
-        ]
+        return [np.array([(half, 0), (tip, 2.8)]),
+                np.array([(tip, 2.8), (tip + 0.2, 11), (tip + 3, 18.5), under])]
     tip = (cut.shoulder, 5.6)
     return [np.array([(half, 0), ((half + tip[0]) / 2, 1.8), tip]),
             np.array([tip, (tip[0] - 1.7, 10.5), (tip[0] - .9 + .3 * (cut.chest - tip[0]), 18), under])]
 
 # %% ../../nbs/1_wardrobe/05_tops.ipynb #8b5683fc
 def hem_run(g: Garment, cut: Cut, back: bool) -> np.ndarray:
-    "The lower edge from right to left: bowed, wavy where the skirt is wide, a shirt's tail where it is a shirt."
+    """The lower edge from right to left:
+    bowed, wavy where the skirt is wide, a shirt's tail where it is a shirt."""
     y, w = cut.profile[-1]
     rng = stream(g.seed, "hem")
     if g.kind == "shirt" and g.fit != "loose":
