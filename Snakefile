@@ -1,5 +1,5 @@
 # The reports as a graph: one rule a report, read from the headers in nbs/reports
-# (nbs/0_ground/09_keys.ipynb).
+# (nbs/0_ground/11_keys.ipynb).
 # `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
 import os, shlex, sys
 

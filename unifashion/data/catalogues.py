@@ -206,7 +206,8 @@ def read_folder(
     check: bool | None = None,  # read every picture now; None: when skipping
 ) -> Catalogue:
     "A split of a plain folder. Raises `DataError` naming file and line, or counts and skips."
-    root, path = Path(root), inside(root, table)
+    path = inside(root, table)
+    root = Path(root)
     rows = CatalogueBuilder(path, on_error)
     views = Counter()
     kept = []

@@ -96,20 +96,20 @@ def words(
     return re.compile(rf"(?<![\w-])(?:{'|'.join(alternatives)})(?![\w-])", re.IGNORECASE)
 
 
-CARE = (r"wash|bleach|iron|dry[- ]?clean\w*|wring|tumble|detergent|scrub|wipe|sunlight|damp|cloth|machine|soak\w*|"
-        r"separately|promptly|maintenance|avoid|remove")
+CARE = (r"wash|bleach|iron|dry[- ]?clean\w*|wring|tumble|detergent|scrub|wipe|sunlight|damp|cloth|machine|"
+        r"soak\w*|separately|promptly|maintenance|avoid|remove")
 SHOP = (
     r"model|warranty|guarantee|manufactur\w+|myntra|inches|\d+(?:\.\d+)? ?(?:cm|mm|inch|ml|litres?|gms?|kgs?|"
     r"met(?:er|re)s)|sizes?|height|width|article number|available|depending|discount|packag\w+|"
-    r"water[- ]resistan\w+|push[- ]buttons?|specification|travel|self-ship|quantity|comes? (?:with a|with an|in a|"
-    r"in an|in)|tuck the smaller end"
+    r"water[- ]resistan\w+|push[- ]buttons?|specification|travel|self-ship|quantity|"
+    r"comes? (?:with a|with an|in a|in an|in)|tuck the smaller end"
 )
 SALES = (
-    r"you|your|you're|you'll|you've|we|our|us|i|if|it's|its|their|those|these|who|what|never|even|favou?rites?|"
-    r"trendy|fashionable|unparalleled|must-have|everyday|luxury|versatile|collection|wardrobes?|outfits?|"
-    r"ensembles?|perfect|ideal|essential to|needs?|want|get|go|take|team|pair it|wear it|wear this|"
-    r"this \w+ (?:from|by|is)|stylish|eclectic|products?|eligible|vary|might|please|suitable|showering|splashes|"
-    r"rain|timeless|modern|sophisticated|urban|range|reset"
+    r"you|your|you're|you'll|you've|we|our|us|i|if|it's|its|their|those|these|who|what|never|even|"
+    r"favou?rites?|trendy|fashionable|unparalleled|must-have|everyday|luxury|versatile|collection|wardrobes?|"
+    r"outfits?|ensembles?|perfect|ideal|essential to|needs?|want|get|go|take|team|pair it|wear it|wear this|"
+    r"this \w+ (?:from|by|is)|stylish|eclectic|products?|eligible|vary|might|please|suitable|showering|"
+    r"splashes|rain|timeless|modern|sophisticated|urban|range|reset"
 )
 MAKEUP = words(
     r"lipstick|lip (?:gloss|colou?r|liner|balm)|nail (?:polish|enamel|colou?r)|fragrance|deodorant|perfume|"
@@ -134,8 +134,8 @@ REFUSED = {"shown": words(CARE, SHOP, "you|your|perfect|ideal"), "intro": words(
 # %% ../../nbs/4_data/05_kagl_text.ipynb #358db353
 PRAISE = (
     r"enhanced|added|snug|absolute|all-day|greater|extra|maximum|easy|better|superior|lightweight|breathable|"
-    r"sweat-free|optimum|optimal|ultimate|comfortable|customi[sz]ed|smooth|soft|good|increased|excellent|secure|"
-    r"stowing|cushioned|additional|structural|great|improved|durable|exemplary|exceptional|all day|"
+    r"sweat-free|optimum|optimal|ultimate|comfortable|customi[sz]ed|smooth|soft|good|increased|excellent|"
+    r"secure|stowing|cushioned|additional|structural|great|improved|durable|exemplary|exceptional|all day|"
     r"long[- ]lasting"
 )
 VIRTUE = (

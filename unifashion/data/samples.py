@@ -195,8 +195,9 @@ class Table(Sequence):
     def select(self, rows):
         "The catalogue of these rows, in this order."
         rows = [int(r) for r in rows]
-        columns = {n: [c[r] for r in rows]
-                   for n, c in self.columns.items()}
+        columns = {}
+        for n, c in self.columns.items():
+            columns[n] = [c[r] for r in rows]
         keys = [self.keys[r] for r in rows]
         return type(self)(self.name, self.split, columns, self.store, keys, self.report, self.protocol,
                           self.fit)
@@ -268,7 +269,8 @@ class CatalogueBuilder:
     def keep(self, wanted: list):
         "Leave only the rows at these positions."
         self.keys = [self.keys[i] for i in wanted]
-        self.columns = {n: [c[i] for i in wanted] for n, c in self.columns.items()}
+        for name, column in self.columns.items():
+            self.columns[name] = [column[i] for i in wanted]
 
     def check(self, store):
         "Read every picture now; refuse those that cannot be read."

@@ -196,7 +196,8 @@ class TryOnPairs(Sequence):
         pairs: list,     # of `Pair`
         report: Report,  # what the reader saw
     ):
-        self.name, self.split, self.paired, self.layout, self.pairs, self.report = name, split, paired, layout, pairs, report
+        self.name, self.split, self.paired = name, split, paired
+        self.layout, self.pairs, self.report = layout, pairs, report
 
     def __len__(self): return len(self.pairs)
 

@@ -77,10 +77,10 @@ def read_captioned(root: Path, category: str, split: str = "val") -> Captioned:
     for i, triplet in enumerate(triplets):
         if triplet["target"] not in place:
             raise DataError(f"target {triplet['target']!r} is not in the gallery", files[2], i, "unknown id")
-    return Captioned(category, tuple(gallery),
-                     *(tuple(told[image][key] for image in gallery) for key in ("caption", "text_guidance")),
-                     tuple(tuple(t["captions"]) for t in triplets),
-                     tuple(place[t["target"]] for t in triplets))
+    return Captioned(category, tuple(gallery), tuple(told[image]["caption"] for image in gallery),
+                     tuple(told[image]["text_guidance"] for image in gallery),
+                     tuple(tuple(triplet["captions"]) for triplet in triplets),
+                     tuple(place[triplet["target"]] for triplet in triplets))
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #71acc49d
 def drawn_captions(
@@ -129,7 +129,8 @@ def overlap(
 ) -> tuple:  # two (n_query,) arrays of shares in [0, 1]
     """The share of each query's content words that its target's caption holds, and that another target's
     caption holds."""
-    asked, said = ([set(words) for words in setting.words(texts)] for texts in (c.texts, c.captions))
+    asked = [set(words) for words in setting.words(c.texts)]
+    said = [set(words) for words in setting.words(c.captions)]
     other = derangement(len(asked), stream(seed, "another target", c.category))
     shares = lambda who: np.array(
         [len(words & said[c.targets[i]]) / max(len(words), 1) for words, i in zip(asked, who)]
@@ -141,9 +142,10 @@ def comparative_counts(c: Captioned) -> dict:  # name -> (hits, n)
     holds = [bool(COMPARATIVES & set(same_words(text))) for text in c.captions]
     targets = set(c.targets)
     parts = {"captions of targets": targets, "captions of other pictures": set(range(len(holds))) - targets}
-    return {
-        f"comparatives in {name}": (sum(holds[i] for i in part), len(part)) for name, part in parts.items()
-    }
+    out = {}
+    for name, part in parts.items():
+        out[f"comparatives in {name}"] = (sum(holds[i] for i in part), len(part))
+    return out
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #3ac43b98
 KS = (10, 50)
@@ -165,15 +167,19 @@ def search_rows(
 ) -> list:  # rows of the audit's table
     "R@10 and R@50 of a word search, with its own and with permuted queries, a category and on average."
     found = [text_search(c.texts, c.captions, c.targets, setting) for c in parts]
-    kinds = {"own query": [{k: s.ranks().hits(k) for k in KS} for s in found],
-             "permuted query": [s.permuted(KS, repeats) for s in found]}
+    own = []
+    for search in found:
+        ranks = search.ranks()
+        own.append({k: ranks.hits(k) for k in KS})
+    kinds = {"own query": own, "permuted query": [search.permuted(KS, repeats) for search in found]}
     rows = []
     for kind, hits in kinds.items():
         for name, which in [(c.category, [h]) for c, h in zip(parts, hits)] + [("average", hits)]:
             n = sum(len(h[KS[0]]) for h in which)
-            rows += [audit_row(f"{label}, {kind}", f"fashioniq_official, {name}", f"R@{k}",
-                               mean_interval(*(h[k] for h in which), draws=draws), n, setting.signature)
-                     for k in KS]
+            for k in KS:
+                interval = mean_interval(*(hits[k] for hits in which), draws=draws)
+                protocol = f"fashioniq_official, {name}"
+                rows.append(audit_row(f"{label}, {kind}", protocol, f"R@{k}", interval, n, setting.signature))
     return rows
 
 # %% ../../nbs/8_evidence/04_audit.ipynb #cf3938b1
@@ -209,8 +215,12 @@ def read_categories(root: Path, split: str = "val") -> list:  # of Captioned; []
 
 def absent_rows(labels, protocols, metrics, **more) -> list:  # rows of the audit's table, status 'not run'
     "Rows that say that files were not there."
-    return [audit_row(label, protocol, metric, None, None, **more) for label in labels
-            for protocol in protocols for metric in metrics]
+    out = []
+    for label in labels:
+        for protocol in protocols:
+            for metric in metrics:
+                out.append(audit_row(label, protocol, metric, None, None, **more))
+    return out
 
 def absent_search_rows(label: str) -> list:
     "The place of a search in a table, where its files are absent."
@@ -302,7 +312,8 @@ def overlap_figure(
 ) -> Picture:
     """Every share of `caption_rows` on a line of its own;
     a colour a category, hollow for the second set of captions."""
-    metrics, labels = (list(dict.fromkeys(r[key] for r in rows)) for key in ("metric", "row"))
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    labels = list(dict.fromkeys(row["row"] for row in rows))
     names = list(dict.fromkeys(r["protocol"] for r in rows))
     figure, axes = canvas(width=9, height=1.3 + (0.2 + 0.12 * len(labels)) * len(metrics))
     for r in (r for r in rows if r["value"] is not None):
@@ -332,7 +343,8 @@ def setting_table(
     lines = []
     for setting in SETTINGS:
         hits = [text_search(c.texts, c.captions, c.targets, setting).ranks() for c in parts]
-        lines.append({"BM25": setting.signature}
-                     | {f"R@{k}": float(np.mean([100 * h.hits(k).mean() for h in hits]))
-                        for k in KS})
+        line = {"BM25": setting.signature}
+        for k in KS:
+            line[f"R@{k}"] = float(np.mean([100 * ranks.hits(k).mean() for ranks in hits]))
+        lines.append(line)
     return lines

@@ -86,10 +86,15 @@ def mean_checks(
 ) -> dict:  # (system, metric) -> (printed, mean of the printed columns)
     "Averages of Table 4 beside the means of the columns that they average."
     cells = {(r["row"], r["metric"]): r["reported"] for r in reported}
-    columns = {f"average {k}": [f"{c} {k}" for c in CATEGORIES]
-               for k in ("R@10", "R@50")} | {"average": ["average R@10", "average R@50"]}
-    return {(row, metric): (cells[row, metric], float(np.mean([cells[row, m] for m in columns[metric]])))
-            for row, metric in cells if metric in columns}
+    columns = {"average R@10": [f"{category} R@10" for category in CATEGORIES],
+               "average R@50": [f"{category} R@50" for category in CATEGORIES],
+               "average": ["average R@10", "average R@50"]}
+    out = {}
+    for row, metric in cells:
+        if metric in columns:
+            out[(row, metric)] = (cells[row,
+                                        metric], float(np.mean([cells[row, m] for m in columns[metric]])))
+    return out
 
 def mean_rows(reported: list) -> list:  # rows of the audit's table
     "How many printed averages follow from their own columns, and the largest difference."

@@ -107,13 +107,17 @@ def relatives(found: Lists) -> dict:  # garment -> set of other garments with a 
     for garment, phrases in found.phrases.items():
         for phrase in phrases:
             bearing.setdefault(phrase, set()).add(garment)
-    return {garment: set().union(*(bearing[p] for p in phrases)) - {garment} for garment,
-            phrases in found.phrases.items()}
+    others = {}
+    for garment, phrases in found.phrases.items():
+        others[garment] = set().union(*(bearing[phrase] for phrase in phrases)) - {garment}
+    return others
 
 def shared_hits(found: Lists, k: int) -> np.ndarray:  # (n_garment,) bool
     "Whether one of the first `k` other garments of each garment's list shares a phrase with it."
     kin = relatives(found)
-    others = {g: [o for o in found.lists[found.text(g)] if o != g][:k] for g in found.phrases}
+    others = {}
+    for g in found.phrases:
+        others[g] = [o for o in found.lists[found.text(g)] if o != g][:k]
     return np.array([bool(kin[g] & set(others[g])) for g in found.phrases])
 
 def by_chance(found: Lists, k: int) -> np.ndarray:  # (n_garment,) in [0, 1]

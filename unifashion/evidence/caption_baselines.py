@@ -72,4 +72,7 @@ def copied_captions(
     if len(set(sizes.values())) != 1:
         raise ValueError(f"one caption a product in every style is needed; there are {sizes}")
     best = similarity_matrix(qformer, tokens, train[style], tokenizer, max_words, device).argmax(1)
-    return {name: [captions[i] for i in best] for name, captions in train.items()}
+    out = {}
+    for name, captions in train.items():
+        out[name] = [captions[i] for i in best]
+    return out

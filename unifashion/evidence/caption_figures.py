@@ -171,8 +171,10 @@ def caption_page(
     images = [resized(as_bytes(e.image), scale) for e in examples]
     start = 24 + max(image.shape[1] for image in images)
     width = (910 - start - 40) / 2
-    tall = [max(image.shape[0], *(column_height(blocks, e.truth, width) for blocks in e.blocks())) + 14
-            for e, image in zip(examples, images)]
+    tall = []
+    for e, image in zip(examples, images):
+        columns = [column_height(blocks, e.truth, width) for blocks in e.blocks()]
+        tall.append(max(image.shape[0], *columns) + 14)
     figure, axes = new_page(int(sum(tall)) + 40, title)
     top = 40.0
     for e, image, room in zip(examples, images, tall):

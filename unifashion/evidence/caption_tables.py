@@ -26,7 +26,10 @@ def results_of(
     score = lambda s, name: score_captions(predictions=s["systems"][name][style], references=
                                            {i: [t]
                                             for i, t in s["references"][style].items()})
-    return {name: [score(s, name) for s in saved] for name in saved[0]["systems"]}
+    results = {}
+    for name in saved[0]["systems"]:
+        results[name] = [score(one, name) for one in saved]
+    return results
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #7a78f5d5
 def caption_rows(
@@ -126,9 +129,19 @@ def style_matrix(
 def one_style_matrix(meant: dict, said: dict) -> np.ndarray:  # style -> item -> text, both
     "CIDEr of every pair of styles, all texts tokenized at once."
     items = sorted(meant[next(iter(meant))])
-    words = iter(tokenize([side[style][i] for side in (said, meant) for style in meant for i in items])[0])
-    said, meant = ([[next(words) for _ in items] for _ in meant] for _ in range(2))
-    return np.array([[100 * cider_scores(a, [[text] for text in b]).mean() for b in meant] for a in said])
+    texts = []
+    for side in (said, meant):
+        texts += [side[style][i] for style in meant for i in items]
+    words = iter(tokenize(texts)[0])
+    styles = len(meant)
+    rows = []
+    for _ in range(2 * styles):
+        rows.append([next(words) for _ in items])
+    matrix = np.empty((styles, styles))
+    for i, j in np.ndindex(styles, styles):
+        references = [[text] for text in rows[styles + j]]
+        matrix[i, j] = 100 * cider_scores(rows[i], references).mean()
+    return matrix
 
 
 def text_shape(texts) -> dict:
@@ -148,8 +161,10 @@ def style_table(
     in bold the best instruction for the references of a style."""
     cell = lambda i, j: f"**{matrix[i, j]:.1f}**" if matrix[:, j].argmax() == i else f"{matrix[i, j]:.1f}"
     own = lambda s: text_shape(saved["systems"][system][s].values())
-    lines = [{"instruction": a, **{f"against {b}": cell(i, j)
-                                   for j, b in enumerate(styles)}, **own(a)} for i, a in enumerate(styles)]
+    lines = []
+    for i, asked in enumerate(styles):
+        cells = {f"against {style}": cell(i, j) for j, style in enumerate(styles)}
+        lines.append({"instruction": asked, **cells, **own(asked)})
     lines += [{"instruction": f"(references: {s})", **text_shape(saved["references"][s].values())}
               for s in styles]
     return table_markdown(lines)

@@ -249,8 +249,10 @@ def published_rows(
     path = Path(folder or repo_root() / "outputs" / "published") / profile / report / "table.csv"
     if not path.is_file(): return []
     number = lambda key, text: float(text) if key in ("value", "low", "high", "n", "reported") else text
-    return [{key: number(key, text) if text != "" else None
-             for key, text in row.items()} for row in _read(path, ("row", "metric"))]
+    out = []
+    for row in _read(path, ("row", "metric")):
+        out.append({key: number(key, text) if text != "" else None for key, text in row.items()})
+    return out
 
 def at_a_glance(
     report: str,                 # its name

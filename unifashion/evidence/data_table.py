@@ -184,8 +184,17 @@ def stand_in_rows(found: dict, world: World) -> list:  # as `data_rows`, for `mi
     sizes = {"KAGL": found["kagl"].rows["train"] if "kagl" in found else 0,
              "KAGL, composed": found["kagl"].composed["train"] if "kagl" in found else 0,
              "Clothing Co-Parsing": found["ccp"].rows["train"] if "ccp" in found else 0}
-    return [dict(row=name, value=n, reported=None,
-                 **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)}) for name, n in sizes.items()]
+    out = []
+    for name, n in sizes.items():
+        out.append(
+            dict(
+                row=name,
+                value=n,
+                reported=None,
+                **{f"stage {k}": int(k in STAND_INS[name][1]) for k in (1, 2)},
+            )
+        )
+    return out
 
 
 def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours') -> name -> share
@@ -203,8 +212,15 @@ def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
     shares = mixtures(rows, ours)
     names = list(dict.fromkeys(r["row"] for r in [*rows, *ours]))
-    lines = [{"data set": name} | {f"stage {stage}, {side}": 100 * share[name] if name in share else None
-                                   for (stage, side), share in shares.items()} for name in names]
+    lines = []
+    for name in names:
+        lines.append(
+            {"data set": name}
+            | {
+                f"stage {stage}, {side}": 100 * share[name] if name in share else None
+                for (stage, side), share in shares.items()
+            }
+        )
     return table_markdown(lines, digits=1)
 
 # %% ../../nbs/8_evidence/13_data_table.ipynb #e32188e6

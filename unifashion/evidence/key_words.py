@@ -91,7 +91,10 @@ def public_sentences(
     "Modification texts of the real data set."
     there = all((Path(root) / "captions" / f"cap.{c}.train.json").exists() for c in CATEGORIES)
     read = lambda c: read_fashioniq(root, c, "train", on_error="skip", pictures=False).queries
-    return {c: [text for query in read(c) for text in query.captions] for c in CATEGORIES} if there else {}
+    found = {}
+    for category in CATEGORIES if there else ():
+        found[category] = [text for query in read(category) for text in query.captions]
+    return found
 
 
 def drawn_sentences(
@@ -99,8 +102,10 @@ def drawn_sentences(
     seed: int,  # of the world
 ) -> dict:  # category -> sentences of its training queries
     "Modification texts of the drawn world."
-    return {c: [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions]
-            for c in CATEGORIES}
+    out = {}
+    for c in CATEGORIES:
+        out[c] = [text for query in draw_shelf(c, {"train": n}, seed)[0].queries for text in query.captions]
+    return out
 
 
 def modification_sentences(
@@ -215,8 +220,8 @@ def list_summary(count: WordCount) -> str:
     "How much of the prompt's list stands on top of the count, and what of it is hardly said."
     rows = prompt_rows(count)
     high = sum(r["rank"] is not None and r["rank"] <= len(rows) for r in rows)
-    never, rare = ([r["word"] for r in rows if said(r)]
-                   for said in (lambda r: not r["sentences"], lambda r: 0 < r["share"] < 0.1))
+    never = [row["word"] for row in rows if not row["sentences"]]
+    rare = [row["word"] for row in rows if 0 < row["share"] < 0.1]
     ranks = [r["rank"] or len(count.counts) for r in rows]
     told = lambda words: ", ".join(words) or "none"
     return (f"Of the prompt's {len(rows)} words, {high} are among the {len(rows)} commonest of "
@@ -254,8 +259,12 @@ def word_table(counts: dict, n: int = 25) -> str:  # Markdown
     "The commonest words of each category, those of the prompt's list in bold, and the prompt's list by rank."
     mark = lambda count, word: f"{f'**{word}**' if word in in_prompt() else word} {count.share(word):.1f}"
     listed = counts | {"all": pooled(counts)}
-    tops = [{"rank": i + 1} | {name: mark(count, count.top(n)[i]) for name, count in listed.items()
-                               if i < len(count.counts)} for i in range(n)]
+    tops = []
+    for i in range(n):
+        tops.append(
+            {"rank": i + 1}
+            | {name: mark(count, count.top(n)[i]) for name, count in listed.items() if i < len(count.counts)}
+        )
     offered = [{
         "word": r["word"], "rank": r["rank"], "sentences": r["sentences"], "% of sentences": r["share"]
     } for r in prompt_rows(listed["all"])]

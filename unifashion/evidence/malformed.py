@@ -164,8 +164,11 @@ def all_cases(
     seed: int = 0,      # of the numbers
 ) -> list:
     "Cases over all data sets: each combination once, then again with other numbers until there are enough."
-    first = [Case(name, target, d, seed) for name, targets in TARGETS.items() for target in targets
-             for d in target.of_content + target.of_place]
+    first = []
+    for name, targets in TARGETS.items():
+        for target in targets:
+            for d in target.of_content + target.of_place:
+                first.append(Case(name, target, d, seed))
     order = stream(seed, "more cases").permutation(len(first))
     more = []
     while len(first) + len(more) < about:
@@ -187,8 +190,9 @@ def outcome_rows(results: list, by: str = "dataset") -> list:
     for name in [*dict.fromkeys(r[by] for r in results), "all"]:
         own = [r for r in results if name in (r[by], "all")]
         counts = lambda mode, *kinds: sum(r[mode] in kinds for r in own)
-        bad = {kind: sum(kind in (r["raise"], r["skip"]) for r in own)
-               for kind in ("undeclared", "silent", "crash")}
+        bad = {}
+        for kind in ("undeclared", "silent", "crash"):
+            bad[kind] = sum(kind in (r["raise"], r["skip"]) for r in own)
         lines.append({by: name, "tried": len(own), "stopping: named error": counts("raise", "named error"),
                       "stopping: noted in the report": counts("raise", "counted"),
                       "skipping: counted": counts("skip", "counted"),
@@ -211,7 +215,8 @@ def malformed_rows(results: list) -> list:  # rows of table.csv
 # %% ../../nbs/8_evidence/11_malformed.ipynb #404763c8
 def outcome_figure(results: list, title: str = "") -> Picture:
     "Groups of damages against readers: how many were tried, red where one ended badly."
-    readers, groups = (list(dict.fromkeys(r[key] for r in results)) for key in ("dataset", "group"))
+    readers = list(dict.fromkeys(result["dataset"] for result in results))
+    groups = list(dict.fromkeys(result["group"] for result in results))
     figure, axes = canvas(width=8, height=1.4 + .3 * len(groups))
     for x, reader in enumerate(readers):
         for y, group in enumerate(groups):

@@ -196,8 +196,11 @@ def profile_rows(
     "Every setting of every profile, one row a setting."
     sections = [f.name for f in fields(Profile) if f.name != "name"]
     value = lambda name, section, key: getattr(getattr(PROFILES[name], section), key)
-    return [[f"{s}.{f.name}"] + [value(n, s, f.name) for n in names]
-            for s in sections for f in fields(getattr(PROFILES["mini"], s))]
+    out = []
+    for s in sections:
+        for f in fields(getattr(PROFILES["mini"], s)):
+            out.append([f"{s}.{f.name}"] + [value(n, s, f.name) for n in names])
+    return out
 
 # %% ../../nbs/0_ground/01_core.ipynb #1bb26e55
 class Sections:
@@ -207,7 +210,10 @@ class Sections:
         profile: Profile,  # the whole profile
         names: tuple,      # sections that may be read
     ):
-        unknown = [n for n in names if n not in {f.name for f in fields(Profile)}]
+        unknown = []
+        for n in names:
+            if n not in {f.name for f in fields(Profile)}:
+                unknown.append(n)
         if unknown:
             raise ValueError(f"unknown profile section {unknown[0]!r}; there are "
                              f"{', '.join(f.name for f in fields(Profile)[1:])}")

@@ -212,8 +212,10 @@ def _paint(images, texts, frames, columns, cell, title, size, gap) -> Picture:
     line = size * 100 / 72 * 1.25
     head = 26 if title else 0
     rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
-    heights = [max(images[i].shape[0] for i in row) + math.ceil(line * max(len(texts[i]) for i in row))
-               for row in rows]
+    heights = []
+    for row in rows:
+        lines = max(len(texts[i]) for i in row)
+        heights.append(max(images[i].shape[0] for i in row) + math.ceil(line * lines))
     width = columns * (cell + gap) + gap
     height = sum(heights) + gap * (len(rows) + 1) + head
     page = np.tile(np.array([int(PAPER[i:i + 2], 16) for i in (1, 3, 5)], np.uint8), (height, width, 1))

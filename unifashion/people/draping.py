@@ -41,8 +41,8 @@ def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 
     over = lambda y: np.interp(y, (38, 41, 48, 58), (.74, .82, .95, 1.)) * hips * (36 < y < 90)
     more = [y for y in (32., 40., 47., 54.) if cut.underarm + 6 < y < cut.length - 9]
     flat = lambda y: np.interp(y, *np.array(cut.profile).T)
-    profile = tuple((y, max(flat(y) - less * part(y) - waist(y), over(y)))
-                    for y in sorted({*[y for y, _ in cut.profile], *more}))
+    heights = sorted({*(y for y, _ in cut.profile), *more})
+    profile = tuple((y, max(flat(y) - less * part(y) - waist(y), over(y))) for y in heights)
     if tucked:
         w = min(float(np.interp(41, *np.array(profile).T)), 17.)
         profile = ((cut.underarm, near), (34., w + .5), (39.6, w), (43., w - 2.))

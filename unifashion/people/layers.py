@@ -60,7 +60,7 @@ class Layers(Canvas):
         self.pen = 1.
         self.renderer = _Tape(self, self.renderer)
 
-    def look(self, camera: Camera) -> 'Layers':
+    def look(self, camera: Camera) -> "Layers":
         "Use another camera from here on."
         self.camera = camera
         self.scale = camera.scale
@@ -69,7 +69,7 @@ class Layers(Canvas):
         self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
         return self
 
-    def part(self, name: str) -> 'Layers':
+    def part(self, name: str) -> "Layers":
         "What the next strokes belong to, one of `PARTS`."
         self.label = LABEL[name]
         return self

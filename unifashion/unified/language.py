@@ -175,7 +175,8 @@ def save_captioner(
     kept = dict(writer=captioner.writer.identity, lora=hasattr(captioner.llm, "peft_config"),
                 n_image=captioner.n_image, max_words=captioner.max_words, styles=captioner.styles, adapter={})
     if kept["lora"]:
-        captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)  # "auto" would ask the hub
+        # "auto" would ask the hub
+        captioner.llm.save_pretrained(folder / "lora", save_embedding_layers=False)
     if adapter is not None:
         first = adapter.net if adapter.layers == 1 else adapter.net[0]
         kept["adapter"] = dict(width=first.in_features, layers=adapter.layers)
