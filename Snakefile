@@ -32,8 +32,8 @@ def call(report, by_seed):
     def line(wildcards):
         node = by_seed[wildcards.get("seed", "None")]
         own = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
-        words_of_call = [sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile, "--seeds", own,
-                         "--key", wildcards.key]
+        words_of_call = [sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile,
+                         "--seeds", own, "--key", wildcards.key]
         if full:
             words_of_call.append("--full")
         if report == only and words:

@@ -69,7 +69,7 @@ PACKS = {"60x80": ("images_60x80.tar", None),
 def read_kagl(
     root: Path,               # folder of the pack
     split: str,               # train, val or test
-    pictures: str = "60x80",  # '60x80' (all products) or '224' (a fifth of them, restored to 168 wide x 224 high)
+    pictures: str = "60x80",  # '60x80' (all products) or '224' (a fifth, 168 wide x 224 high)
     on_error: str = "raise",  # 'raise' or 'skip'
     check: bool | None = None,  # read every picture now; None: when skipping
 ) -> Catalogue:

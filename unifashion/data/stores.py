@@ -20,7 +20,7 @@ from ..ground.core import digest
 # %% auto #0
 __all__ = ['LEAST', 'MOST', 'BROKEN', 'believe', 'complaint', 'decode', 'inside', 'file_mark', 'FileStore', 'tar_header',
            'tar_members', 'slow_members', 'tar_index', 'TarStore', 'open_h5', 'ArrayStore', 'BytesStore', 'text_lines',
-           'json_lines', 'read_json', 'read_split']
+           'json_lines', 'read_json', 'read_split', 'are_ids']
 
 # %% ../../nbs/4_data/02_stores.ipynb #2148c026
 LEAST, MOST = 4, 50_000_000  # shortest side and area, in px, of a picture that is believed
@@ -351,9 +351,12 @@ def read_split(
         raise DataError(f"no split {split!r}; needed is an object of train, val and test", path, None,
                         "unknown split")
     lists = splits.values()
-    if not all(isinstance(ids, list) and all(isinstance(i, (str, int)) for i in ids) for ids in lists):
+    if not all(map(are_ids, lists)):
         raise DataError("a split is a list of ids", path, None, "wrong shape")
     if sum(map(len, lists)) > len({str(i) for ids in lists for i in ids}):
         raise DataError("an id is in two splits, or twice in one", path, None, "duplicate id")
     if not splits[split]: raise DataError(f"split {split!r} holds no rows", path, None, "empty split")
     return [str(i) for i in splits[split]]
+
+
+def are_ids(value): return isinstance(value, list) and all(isinstance(i, (str, int)) for i in value)

@@ -58,7 +58,7 @@ def read_chunks(
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #4be0bac0
 def places(
     root: Path,    # of a data set
-    names: dict,   # field of `Worn` -> (name relative to root, kind: '' for a picture, else as `MapStore` has it)
+    names: dict,   # field of `Worn` -> (relative name, kind: '' for a picture, else as in `MapStore`)
 ) -> dict:  # field -> ImageRef
     "Places of those conditions whose folder is there."
     store = lambda kind: (

@@ -248,7 +248,7 @@ def listed(
             return False  # links in a circle
     return frozenset(entry.name for entry in entries if here(entry))
 
-
+# %% ../../nbs/4_data/03_tryon_stores.ipynb #eaabf137
 def pair_lines(
     path: Path,      # a pairs file
     report: Report,  # rejects lines that are none

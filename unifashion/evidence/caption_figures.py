@@ -208,7 +208,7 @@ def annotation_page(
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #88dddb09
 def read_captions(
     folder,  # of a run of `train_language`
-) -> dict:  # references: style -> item -> text; systems: name -> style -> item -> text; truth: item -> attribute -> value
+) -> dict:  # references: style -> item -> text; systems: name -> style -> item -> text; truth: of items
     "What `train_language` saved. Raises `ValueError` where a system has not captioned every item."
     saved = json.loads((Path(folder) / "captions.json").read_text(encoding="utf-8"))
     for name, by_style in saved["systems"].items():

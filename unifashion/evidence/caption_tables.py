@@ -150,7 +150,7 @@ def text_shape(texts) -> dict:
     return {"words a caption": round(float(np.mean([len(w) for w in words])), 1),
             "different words": len(set().union(*words))}
 
-
+# %% ../../nbs/8_evidence/14_caption_tables.ipynb #d2224569
 def style_table(
     styles: list,
     matrix: np.ndarray,  # (n, n) from `style_matrix`

@@ -207,7 +207,7 @@ def mixtures(rows: list, ours: list = ()) -> dict:  # (stage, 'paper' or 'ours')
             made[stage, side] = {name: n / sum(sizes.values()) for name, n in sizes.items()}
     return made
 
-
+# %% ../../nbs/8_evidence/13_data_table.ipynb #768d9b2b
 def mixture_table(rows: list, ours: list = ()) -> str:  # Markdown
     "A line a data set: its share of each stage, the paper's and ours, percent."
     shares = mixtures(rows, ours)

@@ -169,7 +169,7 @@ def meteor_counts(
 
 # %% ../../nbs/0_ground/09_caption_metrics.ipynb #c52b098c
 def meteor(
-    sums: np.ndarray,  # (..., 23): two lengths, two counts of function words, 4 x 4 matches, pieces, two counts of aligned words
+    sums: np.ndarray,  # (..., 23): 2 lengths, 2 counts of function words, 16 matches, pieces, 2 aligned
 ) -> np.ndarray:  # (...)
     "METEOR 1.5 for English of summed counts."
     lengths = sums[..., :2]

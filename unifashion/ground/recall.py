@@ -129,9 +129,8 @@ def full_ranks(
         scores = similarity.T
     slices = [slice(i, i + rows) for i in range(0, len(keys[0]), rows)]
     parts = [count_ranks(scores[s], keys[0][s, None] == keys[1][None], owners[0][s]) for s in slices]
-    fields = Ranks.__dataclass_fields__
     joined = {}
-    for name in fields:
+    for name in Ranks.__dataclass_fields__:
         joined[name] = np.concatenate([getattr(part, name) for part in parts])
     return Ranks(**joined)
 
@@ -223,10 +222,9 @@ def draw_galleries(
     product = _sides(items, direction)[0][query]
     if protocol.small != "skip" and not whole.all():
         bad = product[np.flatnonzero(~whole)[0]]
-        raise ValueError(
-            f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
-            f" fewer than {protocol.negatives} negatives; lower `negatives` or set small='skip'"
-        )
+        where = f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
+        few = f"fewer than {protocol.negatives} negatives"
+        raise ValueError(f"{where} {few}; lower `negatives` or set small='skip'")
     if not whole.any():
         raise ValueError(f"{protocol.name}: no sub-category has {protocol.negatives + 1} products")
     return Galleries(direction, query[whole], candidates[whole], product[whole])

@@ -122,8 +122,7 @@ class Journal:
 
     def close(self):
         "Close all three."
-        opened = [part for part in (self.file, self.board, self.bar) if part is not None]
-        for part in opened:
+        for part in (part for part in (self.file, self.board, self.bar) if part is not None):
             part.close()
 
 # %% ../../nbs/5_models/03_train.ipynb #d0f0bb6c
