@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in $(if $(ACTIVE),$(BIN)/python) python3 python3.12 pyth
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 yes = $(filter 1 yes true,$(1))
 
-.PHONY: help setup reproduce test lab foundations docs book readme
+.PHONY: help setup reproduce test margins lab foundations docs book readme
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
@@ -26,6 +26,9 @@ reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|paper FULL=
 
 test: setup  ## the tests: chapters, package, workflow
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/python" -m pytest -n 2 --dist worksteal
+
+margins: setup  ## how far what the lessons and tests train is from what they claim of it; ONLY=language
+	@exec "$(BIN)/python" tests/margins.py $(ONLY)
 
 foundations: setup  ## train the drawn world's own pretrained parts anew (hours; goes on where it was stopped)
 	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce train_foundations --profile $(PROFILE) --set train=true

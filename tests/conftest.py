@@ -43,7 +43,7 @@ def write_report(
     begin = (
         f"{head}\nfrom unifashion.ground.runs import begin\n"
         f'run = begin("{name}", profile=profile, {given}full=full, sections={sections!r}, after={after!r}, '
-        f'data={data!r})'
+        f"data={data!r})"
     )
     cells = [{"cell_type": "markdown", "id": f"{name}-prose", "metadata": {}, "source": f"# {name}\n{prose}"}]
     for i, source in enumerate([parameters, begin, *lines, "run.finish();"]):

@@ -433,8 +433,7 @@ def test_environment_has_the_packages_and_satisfies_the_ranges():
         for p in next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     }
     asked = (
-        "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics "
-        "matplotlib"
+        "torch transformers diffusers peft jupyterlab papermill nbdev open-clip-torch torchmetrics matplotlib"
     ).split()
     assert set(asked) <= set(pins) and all(str(p.specifier).startswith("==") for p in pins.values())
     settings = configparser.ConfigParser()
@@ -467,22 +466,20 @@ def test_citation_is_readable():
 def test_both_torchvision_builds_are_understood():
     source = (ROOT / ".torchvision-schemas" / "torchvision_schemas.py").read_text()
     program = (
-        source
-        +
-            "\n"
-            "import sys, types\n"
-            "calls = []\n"
-            "class Library:\n"
-            "    def __init__(self, *names): calls.append(names)\n"
-            "    def define(self, schema): calls.append(schema)\n"
-            "torch = types.ModuleType(\"torch\"); torch.library = types.SimpleNamespace(Library=Library)\n"
-            "sys.modules[\"torch\"] = torch\n"
-            "for torch.__version__, vision, expected in ((\"2.13.0+cpu\", \"0.28.0\", 3), (\"2.13.0+cpu\", "
-            "\"0.28.0+cpu\", 0), (\"2.13.0+cu130\", \"0.28.0+cu130\", 0), (\"2.13.0\", \"0.28.0\", 0)):\n"
-            "    calls.clear()\n"
-            "    globals()[\"version\"] = lambda name: vision\n"
-            "    declare()\n"
-            "    assert len(calls) == expected, (torch.__version__, vision, calls)\n"
+        source + "\n"
+        "import sys, types\n"
+        "calls = []\n"
+        "class Library:\n"
+        "    def __init__(self, *names): calls.append(names)\n"
+        "    def define(self, schema): calls.append(schema)\n"
+        'torch = types.ModuleType("torch"); torch.library = types.SimpleNamespace(Library=Library)\n'
+        'sys.modules["torch"] = torch\n'
+        'for torch.__version__, vision, expected in (("2.13.0+cpu", "0.28.0", 3), ("2.13.0+cpu", '
+        '"0.28.0+cpu", 0), ("2.13.0+cu130", "0.28.0+cu130", 0), ("2.13.0", "0.28.0", 0)):\n'
+        "    calls.clear()\n"
+        '    globals()["version"] = lambda name: vision\n'
+        "    declare()\n"
+        "    assert len(calls) == expected, (torch.__version__, vision, calls)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ PREDICTIONS = {
     "a": "The dress is red and has a long sleeve.",
     "b": "jeans",
     "c": "A striped t-shirt in navy and white that doesn't have a print, and rather more to say than "
-         "anybody asked for.",
+    "anybody asked for.",
     "d": "A grey cardigan with five buttons",
     "e": "",
     "f": "A gown.",

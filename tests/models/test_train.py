@@ -241,12 +241,17 @@ def test_half_written_folder_is_no_checkpoint(tmp_path):
 # ---------------------------------------------------------------- the loop
 
 
-def test_a_run_learns_and_leaves_final_weights_and_history(unbroken):
+def loss_left(history):
+    return history["loss"][-5:].mean() / history["loss"][:5].mean()
+
+
+def test_a_run_learns(tmp_path):
+    assert loss_left(run(tmp_path)[1]) < 0.75
+
+
+def test_a_run_leaves_final_weights_and_history(unbroken):
     folder, model, history = unbroken
-    assert (
-        history["step"].tolist() == list(range(23))
-        and history["loss"][-5:].mean() < history["loss"][:5].mean()
-    )
+    assert history["step"].tolist() == list(range(23))
     assert history["lr"].tolist() == [learning_rate(s, SETTINGS) for s in range(23)]
     assert set(history.rows[0]) == {"step", "loss", "accuracy", "lr", "grad_norm", "seconds"}
     assert sorted(p.name for p in folder.iterdir()) == ["final", "history.jsonl", "settings.json"]
@@ -545,7 +550,7 @@ TWO = (
     "torch.nn.functional.cross_entropy(model.body[4](torch.tanh(model.body[0](batch[0]))), batch[1])\n"
     "settings = Fit(steps=12, batch=16, lr=1e-2, warmup=2, checkpoint_every=4)\n"
     "\n"
-    "model, history = run(folder / \"two\", settings=settings, loss=quiet)\n"
+    'model, history = run(folder / "two", settings=settings, loss=quiet)\n'
     "rank, world = dist.get_rank(), dist.get_world_size()\n"
     "assert world == 2, world\n"
     "mine = torch.cat([p.detach().flatten() for p in model.parameters()])\n"
@@ -553,24 +558,24 @@ TWO = (
     "dist.all_gather(both, mine)\n"
     "assert torch.equal(*both)\n"
     "\n"
-    "run(folder / \"whole\", settings=settings, model=net(), loss=noisy_loss)           # dropout, a stream "
+    'run(folder / "whole", settings=settings, model=net(), loss=noisy_loss)           # dropout, a stream '
     "for each process\n"
     "count = [0]\n"
     "def fails(model, batch):\n"
     "    count[0] += 1\n"
     "    if count[0] == 7: raise ConnectionError\n"
     "    return noisy_loss(model, batch)\n"
-    "try: run(folder / \"broken\", settings=settings, loss=fails); raise SystemExit(\"did not fail\")\n"
+    'try: run(folder / "broken", settings=settings, loss=fails); raise SystemExit("did not fail")\n'
     "except ConnectionError: pass\n"
     "dist.barrier()\n"
-    "run(folder / \"broken\", settings=settings)\n"
-    "assert weights(folder / \"broken\") == weights(folder / \"whole\")\n"
-    "assert measured(History.read(folder / \"broken\")) == measured(History.read(folder / \"whole\"))\n"
+    'run(folder / "broken", settings=settings)\n'
+    'assert weights(folder / "broken") == weights(folder / "whole")\n'
+    'assert measured(History.read(folder / "broken")) == measured(History.read(folder / "whole"))\n'
     "\n"
-    "def one_bad(model, batch): return noisy_loss(model, batch)[\"loss\"] * (math.nan if rank == 1 else 1)\n"
-    "try: run(folder / \"bad\", settings=settings, loss=one_bad); raise SystemExit(\"went on\")\n"
+    'def one_bad(model, batch): return noisy_loss(model, batch)["loss"] * (math.nan if rank == 1 else 1)\n'
+    'try: run(folder / "bad", settings=settings, loss=one_bad); raise SystemExit("went on")\n'
     "except TrainingDiverged as error: assert error.step == 0 and len(error.ids) == 16\n"
-    "(folder / f\"rank-{{rank}}\").write_text(f\"fine, of {{world}}\")\n"
+    '(folder / f"rank-{{rank}}").write_text(f"fine, of {{world}}")\n'
     "dist.barrier(); dist.destroy_process_group()\n"
 )
 

@@ -140,16 +140,16 @@ SCRIPT = (
     "folder, pictures = map(Path, sys.argv[1:])\n"
     "keys = sorted(p.name for p in pictures.iterdir())\n"
     "names = [key[:-4] for key in keys]\n"
-    "columns = {\"id\": names, \"product\": names, \"text\": [\"\"] * len(keys), \"category\": [\"dress\" if "
-    "i % 2 else \"toptee\" for i in range(len(keys))]}\n"
-    "gallery = Catalogue(\"fashioniq\", \"val\", columns, FileStore(pictures, tuple(keys)), keys)\n"
+    'columns = {"id": names, "product": names, "text": [""] * len(keys), "category": ["dress" if '
+    'i % 2 else "toptee" for i in range(len(keys))]}\n'
+    'gallery = Catalogue("fashioniq", "val", columns, FileStore(pictures, tuple(keys)), keys)\n'
     "def slow(images, prompts):\n"
-    "    with open(folder / \"asked.txt\", \"a\") as file: file.write(\"1 \")\n"
+    '    with open(folder / "asked.txt", "a") as file: file.write("1 ")\n'
     "    time.sleep(0.02)\n"
     "    return [f\"a {'dress' if 'dress in' in prompt else 'top'} of grey {int(image[0, 0, 0])}\" for "
     "image, prompt in zip(images, prompts)]\n"
-    "print(\"ready\", flush=True)\n"
-    "annotate(gallery, slow, \"recorder\", folder / \"a.json\", size=1)\n"
+    'print("ready", flush=True)\n'
+    'annotate(gallery, slow, "recorder", folder / "a.json", size=1)\n'
 )
 
 
