@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unifashion.ground import protocols as presets
 from unifashion.ground import intervals as iv, recall as m
 
 SHOP = m.retrieval_set(
@@ -43,7 +44,7 @@ def test_expected_hits_equal_the_average_over_all_orders_of_the_ties(above, tied
 @pytest.mark.parametrize("name", ["fashiongen_100", "fashiongen_full", "kagl_100", "kagl_full"])
 def test_constant_scorer_gets_chance_and_oracle_gets_everything(name):
     items, _ = world(products=110, kinds=1, equal_texts=4)
-    protocol = m.find_protocol(name, queries=50, repeats=2)
+    protocol = presets.find_protocol(name, queries=50, repeats=2)
     constant = m.evaluate_retrieval(np.zeros((220, 110)), items, protocol).recalls()
     own = (items.owner[:, None] == np.arange(110)).astype(float)
     assert min(m.evaluate_retrieval(own, items, protocol).recalls().values()) == 100
@@ -74,7 +75,7 @@ def test_order_of_rows_and_columns_does_not_matter():
             )
         )
     )
-    full = m.PROTOCOLS["fashiongen_full"]
+    full = presets.PROTOCOLS["fashiongen_full"]
     a, b = (
         m.evaluate_retrieval(similarity, items, full),
         m.evaluate_retrieval(similarity[rows][:, columns], shuffled, full),
@@ -92,7 +93,7 @@ def test_slices_do_not_matter():
 def test_half_precision_shifts_no_recall():
     items, similarity = world(products=600, kinds=2, dims=24, noise=0.8)
     tight = 0.8 + similarity / np.abs(similarity).max() / 50  # cosines that all lie near 0.8
-    full = m.PROTOCOLS["fashiongen_full"]
+    full = presets.PROTOCOLS["fashiongen_full"]
     exact, rounded = (
         m.evaluate_retrieval(s, items, full).recalls() for s in (tight, tight.astype(np.float16))
     )
@@ -116,14 +117,14 @@ def test_equal_texts_count_under_kagl_and_any_view_counts_for_texts():
         ]
     )
     fashiongen, kagl = (
-        m.evaluate_retrieval(S, SHOP, m.PROTOCOLS[n]).recalls() for n in ("fashiongen_full", "kagl_full")
+        m.evaluate_retrieval(S, SHOP, presets.PROTOCOLS[n]).recalls() for n in ("fashiongen_full", "kagl_full")
     )
     assert fashiongen["I2T R@1"] == pytest.approx(100 * 3.5 / 7) and kagl["I2T R@1"] == pytest.approx(
         100 * 4 / 7
     )
     assert fashiongen["T2I R@1"] == pytest.approx(100 * 5 / 6) and kagl["T2I R@1"] == 100
     swapped = S[[1, 0, 2, 3, 4, 5, 6]]  # which of A's views matches best is all the same to a text
-    assert m.evaluate_retrieval(swapped, SHOP, m.PROTOCOLS["fashiongen_full"]).recalls()[
+    assert m.evaluate_retrieval(swapped, SHOP, presets.PROTOCOLS["fashiongen_full"]).recalls()[
         "T2I R@1"
     ] == pytest.approx(100 * 5 / 6)
     assert fashiongen["Mean"] == pytest.approx(np.mean([fashiongen[n] for n in m.RECALLS]))
@@ -133,7 +134,7 @@ def test_equal_texts_count_under_kagl_and_any_view_counts_for_texts():
 @pytest.mark.parametrize("direction", m.DIRECTIONS)
 def test_galleries_hold_one_right_answer_and_others_of_the_sub_category(family, match, direction):
     items, _ = world(products=90, kinds=3, equal_texts=6)
-    protocol = m.RetrievalProtocol(family, negatives=12, match=match, queries=40, repeats=3)
+    protocol = presets.RetrievalProtocol(family, negatives=12, match=match, queries=40, repeats=3)
     g = m.draw_galleries(items, protocol, direction, seed=5)
     assert g.candidates.shape == (120, 13) and all(len(set(row)) == 13 for row in g.candidates)
     product = items.owner[g.candidates] if direction == "t2i" else g.candidates
@@ -146,7 +147,7 @@ def test_galleries_hold_one_right_answer_and_others_of_the_sub_category(family, 
 
 def test_draws_follow_the_seed_and_nothing_else():
     items, similarity = world()
-    protocol = m.RetrievalProtocol("fashiongen", negatives=10, queries=30, repeats=2)
+    protocol = presets.RetrievalProtocol("fashiongen", negatives=10, queries=30, repeats=2)
     draw = lambda seed, d="i2t": m.draw_galleries(items, protocol, d, seed)
     assert (draw(1).candidates == draw(1).candidates).all()
     assert not np.array_equal(draw(1).query, draw(2).query) and not np.array_equal(
@@ -167,7 +168,7 @@ def test_every_negative_is_equally_likely():
 
 def test_small_sub_categories_stop_skip_or_fill():
     items = m.retrieval_set(range(25), [f"t{i}" for i in range(25)], ["big"] * 20 + ["tiny"] * 5)
-    protocol = m.RetrievalProtocol("fashiongen", negatives=10)
+    protocol = presets.RetrievalProtocol("fashiongen", negatives=10)
     with pytest.raises(ValueError, match="'tiny' has 5 products of 11"):
         m.draw_galleries(items, protocol, "i2t")
     assert set(m.draw_galleries(items, replace(protocol, small="skip"), "t2i").product) == set(range(20))
@@ -183,7 +184,7 @@ def test_kagl_100_takes_the_sub_categories_that_are_large_enough():
     sizes = {"Topwear": 120, "Shoes": 101, "Belts": 100, "Ties": 3}
     subs = [name for name, n in sizes.items() for _ in range(n)]
     items = m.retrieval_set(range(len(subs)), [f"text {i}" for i in range(len(subs))], subs)
-    result = m.evaluate_retrieval(np.zeros((324, 324)), items, m.PROTOCOLS["kagl_100"])
+    result = m.evaluate_retrieval(np.zeros((324, 324)), items, presets.PROTOCOLS["kagl_100"])
     assert (
         result.queries("I2T R@1") == 221
         and result.queries("Mean") == 442
@@ -196,22 +197,22 @@ def test_names_and_signatures_tell_protocols_apart():
     signatures = {
         m.evaluate_retrieval(similarity, items, p, seed).signature
         for p in (
-            *m.PROTOCOLS.values(),
-            m.find_protocol("fashiongen_100", queries=10),
-            m.find_protocol("fashiongen_100", negatives=5),
-            m.find_protocol("fashiongen_100", small="skip"),
+            *presets.PROTOCOLS.values(),
+            presets.find_protocol("fashiongen_100", queries=10),
+            presets.find_protocol("fashiongen_100", negatives=5),
+            presets.find_protocol("fashiongen_100", small="skip"),
         )
         for seed in (0, 1)
     }
     assert len(signatures) == 14
-    assert m.find_protocol("fashiongen_100", negatives=5).name == "fashiongen_5" and list(m.PROTOCOLS) == [
+    assert presets.find_protocol("fashiongen_100", negatives=5).name == "fashiongen_5" and list(presets.PROTOCOLS) == [
         "fashiongen_100",
         "fashiongen_full",
         "kagl_100",
         "kagl_full",
     ]
     assert all(
-        word in m.evaluate_retrieval(similarity, items, m.PROTOCOLS["fashiongen_100"]).signature
+        word in m.evaluate_retrieval(similarity, items, presets.PROTOCOLS["fashiongen_100"]).signature
         for word in ("negatives:100", "ties:expected", "queries:1000", "repeats:5", "images:660", "set:")
     )
     other, _ = world(products=330, equal_texts=4)
@@ -221,19 +222,19 @@ def test_names_and_signatures_tell_protocols_apart():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: m.find_protocol("fashiongen"), "unknown protocol 'fashiongen'; there are fashiongen_100"),
-        (lambda: m.RetrievalProtocol("x", match="id"), "product, text"),
-        (lambda: m.RetrievalProtocol("x", queries=5), "full set is ranked once"),
+        (lambda: presets.find_protocol("fashiongen"), "unknown protocol 'fashiongen'; there are fashiongen_100"),
+        (lambda: presets.RetrievalProtocol("x", match="id"), "product, text"),
+        (lambda: presets.RetrievalProtocol("x", queries=5), "full set is ranked once"),
         (lambda: m.retrieval_set([1, 1], ["a", "b"], ["s", "s"]), "row 1: product 1"),
         (lambda: m.RetrievalSet(("a",), ("a", "b"), ("s", "s"), ("t", "u")), "1 products lack .* 'b'"),
         (lambda: m.RetrievalSet(("a",), ("a", "a"), ("s", "s"), ("t", "u")), "two texts"),
         (lambda: m.RetrievalSet(("a",), ("a",), ("s", "s"), ("t",)), "differ in number: 1, 2, 1"),
         (
-            lambda: m.evaluate_retrieval(np.zeros((6, 7)), SHOP, m.PROTOCOLS["kagl_full"]),
+            lambda: m.evaluate_retrieval(np.zeros((6, 7)), SHOP, presets.PROTOCOLS["kagl_full"]),
             r"\(6, 7\).*\(7, 6\)",
         ),
         (
-            lambda: m.evaluate_retrieval(np.diag([np.nan] * 7)[:, :6], SHOP, m.PROTOCOLS["kagl_full"]),
+            lambda: m.evaluate_retrieval(np.diag([np.nan] * 7)[:, :6], SHOP, presets.PROTOCOLS["kagl_full"]),
             "image 0 .*text 0 .*not finite",
         ),
     ],
@@ -248,7 +249,7 @@ def test_failures_say_what_is_wrong(call, words):
 
 @pytest.mark.parametrize(
     "protocol",
-    [m.PROTOCOLS["fashiongen_full"], m.RetrievalProtocol("fashiongen", negatives=15, queries=40, repeats=2)],
+    [presets.PROTOCOLS["fashiongen_full"], presets.RetrievalProtocol("fashiongen", negatives=15, queries=40, repeats=2)],
 )
 def test_reranking_needs_exactly_the_shortlist(protocol):
     items, similarity = world()
@@ -289,7 +290,7 @@ def test_interval_of_independent_queries_is_the_coin_formula():
     ranks = lambda: m.Ranks(
         np.where(rng.random(n) < 0.46, 0, 50), np.zeros(n, int), np.ones(n, int), np.arange(n)
     )
-    result = m.RetrievalResult(m.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(), "t2i": ranks()}, n)
+    result = m.RetrievalResult(presets.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(), "t2i": ranks()}, n)
     interval = iv.intervals([result])["I2T R@1"]
     assert interval.value == result.recalls()["I2T R@1"]
     assert (interval.high - interval.low) / 2 == pytest.approx(2.2, abs=0.2)
@@ -306,7 +307,7 @@ def test_five_copies_of_a_query_are_no_more_evidence():
     )
     once, five = (
         iv.intervals(
-            [m.RetrievalResult(m.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(c), "t2i": ranks(c)}, 400)]
+            [m.RetrievalResult(presets.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(c), "t2i": ranks(c)}, 400)]
         )
         for c in (1, 5)
     )
@@ -315,7 +316,7 @@ def test_five_copies_of_a_query_are_no_more_evidence():
 
 def test_paired_interval_is_sharper_than_two_and_refuses_other_questions():
     items, similarity = world(products=200, kinds=1)
-    protocol = m.RetrievalProtocol("fashiongen", negatives=50, queries=100, repeats=2)
+    protocol = presets.RetrievalProtocol("fashiongen", negatives=50, queries=100, repeats=2)
     worse = similarity + 0.3 * np.random.default_rng(3).normal(size=similarity.shape)
     a, b = (m.evaluate_retrieval(s, items, protocol) for s in (similarity, worse))
     gap, first, second = (
@@ -341,7 +342,7 @@ def test_paired_interval_is_sharper_than_two_and_refuses_other_questions():
 
 def test_seeds_widen_an_interval_and_equal_seeds_do_not():
     items, similarity = world(products=200, kinds=1)
-    protocol, rng = m.PROTOCOLS["fashiongen_full"], np.random.default_rng(0)
+    protocol, rng = presets.PROTOCOLS["fashiongen_full"], np.random.default_rng(0)
     runs = [
         m.evaluate_retrieval(similarity + s * rng.normal(size=similarity.shape), items, protocol)
         for s in (0.1, 4.0, 12.0)
@@ -375,7 +376,7 @@ def hit_rates(scores, right):
 @pytest.mark.parametrize("name", ["fashiongen_full", "kagl_full"])
 def test_full_sets_agree_with_torchmetrics(name):
     items, similarity = world(equal_texts=8, noise=1.5)
-    result = m.evaluate_retrieval(similarity, items, m.PROTOCOLS[name])
+    result = m.evaluate_retrieval(similarity, items, presets.PROTOCOLS[name])
     owner, key = items.owner, items.text_code if name == "kagl_full" else np.arange(60)
     right = key[owner][:, None] == key[None]
     for d, scores, match in (("I2T", similarity, right), ("T2I", similarity.T, right.T)):
@@ -389,7 +390,7 @@ def test_sampled_galleries_agree_with_torchmetrics(name):
     from torchmetrics.functional.retrieval import retrieval_recall
 
     items, similarity = world(products=240, kinds=2, equal_texts=8, noise=2.5)
-    protocol = m.find_protocol(name, queries=30, repeats=1)
+    protocol = presets.find_protocol(name, queries=30, repeats=1)
     result = m.evaluate_retrieval(similarity, items, protocol)
     for d in m.DIRECTIONS:
         scores = m.draw_galleries(items, protocol, d).gather(similarity)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unifashion.ground import tables
 from unifashion.ground import show as s
 
 
@@ -81,7 +82,7 @@ def test_save_figure_shrinks_then_gives_up(tmp_path):
 
 
 def test_table_markdown():
-    text = s.table_markdown([{"a": 1.0, "b": None}, {"a": float("nan"), "b": "x|y\nz"}]).splitlines()
+    text = tables.table_markdown([{"a": 1.0, "b": None}, {"a": float("nan"), "b": "x|y\nz"}]).splitlines()
     assert text == ["| a | b |", "| --: | --- |", "| 1.00 |  |", "|  | x\\|y z |"]
 
 
@@ -91,7 +92,7 @@ def test_reported_and_measured_never_share_a_line():
         dict(row="y", metric="m", reported=80.0, status="not run"),
         dict(row="z", metric="m", status="not run"),
     ]
-    lines = s.beside_reported(rows, {"m": "M"}, here="mini", digits=1).splitlines()[2:]
+    lines = tables.beside_reported(rows, {"m": "M"}, here="mini", digits=1).splitlines()[2:]
     assert lines == [
         "| x | *paper* | *87.4* |  |",
         "| x | mini | 41.0<br><sub>40.0 – 42.0</sub> | not comparable |",
@@ -101,7 +102,7 @@ def test_reported_and_measured_never_share_a_line():
 
 
 def test_interval_bars_keeps_rows_without_a_value():
-    figure = s.interval_bars(
+    figure = tables.interval_bars(
         [dict(row="a", value=50.0, low=45.0, high=55.0), dict(row="b"), dict(row="c", reported=70.0)]
     )
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
