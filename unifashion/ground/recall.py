@@ -129,10 +129,8 @@ def full_ranks(
         scores = similarity.T
     slices = [slice(i, i + rows) for i in range(0, len(keys[0]), rows)]
     parts = [count_ranks(scores[s], keys[0][s, None] == keys[1][None], owners[0][s]) for s in slices]
-    joined = {}
-    for name in Ranks.__dataclass_fields__:
-        joined[name] = np.concatenate([getattr(part, name) for part in parts])
-    return Ranks(**joined)
+    def joined(name): return np.concatenate([getattr(part, name) for part in parts])
+    return Ranks(*map(joined, Ranks.__dataclass_fields__))
 
 # %% ../../nbs/0_ground/06_recall.ipynb #c4de42f8
 def pick(
@@ -223,8 +221,8 @@ def draw_galleries(
     if protocol.small != "skip" and not whole.all():
         bad = product[np.flatnonzero(~whole)[0]]
         where = f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
-        few = f"fewer than {protocol.negatives} negatives"
-        raise ValueError(f"{where} {few}; lower `negatives` or set small='skip'")
+        raise ValueError(f"{where} fewer than {protocol.negatives} negatives; "
+                         "lower `negatives` or set small='skip'")
     if not whole.any():
         raise ValueError(f"{protocol.name}: no sub-category has {protocol.negatives + 1} products")
     return Galleries(direction, query[whole], candidates[whole], product[whole])
