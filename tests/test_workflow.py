@@ -190,7 +190,8 @@ def test_set_up_explains_in_one_line():
     said = {
         "OSError: [Errno 28] No space left on device": "the disk is full",
         "Could not fetch: dns error: failed to lookup": "no network",
-        "x\nERROR: No matching distribution found for torch==2.13.0": "the installer failed: x / ERROR: No matching distribution",
+        "x\nERROR: No matching distribution found for torch==2.13.0":
+            "the installer failed: x / ERROR: No matching distribution",
     }
     for words, meaning in said.items():
         with pytest.raises(SystemExit, match=f"set-up: {meaning}"):

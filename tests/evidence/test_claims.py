@@ -142,7 +142,9 @@ def test_the_page_shows_both_and_mixes_neither(results):
 def test_committed_claims_are_sound():
     claims = c.read_claims()
     assert len({x.id for x in claims}) == len(claims) and {x.kind for x in claims} == {"paper", "ours"}
-    assert all(x.protocol in presets.PROTOCOLS and x.metric in m.METRICS for x in claims if x.source == "Table 1")
+    assert all(
+        x.protocol in presets.PROTOCOLS and x.metric in m.METRICS for x in claims if x.source == "Table 1"
+    )
     assert all("smoke" not in x.profiles and set(x.profiles) <= {"mini", "open", "paper"} for x in claims)
     printed = {(r["row"], r["metric"]): r["reported"] for r in c.reported_table1()}
     for x in claims:

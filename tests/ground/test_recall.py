@@ -117,7 +117,8 @@ def test_equal_texts_count_under_kagl_and_any_view_counts_for_texts():
         ]
     )
     fashiongen, kagl = (
-        m.evaluate_retrieval(S, SHOP, presets.PROTOCOLS[n]).recalls() for n in ("fashiongen_full", "kagl_full")
+        m.evaluate_retrieval(S, SHOP, presets.PROTOCOLS[n]).recalls()
+        for n in ("fashiongen_full", "kagl_full")
     )
     assert fashiongen["I2T R@1"] == pytest.approx(100 * 3.5 / 7) and kagl["I2T R@1"] == pytest.approx(
         100 * 4 / 7
@@ -205,12 +206,9 @@ def test_names_and_signatures_tell_protocols_apart():
         for seed in (0, 1)
     }
     assert len(signatures) == 14
-    assert presets.find_protocol("fashiongen_100", negatives=5).name == "fashiongen_5" and list(presets.PROTOCOLS) == [
-        "fashiongen_100",
-        "fashiongen_full",
-        "kagl_100",
-        "kagl_full",
-    ]
+    assert presets.find_protocol("fashiongen_100", negatives=5).name == "fashiongen_5" and list(
+        presets.PROTOCOLS
+    ) == ["fashiongen_100", "fashiongen_full", "kagl_100", "kagl_full"]
     assert all(
         word in m.evaluate_retrieval(similarity, items, presets.PROTOCOLS["fashiongen_100"]).signature
         for word in ("negatives:100", "ties:expected", "queries:1000", "repeats:5", "images:660", "set:")
@@ -222,7 +220,10 @@ def test_names_and_signatures_tell_protocols_apart():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: presets.find_protocol("fashiongen"), "unknown protocol 'fashiongen'; there are fashiongen_100"),
+        (
+            lambda: presets.find_protocol("fashiongen"),
+            "unknown protocol 'fashiongen'; there are fashiongen_100",
+        ),
         (lambda: presets.RetrievalProtocol("x", match="id"), "product, text"),
         (lambda: presets.RetrievalProtocol("x", queries=5), "full set is ranked once"),
         (lambda: m.retrieval_set([1, 1], ["a", "b"], ["s", "s"]), "row 1: product 1"),
@@ -249,7 +250,10 @@ def test_failures_say_what_is_wrong(call, words):
 
 @pytest.mark.parametrize(
     "protocol",
-    [presets.PROTOCOLS["fashiongen_full"], presets.RetrievalProtocol("fashiongen", negatives=15, queries=40, repeats=2)],
+    [
+        presets.PROTOCOLS["fashiongen_full"],
+        presets.RetrievalProtocol("fashiongen", negatives=15, queries=40, repeats=2),
+    ],
 )
 def test_reranking_needs_exactly_the_shortlist(protocol):
     items, similarity = world()
@@ -307,7 +311,11 @@ def test_five_copies_of_a_query_are_no_more_evidence():
     )
     once, five = (
         iv.intervals(
-            [m.RetrievalResult(presets.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(c), "t2i": ranks(c)}, 400)]
+            [
+                m.RetrievalResult(
+                    presets.PROTOCOLS["fashiongen_full"], "s", {"i2t": ranks(c), "t2i": ranks(c)}, 400
+                )
+            ]
         )
         for c in (1, 5)
     )
