@@ -29,20 +29,20 @@ __all__ = ['draped_cut', 'worn_leg', 'worn_sleeve', 'sharpest', 'cut_to_pose', '
            'worn_straps', 'put_on', 'worn_legs', 'put_on_bottom', 'put_on_sleeve']
 
 # %% ../../nbs/2_people/06_draping.ipynb #486875b5
-def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 0.) -> Cut:
+def draped_cut(garment: Garment, tucked: bool = False, nip: float = 0., hips: float = 0.) -> Cut:
     """The measures of a top as worn;
     `nip` cm less at the waist, at least as wide as hips of half width `hips`."""
-    cut = top_cut(g)
-    near = 15.4 + (.4 if g.sleeve == "sleeveless" else .5) * (cut.chest - 15.4)
+    cut = top_cut(garment)
+    near = 15.4 + (.4 if garment.sleeve == "sleeveless" else .5) * (cut.chest - 15.4)
     less = cut.chest - near
-    snug = {"slim": 1.2, "loose": .4}.get(g.fit, 1.)
+    snug = {"slim": 1.2, "loose": .4}.get(garment.fit, 1.)
     part = lambda y: np.interp(y, (42, 62, 90), (1., .5, .3))
     waist = lambda y: nip * snug * np.exp(-((y - 41) / 9) ** 2)
     over = lambda y: np.interp(y, (38, 41, 48, 58), (.74, .82, .95, 1.)) * hips * (36 < y < 90)
-    more = [y for y in (32., 40., 47., 54.) if cut.underarm + 6 < y < cut.length - 9]
     flat = lambda y: np.interp(y, *np.array(cut.profile).T)
-    heights = sorted({*(y for y, _ in cut.profile), *more})
-    profile = tuple((y, max(flat(y) - less * part(y) - waist(y), over(y))) for y in heights)
+    heights = {y for y, _ in cut.profile}
+    heights |= {y for y in (32., 40., 47., 54.) if cut.underarm + 6 < y < cut.length - 9}
+    profile = tuple((y, max(flat(y) - less * part(y) - waist(y), over(y))) for y in sorted(heights))
     if tucked:
         w = min(float(np.interp(41, *np.array(profile).T)), 17.)
         profile = ((cut.underarm, near), (34., w + .5), (39.6, w), (43., w - 2.))
@@ -51,15 +51,15 @@ def draped_cut(g: Garment, tucked: bool = False, nip: float = 0., hips: float = 
     return cut._replace(shoulder=shoulder, chest=near, profile=profile, length=profile[-1][0], arm=arm)
 
 # %% ../../nbs/2_people/06_draping.ipynb #69b2bdd9
-def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
+def worn_leg(garment: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
     """One trouser leg on a posed leg, with its half of the hips;
     like `bottoms.leg_piece`, but free to cross over."""
     side = (1, -1)[i]
     joints = pose.legs[i]
-    widths = leg_widths(g)
-    y0, w0 = waist or (WAIST, waist_width(g))
+    widths = leg_widths(garment)
+    y0, w0 = waist or (WAIST, waist_width(garment))
     t, w = np.array(widths[1:]).T
-    rng = stream(g.seed, "leg", i)
+    rng = stream(garment.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
     end = t[-1]
     flip = np.array([side, 1])
@@ -76,24 +76,25 @@ def worn_leg(g: Garment, pose: Pose, i: int, cloth, waist, bands) -> Piece:
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
     return Piece(chain(outer, hem, inner, rise, top),
                  leg_frame(bent_frame(joints, side, widths, reach, .008), reach), cloth,
-                 leg_folds(g, joints, side, rng), bands, tuck=.09, fade=.17 if g.fabric == "denim" else 0.)
+                 leg_folds(garment, joints, side, rng), bands, tuck=.09,
+                 fade=.17 if garment.fabric == "denim" else 0.)
 
 # %% ../../nbs/2_people/06_draping.ipynb #4b55a486
-def worn_sleeve(k: GarmentDrawing, i: int, cloth) -> Piece:
+def worn_sleeve(drawing: GarmentDrawing, i: int, cloth) -> Piece:
     "A sleeve on a posed arm; the last six vertices of its outline are the seam at the shoulder."
-    g = k.g
-    cut = k.cut
-    joints = k.pose.arms[i]
+    garment = drawing.garment
+    cut = drawing.cut
+    joints = drawing.pose.arms[i]
     side = (1, -1)[i]
-    p = sleeve_piece(g, cut, k.pose, i, cloth, sleeve_bands(k))
+    p = sleeve_piece(garment, cut, drawing.pose, i, cloth, sleeve_bands(drawing))
     widths = sleeve_widths(cut)
-    (x, y), = on_torso(k.pose, [(side * (cut.chest - 1.5), cut.underarm + 1)])
+    (x, y), = on_torso(drawing.pose, [(side * (cut.chest - 1.5), cut.underarm + 1)])
     u = (joints[1] - joints[0]) / np.hypot(*(joints[1] - joints[0]))
     inward = -side * ((x - joints[0, 0]) * u[1] - (y - joints[0, 1]) * u[0])
     pit = np.array((x, y))
     if inward < cut.arm[0]:
         pit = tube(joints, [max(widths[1][0] - .1, .04)], [-cut.arm[0]], side)[0]
-    tip, fold = on_torso(k.pose, [(side * cut.shoulder, 5.6), (side * (cut.shoulder - 3.4), 11.)])
+    tip, fold = on_torso(drawing.pose, [(side * cut.shoulder, 5.6), (side * (cut.shoulder - 3.4), 11.)])
     v = np.vstack([p.curve.vertices[:-9], chain([p.curve.vertices[-10], pit], [pit, fold, tip]).vertices[1:]])
     reach = np.hypot(*np.diff(joints, axis=0).T) @ np.clip((cut.sleeve, cut.sleeve - 1), 0, 1)
     return p._replace(curve=Curve(v), frame=bent_frame(joints, side, widths, reach))
@@ -107,7 +108,7 @@ def sharpest(pose: Pose) -> float:
 
 
 def cut_to_pose(
-    g: Garment,                # what is worn
+    garment: Garment,          # what is worn
     pose: Pose,                # the wearer's, in cut widths
     tucked: bool = False,      # inside the bottom
     legs: Pose | None = None,  # for a jumpsuit: the pose of the lower body
@@ -115,138 +116,141 @@ def cut_to_pose(
     hips: float = 0.,
 ) -> GarmentDrawing:
     "Cut the pieces of a garment for a wearer's pose."
-    k = GarmentDrawing(g, pose, False)
-    k.sleeves = []
-    k.legs = []
-    k.body = None
-    k.cut = None
-    if KINDS[g.kind].region != "lower_body":
-        k.cut = draped_cut(g, tucked, nip, hips)
-        k.body = bodice(g if not tucked else replace(g, kind="t-shirt") if g.kind == "shirt" else g, k.cut,
-                        pose)
-        cloth = k.contrast if g.trim == "contrast sleeves" else k.cloth
-        if g.sleeve == "elbow" and sharpest(pose) > .9:
-            k.cut = k.cut._replace(sleeve=.86)  # pushed up
-        if k.cut.sleeve:
-            k.sleeves = [worn_sleeve(k, i, cloth) for i in (0, 1)]
-    elif g.kind == "skirt":
-        k.cut = skirt_cut(g)
-        k.body = skirt_curve(g, k.cut, pose)
-    if g.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit"):
-        waist = (41.5, width_at(k, 41.5)) if k.cut else None
-        k.legs = [worn_leg(g, legs or pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
-    k.trunk = k.body if k.body is not None else both_legs(k)
-    return k
+    drawing = GarmentDrawing(garment, pose, False)
+    drawing.sleeves = []
+    drawing.legs = []
+    drawing.body = None
+    drawing.cut = None
+    if KINDS[garment.kind].region != "lower_body":
+        drawing.cut = draped_cut(garment, tucked, nip, hips)
+        drawing.body = bodice(garment if not tucked else replace(garment, kind="t-shirt")
+                              if garment.kind == "shirt" else garment, drawing.cut, pose)
+        cloth = drawing.contrast if garment.trim == "contrast sleeves" else drawing.cloth
+        if garment.sleeve == "elbow" and sharpest(pose) > .9:
+            drawing.cut = drawing.cut._replace(sleeve=.86)  # pushed up
+        if drawing.cut.sleeve:
+            drawing.sleeves = [worn_sleeve(drawing, i, cloth) for i in (0, 1)]
+    elif garment.kind == "skirt":
+        drawing.cut = skirt_cut(garment)
+        drawing.body = skirt_curve(garment, drawing.cut, pose)
+    if garment.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit"):
+        waist = (41.5, width_at(drawing, 41.5)) if drawing.cut else None
+        drawing.legs = [worn_leg(garment, legs or pose, i, drawing.cloth, waist, leg_bands(drawing))
+                        for i in (0, 1)]
+    drawing.trunk = drawing.body if drawing.body is not None else both_legs(drawing)
+    return drawing
 
 # %% ../../nbs/2_people/06_draping.ipynb #f6eef35d
-def hood_down(k: GarmentDrawing):
+def hood_down(drawing: GarmentDrawing):
     "A hood lying on the back, seen round the neck."
     roll = [(-15.4, 4.6), (-14.6, -1.5), (-10., -6.2), (0, -8.), (10., -6.2), (14.6, -1.5), (15.4, 4.6)]
-    k.leaf(np.array(roll), np.array([(15.4, 4.6), (0, 11.), (-15.4, 4.6)]), gain=.95)
+    drawing.leaf(np.array(roll), [(15.4, 4.6), (0, 11.), (-15.4, 4.6)], gain=.95)
     hollow = [(-9.4, 3), (-8, -3.2), (0, -5.), (8, -3.2), (9.4, 3)]
-    k.canvas.fill(k.at(np.array(hollow), np.array([(9.4, 3), (0, 9), (-9.4, 3)])), k.inside)
+    drawing.canvas.fill(drawing.at(np.array(hollow), [(9.4, 3), (0, 9), (-9.4, 3)]), drawing.inside)
 
 
-def hood_front(k: GarmentDrawing):
+def hood_front(drawing: GarmentDrawing):
     "The hood's edges meeting on the chest."
     for s in (1, -1):
-        k.leaf(np.array([(.3 * s, 12.4), (3.6 * s, 9.4), (6.8 * s, 4.6), (8.2 * s, -1.2)]),
-               np.array([(8.2 * s, -1.2), (12.2 * s, -1.6), (14.2 * s, 2.8)]),
-               np.array([(14.2 * s, 2.8), (10.4 * s, 8.6), (5 * s, 13.6), (.3 * s, 15.)]),
-               np.array([(.3 * s, 15.), (.3 * s, 12.4)]), gain=1.02, outline=1.3)
+        drawing.leaf([(.3 * s, 12.4), (3.6 * s, 9.4), (6.8 * s, 4.6), (8.2 * s, -1.2)],
+                     [(8.2 * s, -1.2), (12.2 * s, -1.6), (14.2 * s, 2.8)],
+                     [(14.2 * s, 2.8), (10.4 * s, 8.6), (5 * s, 13.6), (.3 * s, 15.)],
+                     [(.3 * s, 15.), (.3 * s, 12.4)], gain=1.02, outline=1.3)
 
 # %% ../../nbs/2_people/06_draping.ipynb #6c92cdd2
-def behind_neck(k: GarmentDrawing):
+def behind_neck(drawing: GarmentDrawing):
     "What of a garment lies behind the neck."
-    if k.g.neckline == "hood":
-        hood_down(k)
+    if drawing.garment.neckline == "hood":
+        hood_down(drawing)
     else:
-        inside_back(k)
+        inside_back(drawing)
 
 
-def worn_straps(k: GarmentDrawing):
+def worn_straps(drawing: GarmentDrawing):
     "Straps from the bodice over the shoulders, or round the neck."
-    (x, y), _ = STRAPS[k.g.neckline]
-    unit = k.canvas.scale * 128 / k.canvas.height
-    color = k.second if k.g.trim == "piping" else k.base
-    halter = k.g.neckline == "halter"
+    (x, y), _ = STRAPS[drawing.garment.neckline]
+    unit = drawing.canvas.scale * 128 / drawing.canvas.height
+    color = drawing.second if drawing.garment.trim == "piping" else drawing.base
+    halter = drawing.garment.neckline == "halter"
     wide = 2.2 if halter else 1.2
     run = ([(5.9, -3.2), (5.6, 1.0), (x, y + 1.6)] if halter
            else [(x - 2.2, 2.4), (x - 0.9, y * 0.5), (x, y + 1.6)])
     for s in (1, -1):
-        k.line(np.array(run) * (s, 1), width=wide * unit + 1.1, color=k.ink)
-        k.line(np.array(run) * (s, 1), width=wide * unit, color=color)
+        drawing.line(np.array(run) * (s, 1), width=wide * unit + 1.1, color=drawing.ink)
+        drawing.line(np.array(run) * (s, 1), width=wide * unit, color=color)
 
 # %% ../../nbs/2_people/06_draping.ipynb #0805fd9a
-def put_on(k: GarmentDrawing):
+def put_on(drawing: GarmentDrawing):
     "Paint a garment without its sleeves."
-    if KINDS[k.g.kind].region == "lower_body": return put_on_bottom(k)
-    g, c = k.g, k.canvas
-    if has_straps(g):
-        worn_straps(k)
-    if k.legs:
-        worn_legs(k)
-    if g.trim == "ruffle hem":
-        ruffle(k)
-    if g.trim == "lace":
-        lace_hem(k)
-    c.line(k.body, k.ink, 1.6)
-    color = k.accent if g.trim == "contrast trim" else None
-    bands = (Band(k.cut.length - 5.2, k.cut.length + 9, color, .09),) if gathered(g) else ()
-    folds = body_folds(g, k.cut, stream(g.seed, "body"))
-    paint_piece(c, Piece(k.body, torso_frame(k.pose, k.cut.profile, k.cut.length), k.cloth, folds, bands))
+    if KINDS[drawing.garment.kind].region == "lower_body": return put_on_bottom(drawing)
+    garment, c = drawing.garment, drawing.canvas
+    if has_straps(garment):
+        worn_straps(drawing)
+    if drawing.legs:
+        worn_legs(drawing)
+    if garment.trim == "ruffle hem":
+        ruffle(drawing)
+    if garment.trim == "lace":
+        lace_hem(drawing)
+    c.line(drawing.body, drawing.ink, 1.6)
+    color = drawing.accent if garment.trim == "contrast trim" else None
+    bands = (Band(drawing.cut.length - 5.2, drawing.cut.length + 9, color, .09),) if gathered(garment) else ()
+    folds = body_folds(garment, drawing.cut, stream(garment.seed, "body"))
+    paint_piece(c, Piece(drawing.body, torso_frame(drawing.pose, drawing.cut.profile, drawing.cut.length),
+                         drawing.cloth, folds, bands))
     # their hems are drawn with them
-    sleeves = k.sleeves
-    k.sleeves = []
-    hem_finish(k)
-    k.sleeves = sleeves
-    neck_finish(k)
-    front_details(k)
-    if g.emblem:
-        emblem(k)
-    if g.neckline == "hood":
-        hood_front(k)
-    collar(k)
+    sleeves = drawing.sleeves
+    drawing.sleeves = []
+    hem_finish(drawing)
+    drawing.sleeves = sleeves
+    neck_finish(drawing)
+    front_details(drawing)
+    if garment.emblem:
+        emblem(drawing)
+    if garment.neckline == "hood":
+        hood_front(drawing)
+    collar(drawing)
 
 # %% ../../nbs/2_people/06_draping.ipynb #6453892b
-def worn_legs(k: GarmentDrawing):
+def worn_legs(drawing: GarmentDrawing):
     "Trouser legs, one before the other where they cross."
-    draw_legs(k)
-    p = k.legs[1]
-    g = k.g
-    t, w = np.array(leg_widths(g)[1:]).T
-    edge = tube(k.pose.legs[1], t, -w, -1)
-    k.canvas.line(spline(edge[t > .2]), k.ink, .8, clip=k.legs[0].curve)
+    draw_legs(drawing)
+    p = drawing.legs[1]
+    garment = drawing.garment
+    t, w = np.array(leg_widths(garment)[1:]).T
+    edge = tube(drawing.pose.legs[1], t, -w, -1)
+    drawing.canvas.line(spline(edge[t > .2]), drawing.ink, .8, clip=drawing.legs[0].curve)
 
 
-def put_on_bottom(k: GarmentDrawing):
+def put_on_bottom(drawing: GarmentDrawing):
     "Trousers or a skirt, the waistband last."
-    g = k.g
-    if k.legs:
-        worn_legs(k)
+    garment = drawing.garment
+    if drawing.legs:
+        worn_legs(drawing)
     else:
-        draw_skirt(k)
-    leg_pockets(k)
-    waist_finish(k)
-    if g.trim == "pleats" and g.kind == "trousers":
+        draw_skirt(drawing)
+    leg_pockets(drawing)
+    waist_finish(drawing)
+    if garment.trim == "pleats" and garment.kind == "trousers":
         for x in (5.5, 9.5, -5.5, -9.5):
-            k.line(np.array([(x, WAIST + 5.3), (x * 1.06, WAIST + 14)]), width=.8, color=k.ink)
-    if g.place == "hip":
-        emblem(k)
+            drawing.line([(x, WAIST + 5.3), (x * 1.06, WAIST + 14)], width=.8, color=drawing.ink)
+    if garment.place == "hip":
+        emblem(drawing)
 
 # %% ../../nbs/2_people/06_draping.ipynb #e0c6a094
-def put_on_sleeve(k: GarmentDrawing, i: int):
+def put_on_sleeve(drawing: GarmentDrawing, i: int):
     "One sleeve with its hem."
-    if not k.sleeves: return
-    p = k.sleeves[i]
-    cut = k.cut
-    k.canvas.line(Curve(p.curve.vertices[:-6]), ink(p.cloth.base), 1.6)
-    paint_piece(k.canvas, p)
-    k.canvas.line(Curve(p.curve.vertices[-7:]), k.seam, .8, .9)
-    joints = k.pose.arms[i]
+    if not drawing.sleeves: return
+    p = drawing.sleeves[i]
+    cut = drawing.cut
+    drawing.canvas.line(Curve(p.curve.vertices[:-6]), ink(p.cloth.base), 1.6)
+    paint_piece(drawing.canvas, p)
+    drawing.canvas.line(Curve(p.curve.vertices[-7:]), drawing.seam, .8, .9)
+    joints = drawing.pose.arms[i]
     side = (1, -1)[i]
-    g = k.g
-    back = (.2 if gathered(g) or g.kind in ("shirt", "dress") else .09) if g.sleeve == "long" else .075
+    garment = drawing.garment
+    back = (.2 if gathered(garment) or garment.kind in ("shirt", "dress")
+            else .09) if garment.sleeve == "long" else .075
     t = cut.sleeve - back
-    k.canvas.line(spline(tube(joints, [t, t + .02, t], [12, 0, -12], side)), k.seam, .5, clip=p.curve,
-                  dash=None if g.sleeve == "long" else (1.1, .8))
+    drawing.canvas.line(spline(tube(joints, [t, t + .02, t], [12, 0, -12], side)), drawing.seam, .5,
+                        clip=p.curve, dash=None if garment.sleeve == "long" else (1.1, .8))

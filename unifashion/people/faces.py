@@ -15,9 +15,9 @@ from ..wardrobe.body import brightness
 from ..wardrobe.canvas import Curve, chain, mirror, spline
 
 # %% auto #0
-__all__ = ['JAWS', 'CROWN', 'DARK', 'EYES', 'CAP', 'HAIRLINES', 'LINE_OF', 'BEHIND', 'LOCKS', 'SCARVES', 'Head', 'draw_eyes',
-           'draw_mouth', 'draw_beard', 'draw_face', 'draw_glasses', 'curly', 'hair_behind', 'draw_braid', 'cap_edge',
-           'hair_before', 'draw_headscarf']
+__all__ = ['JAWS', 'CROWN', 'DARK', 'EYES', 'CAP', 'HAIRLINES', 'LINE_OF', 'BEHIND', 'LOCKS', 'SCARVES', 'Head', 'draw_eye',
+           'draw_eyes', 'draw_mouth', 'draw_beard', 'draw_face', 'draw_glasses', 'curly', 'hair_behind', 'draw_braid',
+           'cap_edge', 'hair_before', 'draw_headscarf']
 
 # %% ../../nbs/2_people/04_faces.ipynb #7e9406f9
 JAWS = {  # right half from the chin up to the temple
@@ -33,21 +33,21 @@ CROWN = [(7.6, -15.), (6.8, -19.4), (4.2, -22.7), (0, -23.9)]
 class Head:
     "A head on its way to paper: the canvas, the wearer's colours and where head points lie."
 
-    def __init__(self, c: Layers, w: Wearer, s: Skeleton):
-        self.c, self.w, self.s = c, w, s
-        self.skin = Skin(w.skin)
-        self.hair = np.array(HAIR_COLORS[w.hair], float)
+    def __init__(self, c: Layers, wearer: Wearer, s: Skeleton):
+        self.canvas, self.wearer, self.skeleton = c, wearer, s
+        self.skin = Skin(wearer.skin)
+        self.hair = np.array(HAIR_COLORS[wearer.hair], float)
         self.hair_ink = self.hair * .62 if brightness(self.hair) > 60 else self.hair * .5
         self.shine = np.minimum(self.hair * 1.18 + 20, 255)
-        self.turn = 1.5 * w.look
+        self.turn = 1.5 * wearer.look
         self.unit = c.camera.matrix[1, 1] * 128 / c.height
-        broad = 1.06 if w.figure == "masculine" else 1.
-        jaw = np.array(JAWS[w.face]) * (broad, 1.)
+        broad = 1.06 if wearer.figure == "masculine" else 1.
+        jaw = np.array(JAWS[wearer.face]) * (broad, 1.)
         self.outline = self.at(np.vstack([jaw, CROWN, mirror(np.vstack([jaw, CROWN]))[1:-1]]), True)
 
     def at(self, points, closed=False) -> Curve:
         "Head points as a curve in the picture plane."
-        return spline(on_head(self.s, points), closed)
+        return spline(on_head(self.skeleton, points), closed)
 
     def disc(self, x, y, r, squash=1.) -> Curve:
         "A circle or an ellipse."
@@ -56,124 +56,132 @@ class Head:
 
     def join(self, *runs) -> Curve:
         "Runs of head points with corners where they meet."
-        return chain(*[on_head(self.s, r) for r in runs])
+        return chain(*[on_head(self.skeleton, r) for r in runs])
 
     def line(self, points, color, cm, alpha=1., clip=None):
         "A stroke `cm` wide through head points."
-        self.c.line(self.at(points), color, cm * self.unit, alpha, clip=clip)
+        self.canvas.line(self.at(points), color, cm * self.unit, alpha, clip=clip)
 
     def shape(self, curve, color, ink=None, width=1.1):
         "A filled shape with an outline."
         if ink is not None:
-            self.c.line(curve, ink, width)
-        self.c.fill(curve, color)
+            self.canvas.line(curve, ink, width)
+        self.canvas.fill(curve, color)
         return curve
 
 # %% ../../nbs/2_people/04_faces.ipynb #46be8724
 DARK = tuple(SKINS)[5:]  # skins whose eyes are brown
 EYES = ((72, 50, 38), (92, 62, 40), (58, 44, 40), (86, 112, 70), (70, 104, 140), (104, 118, 124))
+_ALMOND = np.array([(-1.75, -12.1), (-.7, -13.2), (.8, -13.2), (1.75, -12.2), (.6, -11.4), (-.7, -11.35)])
 
 
-def draw_eyes(h: Head, rng):
-    "Eyes, lids and brows."
-    w, skin = h.w, h.skin
-    iris = np.array(EYES[int(rng.integers(3 if w.skin in DARK else len(EYES)))], float)
-    soft = w.figure != "masculine"
-    brow = np.minimum(h.hair, 130) * .8 if w.hair_style != "headscarf" else np.array((60, 44, 38.))
+def draw_eye(head: Head, side: int, iris):
+    "One eye with its lid and brow; side 1 is the picture's right."
+    x = head.turn + side * 3.65
+    gaze = x + .35 * head.wearer.look
+    soft = head.wearer.figure != "masculine"
+    white = head.at(_ALMOND + (x, 0), True)
+    head.canvas.fill(white, (250, 247, 243))
+    head.canvas.fill(head.disc(gaze, -12.3, 1.), iris, clip=white)
+    head.canvas.fill(head.disc(gaze, -12.3, .5), (24, 20, 22))
+    head.canvas.fill(head.disc(gaze + .35, -12.75, .2), (255, 255, 255))
+    outward = lambda d: x + side * d
+    corner = 2.1 if soft else 1.8
+    lid = [(outward(-1.75), -12.2), (outward(-.8), -13.25), (outward(.7), -13.3), (outward(corner), -12.5)]
+    head.line(lid, (44, 32, 32), .62 if soft else .48)
+    brow = np.minimum(head.hair,
+                      130) * .8 if head.wearer.hair_style != "headscarf" else np.array((60, 44, 38.))
+    arch = [(outward(-1.7), -15.), (outward(.3), -15.75), (outward(2.2), -14.8)]
+    head.line(arch, brow, .7 if soft else 1.05, .92)
+
+
+def draw_eyes(head: Head, rng):
+    "Both eyes, of one colour."
+    iris = np.array(EYES[int(rng.integers(3 if head.wearer.skin in DARK else len(EYES)))], float)
     for side in (1, -1):
-        x = h.turn + side * 3.65
-        almond = [(-1.75, -12.1), (-.7, -13.2), (.8, -13.2), (1.75, -12.2), (.6, -11.4), (-.7, -11.35)]
-        white = h.at(np.array(almond) + (x, 0), True)
-        h.c.fill(white, (250, 247, 243))
-        gaze = x + .35 * h.w.look
-        h.c.fill(h.disc(gaze, -12.3, 1.), iris, clip=white)
-        h.c.fill(h.disc(gaze, -12.3, .5), (24, 20, 22))
-        h.c.fill(h.disc(gaze + .35, -12.75, .2), (255, 255, 255))
-        lid = [(x - side * 1.75, -12.2), (x - side * .8, -13.25), (x + side * .7, -13.3),
-               (x + side * (2.1 if soft else 1.8), -12.5)]
-        h.line(lid, (44, 32, 32), .62 if soft else .48)
-        arch = [(x - side * 1.7, -15.), (x + side * .3, -15.75), (x + side * 2.2, -14.8)]
-        h.line(arch, brow, .7 if soft else 1.05, .92)
+        draw_eye(head, side, iris)
 
 # %% ../../nbs/2_people/04_faces.ipynb #59b5e894
-def draw_mouth(h: Head, rng):
+def _lips(head: Head, x: float, wide: float, lips, soft: bool, parted: bool):
+    "A mouth round x: parted, with teeth, or closed, with a smile."
+    left = x - wide
+    right = x + wide
+    if parted:
+        mouth = head.join([(left, -5.35), (x, -5.), (right, -5.35)],
+                          [(right, -5.35), (x, -3.35), (left, -5.35)])
+        head.shape(mouth, (250, 246, 242), lips * .8, .9 if soft else .7)
+    else:
+        bow = [(left, -5.25), (x - .8, -5.85), (x, -5.6), (x + .8, -5.85), (right, -5.25)]
+        head.canvas.fill(head.join(bow, [(right, -5.25), (x, -3.7), (left, -5.25)]), lips)
+        smile = [(left - .2, -5.45), (x - .9, -5.), (x, -4.95), (x + .9, -5.), (right + .2, -5.45)]
+        head.line(smile, lips * .55, .36)
+
+
+def draw_mouth(head: Head, rng):
     "Nose and mouth."
-    skin = h.skin
-    x = h.turn * 1.15
-    soft = h.w.figure != "masculine"
-    lean = 1 if h.w.look >= 0 else -1
-    nose = np.array([(.5, -11.), (1.3, -8.7), (.75, -8.), (-.5, -7.9)]) * (lean, 1) + (x, 0)
-    h.line(nose, skin.ink, .42, .8)
+    skin = head.skin
+    soft = head.wearer.figure != "masculine"
+    lean = 1 if head.wearer.look >= 0 else -1
+    nose = np.array([(.5, -11.), (1.3, -8.7), (.75, -8.), (-.5, -7.9)]) * (lean, 1) + (head.turn * 1.15, 0)
+    head.line(nose, skin.ink, .42, .8)
     rouge = np.array(((196, 66, 78), (186, 84, 78), (176, 60, 60))[int(rng.integers(3))])
     lips = skin.base * .45 + rouge * .55 if soft else skin.base * .72 + np.array((150, 70, 64)) * .22
-    x = h.turn * 1.1
     wide = float(rng.uniform(2.1, 2.6))
-    open_ = rng.random() < .3
-    upper = [(x - wide, -5.25), (x - .9, -5.35), (x, -5.2), (x + .9, -5.35), (x + wide, -5.25)]
-    if open_:
-        mouth = h.join([(x - wide, -5.35), (x, -5.), (x + wide, -5.35)],
-                       [(x + wide, -5.35), (x, -3.35), (x - wide, -5.35)])
-        h.shape(mouth, (250, 246, 242), lips * .8, .9 if soft else .7)
-    else:
-        h.c.fill(h.join([upper[0], (x - .8, -5.85), (x, -5.6), (x + .8, -5.85), upper[-1]],
-                        [upper[-1], (x, -3.7), upper[0]]), lips)
-        smile = [(x - wide - .2, -5.45), (x - .9, -5.), (x, -4.95), (x + .9, -5.), (x + wide + .2, -5.45)]
-        h.line(smile, lips * .55, .36)
+    _lips(head, head.turn * 1.1, wide, lips, soft, rng.random() < .3)
 
 
-def draw_beard(h: Head):
+def draw_beard(head: Head):
     "Stubble, beard or moustache."
-    if not h.w.beard: return
-    x = h.turn
-    alpha = {"stubble": .22}.get(h.w.beard, .96)
-    if h.w.beard != "moustache":
+    x = head.turn
+    if head.wearer.beard == "moustache":
+        brush = np.array([(-3., -5.6), (-1.4, -7.1), (0, -6.7), (1.4, -7.1), (3., -5.6), (0, -6.)]) + (x, 0)
+        head.canvas.fill(head.at(brush, True), head.hair * .92)
+    elif head.wearer.beard:
+        alpha = .22 if head.wearer.beard == "stubble" else .96
         edge = [(8.2, -12.5), (7.6, -6.5), (5.4, -1.8), (2.6, .6), (0, 1.1)]
         inner = [(0, -6.6), (2.6, -6.9), (3.9, -6.), (5.6, -8.), (7., -12.5)]
-        whole = h.join(edge, mirror(edge), mirror(inner), inner, [inner[-1], edge[0]])
-        h.c.fill(whole, h.hair * .92, alpha, clip=h.outline)
-        mouth = [(x * 1.1 - 2.7, -5.), (x * 1.1, -6.), (x * 1.1 + 2.7, -5.), (x * 1.1, -3.2)]
-        if alpha > .5:
-            h.c.fill(h.at(mouth, True), h.skin.base)
-    else:
-        brush = np.array([(-3., -5.6), (-1.4, -7.1), (0, -6.7), (1.4, -7.1), (3., -5.6), (0, -6.)]) + (x, 0)
-        h.c.fill(h.at(brush, True), h.hair * .92)
+        whole = head.join(edge, mirror(edge), mirror(inner), inner, [inner[-1], edge[0]])
+        head.canvas.fill(whole, head.hair * .92, alpha, clip=head.outline)
+        if head.wearer.beard == "beard":
+            mouth = [(x * 1.1 - 2.7, -5.), (x * 1.1, -6.), (x * 1.1 + 2.7, -5.), (x * 1.1, -3.2)]
+            head.canvas.fill(head.at(mouth, True), head.skin.base)
 
 # %% ../../nbs/2_people/04_faces.ipynb #5970d55b
-def draw_face(h: Head):
+def draw_face(head: Head):
     "Ears, face and all that is in it."
-    w, c, skin = h.w, h.c, h.skin
+    w, c, skin = head.wearer, head.canvas, head.skin
     rng = stream(w.seed, "face")
     c.part("face")
     if w.hair_style != "headscarf":
         for side in (1, -1):
             ear = np.array([(7.3, -13.4), (9., -13.3), (9.1, -10.6), (7.9, -8.2), (7., -8.6)]) * (side, 1)
-            h.shape(h.at(ear, True), skin.base, skin.ink)
-            h.line([(side * 7.9, -12.4), (side * 8.4, -11.4), (side * 7.9, -10.)], skin.shade, .4)
-    h.shape(h.outline, skin.base, skin.ink)
+            head.shape(head.at(ear, True), skin.base, skin.ink)
+            head.line([(side * 7.9, -12.4), (side * 8.4, -11.4), (side * 7.9, -10.)], skin.shade, .4)
+    head.shape(head.outline, skin.base, skin.ink)
     for side in (1, -1):
         for r in (1.9, 1.2):
-            c.fill(h.disc(h.turn + side * 4.9, -8.3, r, .75), skin.blush, .16, clip=h.outline)
-    draw_beard(h)
-    draw_mouth(h, rng)
-    draw_eyes(h, rng)
+            c.fill(head.disc(head.turn + side * 4.9, -8.3, r, .75), skin.blush, .16, clip=head.outline)
+    draw_beard(head)
+    draw_mouth(head, rng)
+    draw_eyes(head, rng)
     if w.glasses:
-        draw_glasses(h, rng)
+        draw_glasses(head, rng)
 
 
-def draw_glasses(h: Head, rng):
+def draw_glasses(head: Head, rng):
     "Round or squarish rims."
-    h.c.part("glasses")
+    head.canvas.part("glasses")
     rim = np.array(((40, 36, 40), (110, 70, 44), (150, 120, 70))[int(rng.integers(3))], float)
     square = rng.random() < .5
     for side in (1, -1):
-        x = h.turn + side * 3.7
+        x = head.turn + side * 3.7
         a = np.arange(12) * np.pi / 6
         power = .62 if square else 1.
         ring = np.stack([np.cos(a), np.sin(a)], 1)
         ring = (x, -12.1) + np.sign(ring) * abs(ring) ** power * (2.85, 2.35)
-        h.c.line(h.at(ring, True), rim, .55 * h.unit)
-        h.line([(x + side * 2.8, -12.8), (side * 8., -13.)], rim, .45)
-    h.line([(h.turn - .9, -12.5), (h.turn, -13.), (h.turn + .9, -12.5)], rim, .5)
+        head.canvas.line(head.at(ring, True), rim, .55 * head.unit)
+        head.line([(x + side * 2.8, -12.8), (side * 8., -13.)], rim, .45)
+    head.line([(head.turn - .9, -12.5), (head.turn, -13.), (head.turn + .9, -12.5)], rim, .5)
 
 # %% ../../nbs/2_people/04_faces.ipynb #bbb41613
 CAP = [(8.3, -10.8), (9.3, -15.5), (8.5, -21.), (5., -25.), (0, -26.2)]
@@ -186,25 +194,23 @@ HAIRLINES = {  # from the right temple to the left one
     "centre": [(8.1, -9.8), (7.2, -14.8), (4.2, -18.6), (0, -21.6), (-4.2, -18.6), (-7.2, -14.8),
                (-8.1, -9.8)],
     "fringe": [(8.1, -9.), (7.2, -14.8), (5.6, -16.), (2., -15.9), (-2.2, -16.1), (-5.8, -15.9),
-               (-7.2, -14.8),
-               (-8.1, -9.)],
+               (-7.2, -14.8), (-8.1, -9.)],
     "swept": [(8.1, -10.), (7., -14.8), (3.6, -17.6), (-2.6, -20.6), (-6., -18.), (-7.2, -14.6),
               (-8.1, -10.)],
     "back": [(7.9, -12.6), (6.9, -17.), (4.4, -19.9), (0, -20.8), (-4.4, -19.9), (-6.9, -17.), (-7.9, -12.6)],
 }
-LINE_OF = {"curls": "short", "afro": "back", "pixie": "swept", "bob": "centre", "fringe": "fringe",
-           "long": "centre", "wavy": "swept", "bun": "back", "ponytail": "back", "braid": "swept"}
+LINE_OF = {
+    "curls": "short", "afro": "back", "pixie": "swept", "bob": "centre", "fringe": "fringe",
+    "long": "centre", "wavy": "swept", "bun": "back", "ponytail": "back", "braid": "swept",
+}
 BEHIND = {  # right half of what falls behind, from the crown down to its end at the middle
     "bob": [(0, -26.), (6., -24.6), (9.6, -19.), (10.2, -11.), (10.4, -4.), (9., .6), (5., 1.6), (0, 1.6)],
     "fringe": [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (10.8, 0.), (10.6, 9.), (8.6, 13.),
-               (4., 13.6),
-               (0, 13.)],
+               (4., 13.6), (0, 13.)],
     "long": [(0, -26.), (6., -24.6), (9.5, -19.), (10.2, -10.), (11., 2.), (11.6, 14.), (10.6, 22.),
-             (6., 25.),
-             (0, 25.)],
+             (6., 25.), (0, 25.)],
     "wavy": [(0, -26.), (6., -24.8), (9.9, -19.), (10.4, -12.), (12.4, -5.), (11.6, 2.), (13.4, 9.),
-             (11.6, 16.),
-             (7., 18.5), (0, 17.)],
+             (11.6, 16.), (7., 18.5), (0, 17.)],
     "pixie": [(0, -26.), (6., -24.6), (9., -19.), (9.1, -11.), (7.6, -4.), (4., -3.), (0, -3.)],
 }
 
@@ -216,54 +222,55 @@ def curly(centre, radius: float, n: int, rng, squash: float = 1.) -> np.ndarray:
     return np.stack([centre[0] + r * np.cos(a), centre[1] + squash * r * np.sin(a)], 1)
 
 # %% ../../nbs/2_people/04_faces.ipynb #c4ce38a2
-def hair_behind(h: Head):
+def hair_behind(head: Head):
     "Hair that is seen behind head, neck and shoulders."
-    w = h.w
-    rng = stream(h.w.seed, "hair")
-    h.c.part("hair" if w.hair_style != "headscarf" else "hat")
+    w = head.wearer
+    rng = stream(head.wearer.seed, "hair")
+    head.canvas.part("hair" if w.hair_style != "headscarf" else "hat")
     style = w.hair_style
-    tone = h.hair * .86
+    tone = head.hair * .86
     if style in BEHIND:
         half = np.array(BEHIND[style])
-        h.shape(h.join(np.vstack([mirror(half)[:-1], half])), tone, h.hair_ink)
+        head.shape(head.join(np.vstack([mirror(half)[:-1], half])), tone, head.hair_ink)
     elif style == "afro":
-        h.shape(h.at(curly((0, -16.5), 13.6, 15, rng, .96), True), h.hair, h.hair_ink)
+        head.shape(head.at(curly((0, -16.5), 13.6, 15, rng, .96), True), head.hair, head.hair_ink)
     elif style == "curls":
         low = -6. if w.figure == "masculine" else 0.
-        h.shape(h.at(curly((0, -16. + low / 4 + 1.5), 11. - low / 8, 12, rng, 1.06), True), h.hair,
-                h.hair_ink)
+        head.shape(head.at(curly((0, -16. + low / 4 + 1.5), 11. - low / 8, 12, rng, 1.06), True), head.hair,
+                   head.hair_ink)
     elif style == "bun":
         smooth = [(4.9, -28), (3.4, -31.6), (0, -33), (-3.4, -31.6), (-4.9, -28), (-3, -24.8), (3, -24.8)]
-        h.shape(h.at(curly((0, -28.), 4.9, 9, rng, .9) if w.seed % 2 else smooth, True), h.hair, h.hair_ink)
-        h.line([(-2.6, -29.6), (0, -30.8), (2.6, -29.4)], h.shine, .6, .5)
+        head.shape(head.at(curly((0, -28.), 4.9, 9, rng, .9) if w.seed % 2 else smooth, True), head.hair,
+                   head.hair_ink)
+        head.line([(-2.6, -29.6), (0, -30.8), (2.6, -29.4)], head.shine, .6, .5)
     elif style == "ponytail":
         side = 1 if w.flip else -1
         tail = np.array([(5, -24), (10.4, -21), (13.4, -13), (13., -2), (15, 7), (11.4, 11), (9.4, 3),
                          (9., -8), (8, -15)])
-        h.shape(h.at(tail * (side, 1), True), tone, h.hair_ink)
-        h.line(np.array([(9.6, -18.4), (11.4, -10), (11.4, 0)]) * (side, 1), h.shine, .6, .4)
+        head.shape(head.at(tail * (side, 1), True), tone, head.hair_ink)
+        head.line(np.array([(9.6, -18.4), (11.4, -10), (11.4, 0)]) * (side, 1), head.shine, .6, .4)
 
 # %% ../../nbs/2_people/04_faces.ipynb #4595f96c
-def draw_braid(h: Head):
+def draw_braid(head: Head):
     "A braid over one shoulder."
-    side = 1 if h.w.flip else -1
+    side = 1 if head.wearer.flip else -1
     for k in range(7):
         x = side * (8.6 + .35 * k)
         y = -3.5 + 3.6 * k
         r = 2.9 - .17 * k
         for s in (1, -1):
             leaf = np.array([(x, y - 1.6), (x + s * r * .8, y - 1.), (x + s * r, y + 1.4), (x, y + 3.2)])
-            h.shape(h.at(leaf, True), h.hair, h.hair_ink, .8)
+            head.shape(head.at(leaf, True), head.hair, head.hair_ink, .8)
     tuft = np.array([(0, 0), (1.3, 1.), (.9, 4.5), (-.9, 4.5), (-1.3, 1.)]) + (side * 11.1, 22.6)
-    h.shape(h.at(tuft, True), h.hair, h.hair_ink, .8)
+    head.shape(head.at(tuft, True), head.hair, head.hair_ink, .8)
 
 # %% ../../nbs/2_people/04_faces.ipynb #f115d02d
 LOCKS = {"long": 9., "wavy": 8., "fringe": 2., "bob": -1.5}  # y where hair before the shoulders ends
 
 
-def cap_edge(w: Wearer, rng) -> np.ndarray:
+def cap_edge(wearer: Wearer, rng) -> np.ndarray:
     "The outer edge of the hair over the crown."
-    style = w.hair_style
+    style = wearer.hair_style
     cap = np.array(CAP)
     if style in ("curls", "afro"):
         bumps = curly((0, -17.5), 9.9 if style == "curls" else 10.6, 11, rng)
@@ -284,13 +291,13 @@ def cap_edge(w: Wearer, rng) -> np.ndarray:
     return np.vstack([cap, mirror(cap)[1:]])
 
 # %% ../../nbs/2_people/04_faces.ipynb #873e627e
-def hair_before(h: Head):
+def hair_before(head: Head):
     "The cap of hair over the crown, with its hairline and shine."
-    w = h.w
-    style = h.w.hair_style
+    w = head.wearer
+    style = head.wearer.hair_style
     if style == "bald": return
-    if style == "headscarf": return draw_headscarf(h)
-    h.c.part("hair")
+    if style == "headscarf": return draw_headscarf(head)
+    head.canvas.part("hair")
     flip = -1 if w.flip else 1
     outer = cap_edge(w, stream(w.seed, "cap"))
     line = (np.array(HAIRLINES[LINE_OF.get(style, style)]) * (flip, 1))[::flip]
@@ -299,8 +306,9 @@ def hair_before(h: Head):
         wave = 1.1 * (style == "wavy")
         inner = np.array([(7. - .6 * wave, low * .55 - 3.6), (7.5 + .3 * wave, -8.5)])
         line = np.vstack([outer[:1], inner, line[1:-1], mirror(inner), outer[-1:]])
-    curve = h.shape(h.join(outer, line[::-1]), h.hair, h.hair_ink)
-    h.line(np.array([(-6.4, -19.5), (-3.4, -22.9), (.6, -23.9)]) * (flip, 1), h.shine, .85, .55, clip=curve)
+    curve = head.shape(head.join(outer, line[::-1]), head.hair, head.hair_ink)
+    head.line(np.array([(-6.4, -19.5), (-3.4, -22.9), (.6, -23.9)]) * (flip, 1), head.shine, .85, .55,
+              clip=curve)
     if style in ("bun", "ponytail", "quiff"):
         strands = [[(x, -19.6), (x * .8, -22.6), (x * .5, -25.4)] for x in (-4.4, 0., 4.4)]
     elif style in (*LOCKS, "side part", "pixie", "braid"):
@@ -310,24 +318,24 @@ def hair_before(h: Head):
     else:
         strands = []
     for run in strands:
-        h.line(run, h.hair_ink, .32, .55, clip=curve)
+        head.line(run, head.hair_ink, .32, .55, clip=curve)
     if style == "braid":
-        draw_braid(h)
+        draw_braid(head)
 
 # %% ../../nbs/2_people/04_faces.ipynb #80ba334e
 SCARVES = ((196, 168, 150), (90, 112, 128), (150, 92, 98), (108, 120, 92), (228, 220, 208), (70, 72, 92))
 
 
-def draw_headscarf(h: Head):
+def draw_headscarf(head: Head):
     "A scarf round the face; the face is already there."
-    h.c.part("hat")
-    color = np.array(SCARVES[h.w.seed % len(SCARVES)], float)
+    head.canvas.part("hat")
+    color = np.array(SCARVES[head.wearer.seed % len(SCARVES)], float)
     outer = np.array([(0, -25.8), (5.2, -24.8), (8.8, -20.), (9.3, -13.), (8.8, -5.), (9.6, 1.), (13.6, 6.4),
                       (11., 11.6), (4., 13.6), (0, 13.9)])
     opening = np.array([(0, .9), (3.6, -.4), (6., -4.4), (7., -10.5), (6.4, -16.4), (3.6, -19.6), (0, -20.4)])
     seam = np.array([(0, 13.9), (0, .9)])
-    curve = h.shape(h.join(outer, seam, opening, mirror(opening), seam[::-1], mirror(outer)), color,
-                    color * .5)
+    curve = head.shape(head.join(outer, seam, opening, mirror(opening), seam[::-1], mirror(outer)), color,
+                       color * .5)
     for run in ([(6.8, -3.), (3.6, 2.4), (-2., 4.6)], [(8.2, 0), (4.6, 6.), (-4.4, 8.6)],
                 [(-7.4, -2), (-5., 3.), (2.4, 9.4)], [(7.6, -16), (5.4, -21.6), (1.4, -23.4)]):
-        h.line(run, color * .72, .5, .8, clip=curve)
+        head.line(run, color * .72, .5, .8, clip=curve)

@@ -60,15 +60,6 @@ class Layers(Canvas):
         self.pen = 1.
         self.renderer = _Tape(self, self.renderer)
 
-    def look(self, camera: Camera) -> "Layers":
-        "Use another camera from here on."
-        self.camera = camera
-        self.scale = camera.scale
-        self._to_agg = camera.matrix.T * (1, -1)
-        self._origin = camera.offset * (1, -1) + (0, self.height)
-        self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
-        return self
-
     def part(self, name: str) -> "Layers":
         "What the next strokes belong to, one of `PARTS`."
         self.label = LABEL[name]

@@ -129,10 +129,10 @@ def draw_hand(
             c.line(spline(place([(a, 8.2), (b, u - 1.1)])), skin.ink, .4, .75)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #eb415d0c
-def hand_of(w: Wearer, s: Skeleton, i: int):
+def hand_of(wearer: Wearer, s: Skeleton, i: int):
     "(direction, thumb, kind, reach) of a hand, or None where it is out of sight."
     side = (1, -1)[i]
-    name = w.arms[i]
+    name = wearer.arms[i]
     along = s.arms[i, 2] - s.arms[i, 1]
     along = along / np.hypot(*along)
     if name in ("in pocket", "behind back"): return None
@@ -145,7 +145,7 @@ def hand_of(w: Wearer, s: Skeleton, i: int):
 
 def draw_arm(
     c: Layers,
-    w: Wearer,
+    wearer: Wearer,
     s: Skeleton,
     i: int,
     skin: Skin,
@@ -155,9 +155,9 @@ def draw_arm(
     "A bare arm from `start` (bones) on, with its hand; the person's left arm is index 0."
     name = ("left", "right")[i]
     side = (1, -1)[i]
-    found = hand_of(w, s, i)
-    girth = girths(w)[0]
-    size = .93 + .07 * (w.figure == "masculine") + .4 * (girth - .9)
+    found = hand_of(wearer, s, i)
+    girth = girths(wearer)[0]
+    size = .93 + .07 * (wearer.figure == "masculine") + .4 * (girth - .9)
     hand = iter(())
     if found and with_hand:
         hand = draw_hand(c, s.arms[i, 2], *found[:3], skin, size, found[3])
@@ -170,12 +170,12 @@ def draw_arm(
     next(hand, None)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #11390a7e
-def draw_leg(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin):
+def draw_leg(c: Layers, wearer: Wearer, s: Skeleton, i: int, skin: Skin):
     "A bare leg down to the ankle."
     c.part(f'{("left", "right")[i]} leg')
     side = (1, -1)[i]
     joints = s.legs[i]
-    piece = limb_piece(joints, LEG_SHAPE, side, girths(w)[1], skin)
+    piece = limb_piece(joints, LEG_SHAPE, side, girths(wearer)[1], skin)
     c.line(piece.curve, skin.ink, 1.1)
     paint_piece(c, piece)
     knee = tube(joints, [1.0, 1.045, 1.01], np.array([-.5, .1, .62]) * 4.4, side)
@@ -269,10 +269,10 @@ def open_shoe(f: _Foot, kind: str, color, ink, skin: Skin):
     f.line([(-.4, 10.6), (.9, 11.2), (2., 10.4)], np.minimum(color * 1.25 + 26, 255), .5, alpha=.7)
 
 # %% ../../nbs/2_people/03_limbs.ipynb #d236458a
-def draw_shoe(c: Layers, w: Wearer, s: Skeleton, i: int, skin: Skin, kind: str, color):
+def draw_shoe(c: Layers, wearer: Wearer, s: Skeleton, i: int, skin: Skin, kind: str, color):
     "One foot in its shoe; `color` three numbers, 0 to 255."
     c.part(f'{("left", "right")[i]} shoe')
-    f = _Foot(c, w, s, i)
+    f = _Foot(c, wearer, s, i)
     color = np.asarray(color, float)
     ink = color * .42 if brightness(color) > 75 else color * .45
     if kind in ("pumps", "flats", "sandals"):
@@ -285,9 +285,9 @@ TRUNK = np.array([(5.6, -12.), (5.5, -4.), (6.2, -1.), (9., 1.9), (13.4, 3.9), (
                   (16.6, 14), (14.2, 20.), (13.4, 30.), (9., 42.)])
 
 
-def draw_trunk(c: Layers, w: Wearer, s: Skeleton, skin: Skin):
+def draw_trunk(c: Layers, wearer: Wearer, s: Skeleton, skin: Skin):
     "Neck, shoulders and chest."
-    thick = {"masculine": 1.06, "neutral": 1.0, "feminine": .98}[w.figure]
+    thick = {"masculine": 1.06, "neutral": 1.0, "feminine": .98}[wearer.figure]
     half = TRUNK.copy()
     half[:3, 0] *= thick / (s.upper[0, 0] / .9) ** .5
     place = lambda p: np.asarray(p, float) @ s.upper[:, :2].T + s.upper[:, 2]

@@ -88,10 +88,10 @@ SHOE_COLORS = ((242, 241, 238), (46, 44, 48), (120, 78, 50), (178, 132, 88), (58
                (214, 196, 168))
 
 
-def _shoes(rng, w: Wearer, below: Garment) -> tuple[str, tuple]:
+def _shoes(rng, wearer: Wearer, below: Garment) -> tuple[str, tuple]:
     "Kind and colour of the shoes."
     light = below.length in ("short", "knee", "mini", "midi", "maxi")
-    soft = w.figure != "masculine"
+    soft = wearer.figure != "masculine"
     odds = {"sneakers": 4, "loafers": 2, "ankle boots": 1.5,
             "boots": 1.2 * (soft and below.kind in ("skirt", "dress")), "pumps": 1.8 * soft,
             "flats": 1.4 * soft, "sandals": 1.2 * light}
@@ -108,56 +108,60 @@ def may_tuck(top: Garment, bottom: Garment) -> bool:
     return thin and plain and top.length == "regular"
 
 
-def fits_figure(g: Garment, w: Wearer) -> bool:
+def fits_figure(garment: Garment, wearer: Wearer) -> bool:
     "Whether a shop would show this garment on this person."
-    if w.hair_style == "headscarf":  # worn with long sleeves and long hems
+    if wearer.hair_style == "headscarf":  # worn with long sleeves and long hems
         long = ("full", "ankle", "midi", "maxi")
-        if KINDS[g.kind].region == "upper_body": return g.sleeve == "long" and g.length != "cropped"
-        return g.length in long and g.sleeve in ("", "long")
-    if w.figure != "masculine": return True
-    if KINDS[g.kind].region == "dresses": return False
-    rare = (g.kind in ("skirt", "leggings", "tank top") or g.trim in ("lace", "ruffle hem")
-            or g.length == "cropped")
-    return not rare and not (g.kind == "shorts" and g.length == "short" and g.fit == "slim")
+        if KINDS[garment.kind].region != "upper_body":
+            return garment.length in long and garment.sleeve in ("", "long")
+        return garment.sleeve == "long" and garment.length != "cropped"
+    if wearer.figure != "masculine": return True
+    if KINDS[garment.kind].region == "dresses": return False
+    rare = (garment.kind in ("skirt", "leggings", "tank top") or garment.trim in ("lace", "ruffle hem")
+            or garment.length == "cropped")
+    return not rare and not (garment.kind == "shorts" and garment.length == "short" and garment.fit == "slim")
 
 # %% ../../nbs/2_people/05_outfits.ipynb #c38617cc
 def sample_outfit(
     rng: np.random.Generator,  # source of chance
-    w: Wearer,                 # who wears it
-    g: Garment,                # the garment it is about
+    wearer: Wearer,            # who wears it
+    garment: Garment,          # the garment it is about
 ) -> Outfit:
     "A sensible outfit round one garment."
-    region = KINDS[g.kind].region
+    region = KINDS[garment.kind].region
     if region == "dresses":
-        shoes = _shoes(rng, w, g)
-        return Outfit(dress=g, shoes=shoes[0], shoe_color=shoes[1])
-    bottoms = [b for b in BOTTOMS if fits_figure(Garment(color="black", **dict(length="") | b), w)]
-    tops = [t for t in TOPS if fits_figure(Garment(color="black", **dict(length="regular") | t), w)]
+        shoes = _shoes(rng, wearer, garment)
+        return Outfit(dress=garment, shoes=shoes[0], shoe_color=shoes[1])
+    bottoms = [b for b in BOTTOMS if fits_figure(Garment(color="black", **dict(length="") | b), wearer)]
+    tops = [t for t in TOPS if fits_figure(Garment(color="black", **dict(length="regular") | t), wearer)]
     outer = None
     if region == "lower_body":
-        bottom = g
-        top = basic(rng, tops, g)
+        bottom = garment
+        top = basic(rng, tops, garment)
         if rng.random() < .15:
-            top, outer = basic(rng, INNER, g), basic(rng, JACKETS, g)
+            top, outer = basic(rng, INNER, garment), basic(rng, JACKETS, garment)
     else:
-        if g.kind == "coat":
+        if garment.kind == "coat":
             bottoms = [b for b in bottoms if b["kind"] in ("jeans", "trousers", "leggings")]
-        bottom = basic(rng, bottoms, g)
-        top, outer = (basic(rng, INNER, g), g) if g.kind in OUTER else (g, None)
-    shoes = _shoes(rng, w, bottom)
+        bottom = basic(rng, bottoms, garment)
+        top, outer = (basic(rng, INNER, garment), garment) if garment.kind in OUTER else (garment, None)
+    shoes = _shoes(rng, wearer, bottom)
     tucked = outer is None and may_tuck(top, bottom) and rng.random() < (.6 if bottom.kind == "skirt" else .3)
     return Outfit(top, bottom, None, outer, shoes[0], shoes[1], bool(tucked))
 
 # %% ../../nbs/2_people/05_outfits.ipynb #6b0598be
 def swap(
-    o: Outfit,   # what is worn
-    g: Garment,  # what shall be worn instead in the slot of its region
+    outfit: Outfit,    # what is worn
+    garment: Garment,  # what shall be worn instead in the slot of its region
 ) -> Outfit:
     "The same outfit with another garment in one slot. Raises ValueError where the slot is not worn."
-    region = KINDS[g.kind].region
-    if o.worn(region) is None: raise ValueError(f"{g.kind}: this outfit has nothing in {region}")
-    if region == "dresses": return replace(o, dress=g)
-    if region == "lower_body": return replace(o, bottom=g, tucked=o.tucked and may_tuck(o.top, g))
-    if g.kind not in OUTER: return replace(o, top=g, outer=None, tucked=o.tucked and may_tuck(g, o.bottom))
-    under = o.top if o.outer is not None else basic(np.random.default_rng(g.seed), INNER, g)
-    return replace(o, top=under, outer=g, tucked=False)
+    region = KINDS[garment.kind].region
+    if outfit.worn(region) is None: raise ValueError(f"{garment.kind}: this outfit has nothing in {region}")
+    if region == "dresses": return replace(outfit, dress=garment)
+    if region == "lower_body": return replace(outfit, bottom=garment,
+                                              tucked=outfit.tucked and may_tuck(outfit.top, garment))
+    if garment.kind not in OUTER: return replace(outfit, top=garment, outer=None,
+                                                 tucked=outfit.tucked and may_tuck(garment, outfit.bottom))
+    under = outfit.top if outfit.outer is not None else basic(np.random.default_rng(garment.seed), INNER,
+                                                              garment)
+    return replace(outfit, top=under, outer=garment, tucked=False)

@@ -92,16 +92,16 @@ def keypoints(scene: Scene) -> np.ndarray:
     return np.column_stack([xy, seen.astype(float)])
 
 # %% ../../nbs/2_people/09_scenes.ipynb #a1462b0f
-def shop_layers(g: Garment, height: int, width: int) -> Layers:
+def shop_layers(garment: Garment, height: int, width: int) -> Layers:
     "The in-shop front view, remembered."
-    k = GarmentDrawing(g, catalogue_pose(g), False)
-    lay_out(k)
-    k.canvas = Layers(height, width, view_camera(k, "front", height, width)).part("top")
-    k.canvas.recording = False
-    shadows(k, True)
-    k.canvas.recording = True
-    hang(k)
-    return k.canvas
+    drawing = GarmentDrawing(garment, catalogue_pose(garment), False)
+    lay_out(drawing)
+    drawing.canvas = Layers(height, width, view_camera(drawing, "front", height, width)).part("top")
+    drawing.canvas.recording = False
+    shadows(drawing, True)
+    drawing.canvas.recording = True
+    hang(drawing)
+    return drawing.canvas
 
 # %% ../../nbs/2_people/09_scenes.ipynb #332055aa
 NAMES = ("person", "parse_lip", "parse_dresscode", "dense", "dense_uv", "garment", "garment_mask",

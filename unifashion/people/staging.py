@@ -28,10 +28,10 @@ TALLEST = 207.  # cm of drawing that fill the height, head room and floor includ
 HALF = 119.  # the same for a half-length picture
 
 
-def stage_camera(w: Wearer, height: int, width: int, frame: str = "full") -> Camera:
+def stage_camera(wearer: Wearer, height: int, width: int, frame: str = "full") -> Camera:
     "The camera of a person's picture. Raises ValueError for an unknown frame."
     if frame not in FRAMES: raise ValueError(f'frame: {frame!r} is none of {", ".join(FRAMES)}')
-    scale = height / (TALLEST if frame == "full" else HALF) * w.height
+    scale = height / (TALLEST if frame == "full" else HALF) * wearer.height
     foot = .962 * height if frame == "full" else .962 * height + scale * (157. - 76.)
     return Camera(np.eye(2) * scale, np.array([width / 2, foot - 157. * scale]))
 
@@ -46,15 +46,15 @@ class Dressed(NamedTuple):
     layers: tuple  # what is worn above, inner first: (part, sketch)
 
 
-def cut_clothes(c: Layers, w: Wearer, o: Outfit) -> Dressed:
+def cut_clothes(c: Layers, wearer: Wearer, outfit: Outfit) -> Dressed:
     "Cut all garments of an outfit."
-    s, (u, l) = skeleton(w), girths(w)
+    s, (u, l) = skeleton(wearer), girths(wearer)
     up, legs = worn_pose(s, s.upper, u), worn_pose(s, s.lower, u)
-    nip = NIP[w.figure] - (w.build == "full")
-    hips = 0. if o.bottom is None else HIPS * l / u
-    layers = [(part, cut_to_pose(g, up, o.tucked and part == "top", legs, nip, hips))
-              for part, g in (("top", o.top), ("dress", o.dress), ("outer", o.outer)) if g is not None]
-    bottom = cut_to_pose(o.bottom, worn_pose(s, s.lower, l)) if o.bottom is not None else None
+    nip = NIP[wearer.figure] - (wearer.build == "full")
+    hips = 0. if outfit.bottom is None else HIPS * l / u
+    layers = [(part, cut_to_pose(g, up, outfit.tucked and part == "top", legs, nip, hips)) for part,
+              g in (("top", outfit.top), ("dress", outfit.dress), ("outer", outfit.outer)) if g is not None]
+    bottom = cut_to_pose(outfit.bottom, worn_pose(s, s.lower, l)) if outfit.bottom is not None else None
     for k in (*[k for _, k in layers], bottom):
         if k is not None:
             k.canvas = c
@@ -64,10 +64,10 @@ def cut_clothes(c: Layers, w: Wearer, o: Outfit) -> Dressed:
 TINTS = (BACKGROUND, (236, 239, 243), (243, 238, 232), (237, 241, 236), (241, 236, 240))
 
 
-def backdrop(c: Layers, w: Wearer, s):
+def backdrop(c: Layers, wearer: Wearer, s):
     "A plain wall in one of a few pale tints and a soft shadow under the feet."
     c.recording = False
-    c.buffer[:, :, :3] = TINTS[w.seed % len(TINTS)]
+    c.buffer[:, :, :3] = TINTS[wearer.seed % len(TINTS)]
     a = np.arange(12) * np.pi / 6
     (x0, y0), (x1, y1) = s.legs[:, 2]
     for r, alpha in ((1.3, .05), (1.05, .06), (.8, .07)):
@@ -94,7 +94,7 @@ def layer(c: Layers, camera: Camera, part: str, girth: float, paint, k):
 
 def stage_arm(
     c: Layers,
-    w: Wearer,
+    wearer: Wearer,
     s,
     d: Dressed,
     i: int,
@@ -105,59 +105,72 @@ def stage_arm(
 ):
     "One arm, its hand and its sleeve."
     found = sleeves_of(d)
-    draw_arm(c, w, s, i, skin, start if not found else found[1].cut.sleeve - .3, hand)
+    draw_arm(c, wearer, s, i, skin, start if not found else found[1].cut.sleeve - .3, hand)
     if found:
-        layer(c, camera, found[0], girths(w)[0], lambda k: put_on_sleeve(k, i), found[1])
+        layer(c, camera, found[0], girths(wearer)[0], lambda k: put_on_sleeve(k, i), found[1])
 
 # %% ../../nbs/2_people/07_staging.ipynb #8468cff1
 BEHIND = ("behind back", "in pocket")  # arms with the hand under cloth or behind the body
 
 # %% ../../nbs/2_people/07_staging.ipynb #e9600af4
+def _rear(c: Layers, wearer: Wearer, outfit: Outfit, s, dressed: Dressed, head: Head):
+    "The wall, hair, the insides of collars, legs and shoes."
+    camera = c.camera
+    backdrop(c, wearer, s)
+    c.pen = PEN
+    hair_behind(head)
+    for part, drawing in dressed.layers[::-1]:
+        layer(c, camera, part, girths(wearer)[0], behind_neck, drawing)
+    for i in (0, 1):
+        draw_leg(c, wearer, s, i, head.skin)
+        draw_shoe(c, wearer, s, i, head.skin, outfit.shoes, outfit.shoe_color)
+
+
+def _order(wearer: Wearer, outfit: Outfit, dressed: Dressed) -> list:
+    "The clothes as they are put on: (part, drawing, girth); None where bare arms come."
+    upper, lower = girths(wearer)
+    below = [("bottom", dressed.bottom, lower)] if dressed.bottom is not None else []
+    above = [(part, drawing, upper) for part, drawing in dressed.layers]
+    bare = sleeves_of(dressed) is None
+    if bare and not outfit.tucked: return [*below, None, *above]
+    return [None] * bare + (above + below if outfit.tucked else below + above)
+
+# %% ../../nbs/2_people/07_staging.ipynb #6e5a7081
 def paint_person(
-    w: Wearer,            # who
-    o: Outfit,            # wears what
+    wearer: Wearer,       # who
+    outfit: Outfit,       # wears what
     height: int,          # pixels
     width: int,           # pixels
     frame: str = "full",  # one of `FRAMES`
 ) -> Layers:
     "Paint a person; the canvas remembers which stroke belongs to what."
-    camera = stage_camera(w, height, width, frame)
+    camera = stage_camera(wearer, height, width, frame)
     c = Layers(height, width, camera)
-    s, (u, l) = skeleton(w), girths(w)
-    skin = Skin(w.skin)
-    head = Head(c, w, s)
-    d = cut_clothes(c, w, o)
-    bare = sleeves_of(d) is None
-    arms = lambda *names: [i for i in (0, 1) if w.arms[i] in names]
-    front = [i for i in (0, 1) if w.arms[i] not in (*BEHIND, "in hair")]
-    backdrop(c, w, s)
-    c.pen = PEN
-    hair_behind(head)
-    for part, k in d.layers[::-1]:
-        layer(c, camera, part, u, behind_neck, k)
+    s = skeleton(wearer)
+    skin = Skin(wearer.skin)
+    head = Head(c, wearer, s)
+    dressed = cut_clothes(c, wearer, outfit)
+    arm = lambda i, *how, **more: stage_arm(c, wearer, s, dressed, i, camera, skin, *how, **more)
+    behind, raised, front = [], [], []
     for i in (0, 1):
-        draw_leg(c, w, s, i, skin)
-        draw_shoe(c, w, s, i, skin, o.shoes, o.shoe_color)
-    for i in arms(*BEHIND):
-        stage_arm(c, w, s, d, i, camera, skin)
-    draw_trunk(c, w, s, skin)
-    below = [("bottom", d.bottom, l)] if d.bottom is not None else []
-    above = [(part, k, u) for part, k in d.layers]
-    if bare and not o.tucked:
-        clothes = below + [None] + above
-    else:
-        clothes = [None] * bare + (above + below if o.tucked else below + above)
-    for item in clothes:
+        place = wearer.arms[i]
+        (behind if place in BEHIND else raised if place == "in hair" else front).append(i)
+    _rear(c, wearer, outfit, s, dressed, head)
+    for i in behind:
+        arm(i)
+    draw_trunk(c, wearer, s, skin)
+    for item in _order(wearer, outfit, dressed):
         if item is not None:
-            layer(c, camera, item[0], item[2], put_on, item[1])
+            part, drawing, girth = item
+            layer(c, camera, part, girth, put_on, drawing)
         else:
-            for i in front + arms("in hair"):
-                stage_arm(c, w, s, d, i, camera, skin, hand=False)
-    start = .85 if bare else -1.
-    for i in arms("in hair"):
-        stage_arm(c, w, s, d, i, camera, skin, start)
+            for i in front + raised:
+                arm(i, hand=False)
+    start = .85 if sleeves_of(dressed) is None else -1.
+    for i in raised:
+        arm(i, start)
     draw_face(head)
     hair_before(head)
     for i in front:
-        stage_arm(c, w, s, d, i, camera, skin, start)
+        arm(i, start)
     return c

@@ -86,9 +86,9 @@ def _end(joint, toward, length: float, half: float):
                                             ((x - joint[0]) * u[0] + (y - joint[1]) * u[1]) / length)
 
 
-def _head(w: Wearer, s: Skeleton):
+def _head(wearer: Wearer, s: Skeleton):
     "Curve of the face, curve of the neck, and the frame that they share."
-    jaw = np.vstack([JAWS[w.face], CROWN])
+    jaw = np.vstack([JAWS[wearer.face], CROWN])
     m = np.linalg.inv(s.head)
     neck = [(-5.6, 3), (-5.2, -10), (5.2, -10), (5.6, 3), (-5.6, 3)]
     frame = lambda x, y: ((m[0, 0] * (x - s.chin[0]) + m[0, 1] * (y - s.chin[1])) / 17,
@@ -103,30 +103,30 @@ HAND_IDS = (4, 3)
 FOOT_IDS = (5, 6)
 
 
-def surface_parts(w: Wearer) -> list[tuple]:
+def surface_parts(wearer: Wearer) -> list[tuple]:
     "Back to front: (curve, frame, ids); the frame gives U from -.5 to .5 and V."
-    s = skeleton(w)
-    (u, l) = girths(w)
+    s = skeleton(wearer)
+    (u, l) = girths(wearer)
     out = []
     arms = ([], [])
     for i, side in enumerate((1, -1)):
         turn = np.radians(s.feet[i])
-        hand = hand_of(w, s, i)
+        hand = hand_of(wearer, s, i)
         out.append((*_limb(s.legs[i], LEG_SHAPE, side, l), LEG_IDS[i]))
         out.append((*_end(s.legs[i, 2], (side * np.sin(turn), np.cos(turn)), 12., 4.), FOOT_IDS[i:i + 1]))
-        late = arms[w.arms[i] not in BEHIND]
+        late = arms[wearer.arms[i] not in BEHIND]
         late.append((*_limb(s.arms[i], ARM_SHAPE, side, u), ARM_IDS[i]))
         if hand:
             late.append((*_end(s.arms[i, 2], hand[0], 14. * hand[3], 3.), HAND_IDS[i:i + 1]))
-    skull, neck, frame = _head(w, s)
+    skull, neck, frame = _head(wearer, s)
     return [*out, *arms[0], (*_torso(s), (2,)), (neck, frame, (23, 24)), (skull, frame, (23, 24)), *arms[1]]
 
 # %% ../../nbs/2_people/08_truth.ipynb #c377da27
-def dense_map(w: Wearer, camera: Camera, person: np.ndarray) -> np.ndarray:
+def dense_map(wearer: Wearer, camera: Camera, person: np.ndarray) -> np.ndarray:
     "(3, h, w) float32: part 0 to 24, U and V in 0 to 1; zero outside of `person` (h, w) bool."
     h, wide = person.shape
     canvas = Layers(h, wide, camera)
-    parts = surface_parts(w)
+    parts = surface_parts(wearer)
     strokes = [Stroke(k + 1, canvas.path(curve), 0., None, 1.) for k, (curve, _, _) in enumerate(parts)]
     owner = replay(strokes, h, wide, lambda s: s.label, False) * person
     out = np.zeros((3, h, wide), np.float32)

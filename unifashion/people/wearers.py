@@ -148,9 +148,9 @@ def sample_wearer(
                   int(rng.integers(2**31)))
 
 # %% ../../nbs/2_people/01_wearers.ipynb #a865ea33
-def girths(w: Wearer) -> tuple[float, float]:
+def girths(wearer: Wearer) -> tuple[float, float]:
     "Widths of the upper and the lower body relative to the garments' cut."
-    (u, l), (du, dl) = FIGURES[w.figure], BUILDS[w.build]
+    (u, l), (du, dl) = FIGURES[wearer.figure], BUILDS[wearer.build]
     return u + du, l + dl
 
 
@@ -185,11 +185,11 @@ def bend(start, end, lengths, side: int) -> np.ndarray:
                      (ax + k * dx, ay + k * dy)])
 
 # %% ../../nbs/2_people/01_wearers.ipynb #6b28990a
-def _arm(w: Wearer, i: int, shoulder, wobble) -> np.ndarray:
+def _arm(wearer: Wearer, i: int, shoulder, wobble) -> np.ndarray:
     "Joints (3, 2) of one arm."
     side = (1, -1)[i]
-    name = w.arms[i]
-    (u, l) = girths(w)
+    name = wearer.arms[i]
+    (u, l) = girths(wearer)
     if name in HANGING:
         a, b, n, m = HANGING[name]
         a, b = math.radians(a + wobble[0]), math.radians(b + wobble[1])
@@ -209,28 +209,29 @@ def _leg(hip, angles, reach: float, side: int, wobble) -> np.ndarray:
     return np.vstack([hip, knee, knee + np.array((side * math.sin(b), math.cos(b))) * LEG[1] * reach])
 
 # %% ../../nbs/2_people/01_wearers.ipynb #cc527ab4
-def skeleton(w: Wearer) -> Skeleton:
+def skeleton(wearer: Wearer) -> Skeleton:
     "The joints of a wearer, before any camera."
-    s = STANCES[w.stance]
-    (u, l) = girths(w)
-    sign = -1 if w.flip else 1
-    rng = stream(w.seed, "skeleton")
+    s = STANCES[wearer.stance]
+    (u, l) = girths(wearer)
+    sign = -1 if wearer.flip else 1
+    rng = stream(wearer.seed, "skeleton")
     wobble = rng.uniform(-2., 2., (4, 2))
     shear = sign * s.hips / 62
     tilt = sign * s.tilt
     upper = np.array([(u, shear, 0.), (.45 * tilt * u, TALL, 0.)])
     lower = np.array([(l, 0., .8 * sign * s.hips), (-tilt * l, TALL, 0.)])
     at = lambda m, x, y: m[:, :2] @ (x, y) + m[:, 2]
-    arms = np.stack([_arm(w, i, at(upper, side * 16.2, 9.4), wobble[i]) for i, side in enumerate((1, -1))])
+    arms = np.stack([_arm(wearer, i, at(upper, side * 16.2, 9.4), wobble[i]) for i,
+                     side in enumerate((1, -1))])
     legs, feet = [], []
     for i, side in enumerate((1, -1)):
-        carries = (i == 0) != w.flip
+        carries = (i == 0) != wearer.flip
         turn = s.weight if carries else s.free
         legs.append(_leg(at(lower, side * 10., 70.), turn, s.reach[0 if carries else 1], side, wobble[2 + i]))
         feet.append(turn[2])
-    a = math.radians(w.nod)
+    a = math.radians(wearer.nod)
     head = np.array([(math.cos(a), -math.sin(a)),
-                     (math.sin(a), math.cos(a))]) * (1.09 - .5 * (w.height - .93))
+                     (math.sin(a), math.cos(a))]) * (1.09 - .5 * (wearer.height - .93))
     return Skeleton(upper, lower, arms, np.stack(legs), tuple(feet), np.array((-.25 * shear * 62 * .3, -5.)),
                     head)
 
@@ -252,10 +253,10 @@ def on_head(s: Skeleton, points) -> np.ndarray:
     return np.asarray(points, float) @ s.head.T + s.chin
 
 # %% ../../nbs/2_people/01_wearers.ipynb #bb330e6e
-def keypoints18(w: Wearer) -> np.ndarray:
+def keypoints18(wearer: Wearer) -> np.ndarray:
     "(18, 2) keypoints in cm, in the order of `KEYPOINTS`."
-    s = skeleton(w)
-    turn = 1.5 * w.look
+    s = skeleton(wearer)
+    turn = 1.5 * wearer.look
     face = on_head(s, [(turn * 1.2, -8.6), (turn - 3.7, -12.3), (turn + 3.7, -12.3), (-8.3, -11.),
                        (8.3, -11.)])
     (l_arm, r_arm), (l_leg, r_leg) = s.arms, s.legs

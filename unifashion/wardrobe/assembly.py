@@ -27,223 +27,228 @@ __all__ = ['folded_cut', 'folded_curve', 'both_legs', 'sleeve_bands', 'leg_bands
            'draw_top', 'draw_skirt', 'draw_bottom', 'hang']
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #e498344c
-def folded_cut(g: Garment) -> Cut:
+def folded_cut(garment: Garment) -> Cut:
     "The cut of a top folded for the shelf: sleeves behind, the lower half under."
     return Cut(0, 16.6, 14, ((14, 16.6), (42, 16.8), (44.5, 16.)), 44.5, 0, (0, 0, 0))
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #257c3cb0
-def folded_curve(k: GarmentDrawing) -> Curve:
+def folded_curve(drawing: GarmentDrawing) -> Curve:
     "Outline of trousers or a skirt folded over."
-    w, y0, y1 = (waist_width(k.g), WAIST, WAIST + 38) if k.g.kind == "skirt" else (12.4, WAIST, WAIST + 42)
+    w, y0, y1 = (waist_width(drawing.garment), WAIST,
+                 WAIST + 38) if drawing.garment.kind == "skirt" else (12.4, WAIST, WAIST + 42)
     side = np.array([(w, y0), (w + 1.4, y0 + 8), (w + 1.5, y1 - 4), (w - .6, y1 - .4)])
     foot = np.array([(w - .6, y1 - .4), (0, y1 + .6), (.6 - w, y1 - .4)])
-    return k.at(side, foot, mirror(side), np.array([(-w, y0), (0, y0 + 1.3), (w, y0)]))
+    return drawing.at(side, foot, mirror(side), [(-w, y0), (0, y0 + 1.3), (w, y0)])
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #e4cefd34
-def both_legs(k: GarmentDrawing) -> Curve:
+def both_legs(drawing: GarmentDrawing) -> Curve:
     "A loose clip around hips and legs."
-    w = waist_width(k.g) + 9
-    return k.at(*box(-w, WAIST - 2, w, WAIST + 40))
+    w = waist_width(drawing.garment) + 9
+    return drawing.at(*box(-w, WAIST - 2, w, WAIST + 40))
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #06fc96b3
-def sleeve_bands(k: GarmentDrawing) -> tuple:
+def sleeve_bands(drawing: GarmentDrawing) -> tuple:
     "Cuffs."
-    g = k.g
-    reach = ARM[0] * min(k.cut.sleeve, 1) + ARM[1] * max(k.cut.sleeve - 1, 0)
-    if gathered(g): return Band(reach - 4.6, reach + 9, k.accent if g.trim == "contrast trim" else None, .09),
-    if g.trim == "contrast trim":
-        return Band(reach - (2.3 if g.sleeve != "long" else 5.8), reach + 9, k.accent),
+    garment = drawing.garment
+    reach = ARM[0] * min(drawing.cut.sleeve, 1) + ARM[1] * max(drawing.cut.sleeve - 1, 0)
+    if gathered(garment): return Band(reach - 4.6, reach + 9,
+                                      drawing.accent if garment.trim == "contrast trim" else None, .09),
+    if garment.trim == "contrast trim":
+        return Band(reach - (2.3 if garment.sleeve != "long" else 5.8), reach + 9, drawing.accent),
     return ()
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #5a0a31c9
-def leg_bands(k: GarmentDrawing) -> tuple:
+def leg_bands(drawing: GarmentDrawing) -> tuple:
     "Turn-ups show the cloth's paler reverse."
-    end = LEG_END[k.g.length]
+    end = LEG_END[drawing.garment.length]
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
-    if k.g.trim == "lace": return Band(reach - 5, reach + 9, lace_color(k), .12),
-    return (Band(reach - 4.6, reach + 9, k.base * .62 + 255 * .34),) if k.g.trim == "turn-ups" else ()
+    if drawing.garment.trim == "lace": return Band(reach - 5, reach + 9, lace_color(drawing), .12),
+    return (Band(reach - 4.6, reach + 9,
+                 drawing.base * .62 + 255 * .34),) if drawing.garment.trim == "turn-ups" else ()
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #d3bdac4d
-def lay_out(k: GarmentDrawing):
+def lay_out(drawing: GarmentDrawing):
     "Cut the pieces: `body` (curve), `trunk`, `sleeves`, `legs` (pieces) on the sketch."
-    g, pose = k.g, k.pose
-    k.sleeves = []
-    k.legs = []
-    k.body = None
-    k.cut = None
-    lower = KINDS[g.kind].region == "lower_body"
-    if lower and k.shape == "folded":
-        k.body = k.trunk = folded_curve(k)
+    garment, pose = drawing.garment, drawing.pose
+    drawing.sleeves = []
+    drawing.legs = []
+    drawing.body = None
+    drawing.cut = None
+    lower = KINDS[garment.kind].region == "lower_body"
+    if lower and drawing.shape == "folded":
+        drawing.body = drawing.trunk = folded_curve(drawing)
     elif not lower:
-        k.cut = folded_cut(g) if k.shape == "folded" else top_cut(g)
-        k.body = bodice(
-            g if k.shape != "folded" else replace(g, kind="t-shirt" if g.kind == "shirt" else g.kind,
-                                                  sleeve=g.sleeve or "short"), k.cut, pose, k.back)
-        cloth = k.contrast if g.trim == "contrast sleeves" else k.cloth
-        if k.cut.sleeve:
-            k.sleeves = [sleeve_piece(g, k.cut, pose, i, cloth, sleeve_bands(k)) for i in (0, 1)]
-    elif g.kind == "skirt":
-        k.cut = skirt_cut(g)
-        k.body = skirt_curve(g, k.cut, pose)
-    if g.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit") and k.shape != "folded":
-        waist = (41.5, width_at(k, 41.5)) if k.cut else None
-        k.legs = [leg_piece(g, pose, i, k.cloth, waist, leg_bands(k)) for i in (0, 1)]
-    k.trunk = k.body if k.body is not None else both_legs(k)
+        drawing.cut = folded_cut(garment) if drawing.shape == "folded" else top_cut(garment)
+        drawing.body = bodice(garment if drawing.shape != "folded"
+                              else replace(garment, kind="t-shirt" if garment.kind == "shirt"
+                                           else garment.kind, sleeve=garment.sleeve or "short"), drawing.cut,
+                              pose, drawing.back)
+        cloth = drawing.contrast if garment.trim == "contrast sleeves" else drawing.cloth
+        if drawing.cut.sleeve:
+            drawing.sleeves = [sleeve_piece(garment, drawing.cut, pose, i, cloth, sleeve_bands(drawing))
+                               for i in (0, 1)]
+    elif garment.kind == "skirt":
+        drawing.cut = skirt_cut(garment)
+        drawing.body = skirt_curve(garment, drawing.cut, pose)
+    if garment.kind in ("jeans", "trousers", "shorts", "leggings", "jumpsuit") and drawing.shape != "folded":
+        waist = (41.5, width_at(drawing, 41.5)) if drawing.cut else None
+        drawing.legs = [leg_piece(garment, pose, i, drawing.cloth, waist, leg_bands(drawing)) for i in (0, 1)]
+    drawing.trunk = drawing.body if drawing.body is not None else both_legs(drawing)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #bda4bee5
-def leg_box(k: GarmentDrawing, piece: Piece, i: int):
+def leg_box(drawing: GarmentDrawing, piece: Piece, i: int):
     "A cargo pocket with its flap on the thigh."
     side = (1, -1)[i]
-    joints = k.pose.legs[i]
-    top = .5 if LEG_END[k.g.length] > .6 else .1
-    w = np.interp(top, *np.array(leg_widths(k.g)).T)
+    joints = drawing.pose.legs[i]
+    top = .5 if LEG_END[drawing.garment.length] > .6 else .1
+    w = np.interp(top, *np.array(leg_widths(drawing.garment)).T)
     corner = lambda t, a: tube(joints, [t], [a], side)[0]
     for t0, t1, out in ((top, top + .36, 0), (top - .02, top + .1, .5)):
         pts = [corner(t0, w + 1.2), corner(t0, w - 9 - out), corner(t1, w - 9 - out),
                corner(t1, w + 1.2 + out)]
-        k.leaf(curve=chain(*[np.array([a, b]) for a, b in zip(pts, pts[1:] + pts[:1])]), frame=piece.frame,
-               gain=1.04, outline=1.2)
+        drawing.leaf(curve=chain(*[np.array([a, b]) for a, b in zip(pts, pts[1:] + pts[:1])]),
+                     frame=piece.frame, gain=1.04, outline=1.2)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #eafc89da
-def rips(k: GarmentDrawing, piece: Piece, i: int):
+def rips(drawing: GarmentDrawing, piece: Piece, i: int):
     "Frayed tears at thigh and knee."
     side = (1, -1)[i]
-    joints = k.pose.legs[i]
+    joints = drawing.pose.legs[i]
     for t, a, w in (((.62, -1, 4.2), (1., 1., 5.2)) if i == 0 else ((.85, 0., 5.4),)):
         p = tube(joints, [t - .045, t, t + .045, t], [a, a + w, a, a - w], side)
-        k.canvas.line(spline(p, True), k.seam, .8, clip=piece.curve)
-        k.canvas.fill(spline(p, True), (226, 222, 214), clip=piece.curve)
+        drawing.canvas.line(spline(p, True), drawing.seam, .8, clip=piece.curve)
+        drawing.canvas.fill(spline(p, True), (226, 222, 214), clip=piece.curve)
         for d in (-.02, .015):
-            k.canvas.line(spline(tube(joints, [t + d, t + d], [a - w, a + w], side)),
-                          k.base * .8 + 30,
-                          .5, clip=piece.curve)
+            drawing.canvas.line(spline(tube(joints, [t + d, t + d], [a - w, a + w], side)),
+                                drawing.base * .8 + 30, .5, clip=piece.curve)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #6e7b3873
-def draw_legs(k: GarmentDrawing):
+def draw_legs(drawing: GarmentDrawing):
     "Both legs and what is sewn on them."
-    c, g = k.canvas, k.g
-    for p in k.legs:
-        c.line(p.curve, k.ink, 1.6)
-    for p in k.legs:
+    c, garment = drawing.canvas, drawing.garment
+    for p in drawing.legs:
+        c.line(p.curve, drawing.ink, 1.6)
+    for p in drawing.legs:
         paint_piece(c, p)
-    end = LEG_END[g.length]
-    for i, p in enumerate(k.legs):
+    end = LEG_END[garment.length]
+    for i, p in enumerate(drawing.legs):
         side = (1, -1)[i]
-        joints = k.pose.legs[i]
+        joints = drawing.pose.legs[i]
         unit = c.scale * 128 / c.height
-        if g.trim == "side stripe":
-            t, w = np.array(leg_widths(g)).T
-            run = np.vstack([on_torso(k.pose,
+        if garment.trim == "side stripe":
+            t, w = np.array(leg_widths(garment)).T
+            run = np.vstack([on_torso(drawing.pose,
                                       np.array([(p.curve.vertices[0][0] * side, WAIST)]) * (side, 1)),
                              p.curve.vertices[3:10:3], tube(joints, t[2:], w[2:], side)])
-            c.line(spline(run), k.second, 5.2 * unit, clip=p.curve)
-        gap = .115 if g.trim == "turn-ups" else .05
+            c.line(spline(run), drawing.second, 5.2 * unit, clip=p.curve)
+        gap = .115 if garment.trim == "turn-ups" else .05
         c.line(spline(tube(joints, [end - gap, end - gap + .025, end - gap], [20, 0, -20], side)),
-               k.seam,
-               .5, clip=p.curve, dash=None if g.trim == "turn-ups" else (1.1, .8))
-        if g.pockets == "cargo" and not k.back:
-            leg_box(k, p, i)
-        if g.trim == "rips" and not k.back:
-            rips(k, p, i)
-    if k.back or g.kind != "jumpsuit":
-        k.line(np.array([(0, WAIST + 5), (0, 73.4)]), width=.6)
-    if g.place == "left leg" and not k.back:
-        emblem(k)
+               drawing.seam, .5, clip=p.curve, dash=None if garment.trim == "turn-ups" else (1.1, .8))
+        if garment.pockets == "cargo" and not drawing.back:
+            leg_box(drawing, p, i)
+        if garment.trim == "rips" and not drawing.back:
+            rips(drawing, p, i)
+    if drawing.back or garment.kind != "jumpsuit":
+        drawing.line([(0, WAIST + 5), (0, 73.4)], width=.6)
+    if garment.place == "left leg" and not drawing.back:
+        emblem(drawing)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #30796a23
-def draw_top(k: GarmentDrawing):
+def draw_top(drawing: GarmentDrawing):
     "Everything worn on the torso."
-    g, c = k.g, k.canvas
-    if has_straps(g):
-        straps(k)
-    if g.neckline == "hood" and not k.back:
-        hood(k)
+    garment, c = drawing.garment, drawing.canvas
+    if has_straps(garment):
+        straps(drawing)
+    if garment.neckline == "hood" and not drawing.back:
+        hood(drawing)
     else:
-        inside_back(k)
-    if k.shape == "hanger":
-        wire(k)
-    for p in k.sleeves:
+        inside_back(drawing)
+    if drawing.shape == "hanger":
+        wire(drawing)
+    for p in drawing.sleeves:
         c.line(p.curve, ink(p.cloth.base), 1.6)
-    for p in k.sleeves:
+    for p in drawing.sleeves:
         paint_piece(c, p)
-    if k.legs:
-        draw_legs(k)
-    if g.trim == "ruffle hem" and k.shape != "folded":
-        ruffle(k)
-    if g.trim == "lace" and k.shape != "folded":
-        lace_hem(k)
-    c.line(k.body, k.ink, 1.6)
-    rng = stream(g.seed, "body")
-    bands = (Band(k.cut.length - 5.2, k.cut.length + 9, k.accent if g.trim == "contrast trim" else None,
-                  .09), ) if gathered(g) and k.shape != "folded" else ()
-    folds = body_folds(g, k.cut, rng) if k.shape != "folded" else fold_marks(k)
-    paint_piece(c, Piece(k.body, torso_frame(k.pose, k.cut.profile, k.cut.length), k.cloth, folds, bands))
-    hem_finish(k)
-    neck_finish(k)
-    if k.back:
-        back_seams(k)
+    if drawing.legs:
+        draw_legs(drawing)
+    if garment.trim == "ruffle hem" and drawing.shape != "folded":
+        ruffle(drawing)
+    if garment.trim == "lace" and drawing.shape != "folded":
+        lace_hem(drawing)
+    c.line(drawing.body, drawing.ink, 1.6)
+    rng = stream(garment.seed, "body")
+    bands = (Band(drawing.cut.length - 5.2, drawing.cut.length + 9,
+                  drawing.accent if garment.trim == "contrast trim" else None,
+                  .09), ) if gathered(garment) and drawing.shape != "folded" else ()
+    folds = body_folds(garment, drawing.cut, rng) if drawing.shape != "folded" else fold_marks(drawing)
+    paint_piece(c, Piece(drawing.body, torso_frame(drawing.pose, drawing.cut.profile, drawing.cut.length),
+                         drawing.cloth, folds, bands))
+    hem_finish(drawing)
+    neck_finish(drawing)
+    if drawing.back:
+        back_seams(drawing)
     else:
-        front_details(k)
-    if g.emblem and not k.back:
-        emblem(k)
-    collar(k)
+        front_details(drawing)
+    if garment.emblem and not drawing.back:
+        emblem(drawing)
+    collar(drawing)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #ff00c136
-def draw_skirt(k: GarmentDrawing):
+def draw_skirt(drawing: GarmentDrawing):
     "A skirt with its hem, pleats and closure."
-    g, c, cut = k.g, k.canvas, k.cut
-    if g.trim == "ruffle hem":
-        ruffle(k)
-    if g.trim == "lace":
-        lace_hem(k)
-    c.line(k.body, k.ink, 1.6)
-    paint_piece(c, Piece(k.body, torso_frame(k.pose, cut.profile, cut.length), k.cloth,
-                         skirt_folds(g, cut, stream(g.seed, "body"))))
-    hem_finish(k)
-    if g.trim == "pleats":
-        pleats(k, WAIST + 4, waist_width(g), cut.profile[-1])
-    if k.back: return k.line(np.array([(0, WAIST + 5), (0, WAIST + 24)]), width=.6)
-    if g.closure == "buttons":
-        buttons(k, WAIST + 8, cut.length - 5, 5 if cut.length < 90 else 8, 0, 1.)
-        k.line(np.array([(1.8, WAIST + 5), (1.8, cut.length + 6)]), width=.55, clip=k.body)
-    if g.closure == "zip":
-        zipper(k, WAIST + 5, cut.length + 6, clip=k.body)
-    if g.closure == "wrap":
-        k.line(np.array([(-waist_width(g) + 5, WAIST + 5), (-9, WAIST + 18), (-8, cut.length * .7 + 14),
-                         (-11, cut.length + 5)]), width=.9, color=k.ink, clip=k.body)
+    garment, c, cut = drawing.garment, drawing.canvas, drawing.cut
+    if garment.trim == "ruffle hem":
+        ruffle(drawing)
+    if garment.trim == "lace":
+        lace_hem(drawing)
+    c.line(drawing.body, drawing.ink, 1.6)
+    paint_piece(c, Piece(drawing.body, torso_frame(drawing.pose, cut.profile, cut.length), drawing.cloth,
+                         skirt_folds(garment, cut, stream(garment.seed, "body"))))
+    hem_finish(drawing)
+    if garment.trim == "pleats":
+        pleats(drawing, WAIST + 4, waist_width(garment), cut.profile[-1])
+    if drawing.back: return drawing.line([(0, WAIST + 5), (0, WAIST + 24)], width=.6)
+    if garment.closure == "buttons":
+        buttons(drawing, WAIST + 8, cut.length - 5, 5 if cut.length < 90 else 8, 0, 1.)
+        drawing.line([(1.8, WAIST + 5), (1.8, cut.length + 6)], width=.55, clip=drawing.body)
+    if garment.closure == "zip":
+        zipper(drawing, WAIST + 5, cut.length + 6, clip=drawing.body)
+    if garment.closure == "wrap":
+        drawing.line([(-waist_width(garment) + 5, WAIST + 5), (-9, WAIST + 18), (-8, cut.length * .7 + 14),
+                      (-11, cut.length + 5)], width=.9, color=drawing.ink, clip=drawing.body)
         for dy in (9, 14):
-            dot(k, -waist_width(g) + 7.4, WAIST + dy, 1.1, k.hard)
+            dot(drawing, -waist_width(garment) + 7.4, WAIST + dy, 1.1, drawing.hard)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #8d7e5c30
-def draw_bottom(k: GarmentDrawing):
+def draw_bottom(drawing: GarmentDrawing):
     "Trousers or a skirt."
-    g = k.g
-    c = k.canvas
-    w = waist_width(k.g)
-    if not k.back:
-        hole = k.at(np.array([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)]),
-                    np.array([(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)]))
-        c.line(hole, k.ink, 1.2)
-        c.fill(hole, k.inside)
-    if k.shape == "hanger":
-        wire(k)
-    if k.legs:
-        draw_legs(k)
+    garment = drawing.garment
+    c = drawing.canvas
+    w = waist_width(drawing.garment)
+    if not drawing.back:
+        hole = drawing.at([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)],
+                          [(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)])
+        c.line(hole, drawing.ink, 1.2)
+        c.fill(hole, drawing.inside)
+    if drawing.shape == "hanger":
+        wire(drawing)
+    if drawing.legs:
+        draw_legs(drawing)
     else:
-        draw_skirt(k)
-    leg_pockets(k)
-    waist_finish(k)
-    if g.trim == "pleats" and g.kind == "trousers" and not k.back:
+        draw_skirt(drawing)
+    leg_pockets(drawing)
+    waist_finish(drawing)
+    if garment.trim == "pleats" and garment.kind == "trousers" and not drawing.back:
         for x in (5.5, 9.5):
             for s in (1, -1):
-                k.line(np.array([(s * x, WAIST + 5.3), (s * (x + .5), WAIST + 14)]), width=.8, color=k.ink)
-    if g.place == "hip" and not k.back:
-        emblem(k)
+                drawing.line([(s * x, WAIST + 5.3), (s * (x + .5), WAIST + 14)], width=.8, color=drawing.ink)
+    if garment.place == "hip" and not drawing.back:
+        emblem(drawing)
 
 # %% ../../nbs/1_wardrobe/13_assembly.ipynb #f300e911
-def hang(k: GarmentDrawing):
+def hang(drawing: GarmentDrawing):
     "Paint a garment that `lay_out` has cut onto the sketch's canvas."
-    if KINDS[k.g.kind].region == "lower_body":
-        draw_bottom(k)
+    if KINDS[drawing.garment.kind].region == "lower_body":
+        draw_bottom(drawing)
     else:
-        draw_top(k)
+        draw_top(drawing)

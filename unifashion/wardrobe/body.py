@@ -19,10 +19,12 @@ from .garments import KINDS, Garment
 # %% auto #0
 __all__ = ['ARM', 'LEG', 'HIP_JOINT', 'SHEEN', 'DEPTH', 'TOP_LENGTH', 'SLEEVE_END', 'EASE', 'Pose', 'limb', 'catalogue_pose',
            'on_torso', 'tube', 'unplace', 'torso_frame', 'limb_frame', 'Band', 'Piece', 'shade_piece', 'paint_piece',
-           'brightness', 'ink', 'seam', 'Cut', 'top_cut', 'body_profile', 'gathered']
+           'brightness', 'ink', 'seam', 'Cut', 'top_cut', 'gathered', 'body_profile']
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #1e12b4f0
-ARM, LEG, HIP_JOINT = (30., 29.), (40., 39.), (10., 70.)  # bone lengths and the hip joint, cm
+ARM = (30., 29.)  # lengths of the bones, cm
+LEG = (40., 39.)
+HIP_JOINT = (10., 70.)  # of the picture's right leg, torso cm
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,26 @@ class Pose:
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #3894a0b3
 def limb(start, lengths, angles) -> np.ndarray:
-    """Joints (3, 2) of two bones hanging from `start` at angles from straight down (radians, outward
-    positive)."""
+    "Joints (3, 2) of two bones from `start` at angles from straight down, radians, outward positive."
     steps = np.array([[np.sin(a) * n, np.cos(a) * n] for a, n in zip(angles, lengths)])
     return np.vstack([start, start + np.cumsum(steps, 0)])
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #ca6944be
-def catalogue_pose(g: Garment, shoulder=(15.6, 9.)) -> Pose:
+def catalogue_pose(garment: Garment, shoulder=(15.6, 9.)) -> Pose:
     "The flat pose of a shop picture: short sleeves stand off, long ones hang; legs apart a little."
-    upper, lower = {"cap": (46, 40), "short": (42, 36), "elbow": (33, 24)}.get(g.sleeve, (23, 10))
-    wobble = stream(g.seed, "pose").uniform(-1.5, 1.5, 4)
-    legs = {"flared": (4.2, 3.2), "loose": (5.6, 4.)}.get(g.fit, (4.6, 2.2))
-    if g.length in ("short", "knee") and KINDS[g.kind].region == "lower_body":
+    upper, lower = {"cap": (46, 40), "short": (42, 36), "elbow": (33, 24)}.get(garment.sleeve, (23, 10))
+    wobble = stream(garment.seed, "pose").uniform(-1.5, 1.5, 4)
+    legs = {"flared": (4.2, 3.2), "loose": (5.6, 4.)}.get(garment.fit, (4.6, 2.2))
+    if garment.length in ("short", "knee") and KINDS[garment.kind].region == "lower_body":
         legs = (5.8, 4.)
-    flip = np.array([-1., 1.])
-    arm = lambda i: limb(shoulder, ARM, np.radians((upper + wobble[i], lower + wobble[i + 2])))
-    leg = lambda i: limb(HIP_JOINT, LEG, np.radians((legs[0] + wobble[i] / 4, legs[1] + wobble[i + 2] / 4)))
-    return Pose(np.eye(2, 3), np.stack([arm(0), arm(1) * flip]), np.stack([leg(0), leg(1) * flip]))
+    arms, thighs = [], []
+    for i in (0, 1):
+        arm = np.radians((upper + wobble[i], lower + wobble[i + 2]))
+        leg = np.radians((legs[0] + wobble[i] / 4, legs[1] + wobble[i + 2] / 4))
+        flip = np.array([-1. if i else 1., 1.])
+        arms.append(limb(shoulder, ARM, arm) * flip)
+        thighs.append(limb(HIP_JOINT, LEG, leg) * flip)
+    return Pose(np.eye(2, 3), np.stack(arms), np.stack(thighs))
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #f3fc9f7e
 def on_torso(pose: Pose, points) -> np.ndarray:
@@ -63,13 +68,15 @@ def tube(joints: np.ndarray, t, across, side: int) -> np.ndarray:
     """Points (n, 2) at `t` bones along a limb (0 to 2) and `across` cm outward;
     the normal turns smoothly at the joint."""
     (ax, ay), (bx, by), (cx, cy) = joints.tolist()
-    ux, uy, vx, vy = bx - ax, by - ay, cx - bx, cy - by
+    ux, uy = bx - ax, by - ay
+    vx, vy = cx - bx, cy - by
     n, m = math.hypot(ux, uy), math.hypot(vx, vy)
     out = []
     for q, d in zip(np.asarray(t, float).tolist(), np.asarray(across, float).tolist()):
         x, y = (ax + q * ux, ay + q * uy) if q <= 1 else (bx + (q - 1) * vx, by + (q - 1) * vy)
         mix = min(max((q - .7) / .6, 0.), 1.)
-        dx, dy = ux / n * (1 - mix) + vx / m * mix, uy / n * (1 - mix) + vy / m * mix
+        dx = ux / n * (1 - mix) + vx / m * mix
+        dy = uy / n * (1 - mix) + vy / m * mix
         d *= side / math.hypot(dx, dy)
         out.append((x + d * dy, y - d * dx))
     return np.array(out)
@@ -79,7 +86,9 @@ def unplace(torso: np.ndarray) -> np.ndarray:
     "The inverse (2, 3) of an affine map (2, 3)."
     (a, b, c), (d, e, f) = torso.tolist()
     n = a * e - b * d
-    return np.array([(e / n, -b / n, (b * f - c * e) / n), (-d / n, a / n, (c * d - a * f) / n)], np.float32)
+    across = (e / n, -b / n, (b * f - c * e) / n)
+    down = (-d / n, a / n, (c * d - a * f) / n)
+    return np.array([across, down], np.float32)
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #6eaa119e
 def torso_frame(pose: Pose, profile, length: float, bow: float = .004) -> Callable:
@@ -90,7 +99,7 @@ def torso_frame(pose: Pose, profile, length: float, bow: float = .004) -> Callab
 
     def frame(x, y):
         if abs(m[0, 1]) > 1e-6 or abs(m[1, 0]) > 1e-6:
-            x, y = m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]
+            x, y = [row[0] * x + row[1] * y + row[2] for row in m]
         a = x / np.interp(y, ys, ws).astype(np.float32)
         return x, y - np.float32(bow) * x * x, a, y / np.float32(length)
     return frame
@@ -136,9 +145,11 @@ class Piece(NamedTuple):
     fade: float = 0.  # pale wear along the thigh
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #b836aac0
-SHEEN = {"satin": .26, "leather": .24, "velvet": .12, "quilted": .08}
-DEPTH = {"satin": 1.5, "leather": 1.2, "linen": 1.25, "wool": .7, "knit": .7, "cable knit": .5,
-         "quilted": .45, "denim": .85, "fleece": .8}
+SHEEN = {"satin": .26, "leather": .24, "velvet": .12, "quilted": .08}  # strength of the gloss
+DEPTH = {  # of the folds
+    "satin": 1.5, "leather": 1.2, "linen": 1.25, "wool": .7, "knit": .7, "cable knit": .5, "quilted": .45,
+    "denim": .85, "fleece": .8,
+}
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #897c1ea1
 def shade_piece(piece: Piece, x, y, scale: float) -> np.ndarray:
@@ -203,54 +214,61 @@ class Cut(NamedTuple):
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #f7fbda7e
 TOP_LENGTH = {
-    "cropped": 47., "regular": 65., "longline": 80., "knee": 99., "midi": 116., "maxi": 134., "mini": 82.
+    "cropped": 47., "regular": 65., "longline": 80., "knee": 99., "midi": 116., "maxi": 134., "mini": 82.,
 }
 SLEEVE_END = {"": 0., "sleeveless": 0., "cap": .26, "short": .66, "elbow": 1.08, "long": 1.98}
-EASE = {"t-shirt": 0, "shirt": .5, "polo shirt": 0, "sweater": 1., "hoodie": 2., "tank top": -2.2,
-        "jacket": 1.5, "coat": 2.5, "dress": -3., "jumpsuit": -2.5, "slip dress": -4.}
+EASE = {
+    "t-shirt": 0, "shirt": .5, "polo shirt": 0, "sweater": 1., "hoodie": 2., "tank top": -2.2,
+    "jacket": 1.5, "coat": 2.5, "dress": -3., "jumpsuit": -2.5, "slip dress": -4.,
+}
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #0d80f735
-def top_cut(g: Garment) -> Cut:
+def top_cut(garment: Garment) -> Cut:
     "The measures of anything worn on the torso."
-    grow = {"slim": -2.6, "loose": 4.}.get(g.fit, 0.)
-    ease = EASE[g.kind]
+    grow = {"slim": -2.6, "loose": 4.}.get(garment.fit, 0.)
+    ease = EASE[garment.kind]
     chest = 21.6 + ease + grow
     shoulder = 18.8 + .5 * ease + .45 * grow
     under = 22.5 + .45 * max(grow, 0)
-    length = TOP_LENGTH.get(g.length, 64.)
-    profile = body_profile(g, chest, under, length)
+    profile = body_profile(garment, chest, under, TOP_LENGTH.get(garment.length, 64.))
     upper = 7.5 + .35 * ease + .33 * grow
-    end = {"short": upper * 1.06, "cap": upper * 1.05,
-           "elbow": upper * .88}.get(g.sleeve, 4.7 + .22 * ease + .32 * grow)
-    arm = (upper, upper * .83, end)
-    return Cut(shoulder, chest, under, profile, profile[-1][0], SLEEVE_END[g.sleeve], arm)
+    ends = {"short": upper * 1.06, "cap": upper * 1.05, "elbow": upper * .88}
+    arm = (upper, upper * .83, ends.get(garment.sleeve, 4.7 + .22 * ease + .32 * grow))
+    return Cut(shoulder, chest, under, profile, profile[-1][0], SLEEVE_END[garment.sleeve], arm)
+
+# %% ../../nbs/1_wardrobe/06_body.ipynb #e5b38184
+def gathered(garment: Garment) -> bool:
+    "Whether hem and cuffs are ribbed bands."
+    if garment.kind in ("sweater", "hoodie"): return True
+    bomber = garment.kind == "jacket" and garment.neckline == "stand collar"
+    return bomber and garment.fabric not in ("leather", "denim")
 
 # %% ../../nbs/1_wardrobe/06_body.ipynb #498ffd64
-def body_profile(g: Garment, chest: float, under: float, length: float) -> tuple:
-    "(y, half width) pairs down the side seam."
-    slim, loose = g.fit == "slim", g.fit == "loose"
-    if g.kind == "coat":
-        return ((under, chest), (42, chest - (3 if slim else 1)), (62, chest + 1),
-                (length, chest + (3 if slim else 6 + 0.03 * length)))
-    if KINDS[g.kind].region == "dresses":
-        waist = chest - (5 if slim else 4.4 if not loose else 1.)
-        if g.kind == "jumpsuit": return (under, chest), (41, waist + .5), (44, waist + .5)
-        if slim:
-            return ((under, chest), (41, waist), (60, chest + 2.0), (78, chest + 1.2),
-                    (length, chest + (-0.5 if g.kind == "dress" else 2.5)))
-        if loose: return (under, chest), (42, chest + 1.5), (length, chest + 4 + .085 * length)
-        if g.kind == "slip dress":
-            return (under, chest), (41, chest - 2.6), (62, chest + 3.5), (length, chest + 1 + .075 * length)
-        return (under, chest), (41, waist), (50, waist + 5.5), (length, waist + 8 + .125 * length)
-    waist = chest - (3.2 if slim else 1.2 if not loose else -.3)
-    hem = chest - .3 + (1.2 if length > 70 else 0)
-    if gathered(g):
-        return ((under, chest), (length - 14, chest + 0.6), (length - 6.5, chest + 0.4),
-                (length - 5, chest - 2.2), (length, chest - 2.6))
-    return (under, chest), (min(41, length - 8), waist), (length, hem)
+def _dress_profile(garment: Garment, chest: float, length: float) -> tuple:
+    "The side seam of a dress or a jumpsuit below the underarm."
+    slim, loose = garment.fit == "slim", garment.fit == "loose"
+    waist = chest - (5 if slim else 1. if loose else 4.4)
+    if garment.kind == "jumpsuit": return (41, waist + .5), (44, waist + .5)
+    if slim:
+        hem = chest + (-.5 if garment.kind == "dress" else 2.5)
+        return (41, waist), (60, chest + 2.), (78, chest + 1.2), (length, hem)
+    if loose: return (42, chest + 1.5), (length, chest + 4 + .085 * length)
+    if garment.kind == "slip dress":
+        return (41, chest - 2.6), (62, chest + 3.5), (length, chest + 1 + .075 * length)
+    return (41, waist), (50, waist + 5.5), (length, waist + 8 + .125 * length)
 
-# %% ../../nbs/1_wardrobe/06_body.ipynb #15d19a8f
-def gathered(g: Garment) -> bool:
-    "Whether hem and cuffs are ribbed bands."
-    return (g.kind in ("sweater", "hoodie") or g.kind == "jacket" and g.neckline == "stand collar"
-            and g.fabric not in ("leather", "denim"))
+
+def body_profile(garment: Garment, chest: float, under: float, length: float) -> tuple:
+    "(y, half width) pairs down the side seam."
+    top = (under, chest)
+    if garment.kind == "coat":
+        slim = garment.fit == "slim"
+        hem = chest + (3 if slim else 6 + .03 * length)
+        return top, (42, chest - (3 if slim else 1)), (62, chest + 1), (length, hem)
+    if KINDS[garment.kind].region == "dresses": return top, *_dress_profile(garment, chest, length)
+    if gathered(garment):
+        full = ((length - 14, chest + .6), (length - 6.5, chest + .4))
+        return top, *full, (length - 5, chest - 2.2), (length, chest - 2.6)
+    waist = chest - {"slim": 3.2, "loose": -.3}.get(garment.fit, 1.2)
+    hem = chest - .3 + (1.2 if length > 70 else 0)
+    return top, (min(41, length - 8), waist), (length, hem)

@@ -25,60 +25,58 @@ LEG_WIDTHS = {  # half widths at thigh, knee, ankle
     "regular": (12.5, 9.6, 8.4),
     "loose": (13.6, 12.8, 13.4),
     "tapered": (13.2, 9.8, 5.8),
-    "flared": (11.6, 8., 14.)
+    "flared": (11.6, 8., 14.),
 }
 WAIST = 40.  # y of the waist, torso cm
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #2d9ce59c
-def leg_widths(g: Garment) -> list[tuple]:
+def leg_widths(garment: Garment) -> list[tuple]:
     "(bones, half width) down a leg to the garment's end."
-    thigh, knee, ankle = np.array(LEG_WIDTHS[g.fit]) - (
-        (1.3, 1.3, 1.2 if g.fit == "slim" else 0) if g.kind == "leggings" else 0)
-    end = LEG_END[g.length]
+    slim, leggings = garment.fit == "slim", garment.kind == "leggings"
+    closer = (1.3, 1.3, 1.2 if slim else 0) if leggings else 0
+    thigh, knee, ankle = np.array(LEG_WIDTHS[garment.fit]) - closer
+    shin = (knee + ankle) / 2 - (garment.fit == "flared") * 1.2
     ts = [-.6, .16, .55, 1., 1.5, 2.]
-    ws = [thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, (knee + ankle) / 2 - (g.fit == "flared") * 1.2,
-          ankle]
+    ws = [thigh, thigh - .4, (thigh + knee) / 2 - .3, knee, shin, ankle]
+    end = LEG_END[garment.length]
     inside = [(t, w) for t, w in zip(ts, ws) if t < end - .08]
-    last = np.interp(end, ts, ws) + (1. if g.length in ("short", "knee") and g.kind != "leggings"
-                                     and g.fit != "slim" else 0)
-    return [*inside, (end, last)]
+    wide = garment.length in ("short", "knee") and not leggings and not slim
+    return [*inside, (end, np.interp(end, ts, ws) + (1. if wide else 0))]
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #e41bc36f
-def waist_width(g: Garment) -> float:
+def waist_width(garment: Garment) -> float:
     "Half width of the waist, cm."
-    return 15.2 if g.kind == "leggings" else 15.8 if g.kind == "skirt" else 16.6 if g.fit != "loose" else 17.6
+    if garment.kind == "leggings": return 15.2
+    if garment.kind == "skirt": return 15.8
+    return 17.6 if garment.fit == "loose" else 16.6
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #cc242c92
-def leg_piece(g: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: tuple = ()) -> Piece:
+def leg_piece(garment: Garment, pose: Pose, i: int, cloth: Cloth, waist=None, bands: tuple = ()) -> Piece:
     "One trouser leg with its half of the hips, from the waist at `waist` (y, half width)."
     side = (1, -1)[i]
+    flip = np.array([side, 1])
     joints = pose.legs[i]
-    widths = leg_widths(g)
-    y0, w0 = waist or (WAIST, waist_width(g))
+    widths = leg_widths(garment)
+    y0, w0 = waist or (WAIST, waist_width(garment))
     t, w = np.array(widths[1:]).T
-    rng = stream(g.seed, "leg", i)
+    rng = stream(garment.seed, "leg", i)
     w = w + rng.uniform(-.2, .2, len(w))
     end = t[-1]
-    flip = np.array([side, 1])
     hip = widths[0][1] + 9.6
-    outer = np.vstack([on_torso(pose,
-                                np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .1, 60)]) * flip),
-                       tube(joints, t, w, side)])
-    gap = np.abs(tube(joints, t, 0 * w, side)[:, 0] - pose.torso[0, 2]) - .25
-    inner = np.vstack([tube(joints, t[::-1], -np.minimum(w, gap - 1.1 * np.minimum(t / .4, 1))[::-1], side),
-                       on_torso(pose, np.array([(.0, 73.6)]) * flip)])
+    hips = on_torso(pose, np.array([(w0, y0), ((w0 + hip) / 2 + 1., 49), (hip - .1, 60)]) * flip)
+    outer = np.vstack([hips, tube(joints, t, w, side)])
+    gap = np.abs(tube(joints, t, 0 * w, side)[:, 0] - pose.torso[0, 2]) - .25  # to the body's middle
+    inward = np.minimum(w, gap - 1.1 * np.minimum(t / .4, 1))
+    crotch = on_torso(pose, np.array([(.0, 73.6)]) * flip)
+    inner = np.vstack([tube(joints, t[::-1], -inward[::-1], side), crotch])
     hem = np.vstack([outer[-1:], tube(joints, [end + .025], [0], side), inner[:1]])
     rise = on_torso(pose, np.array([(-.25, 73.6), (-.25, y0 + 1.2)]) * flip)
     top = on_torso(pose, np.array([(-.25, y0 + 1.2), (w0 * .6, y0 + .8), (w0, y0)]) * flip)
     reach = LEG[0] * min(end, 1) + LEG[1] * max(end - 1, 0)
-    frame = limb_frame(joints, side, widths, reach, bow=.008)
-    return Piece(chain(outer, hem, inner, rise, top),
-                 leg_frame(frame, reach),
-                 cloth,
-                 leg_folds(g, joints, side, rng),
-                 bands,
-                 tuck=.09,
-                 fade=.17 if g.fabric == "denim" else 0.)
+    frame = leg_frame(limb_frame(joints, side, widths, reach, bow=.008), reach)
+    folds = leg_folds(garment, joints, side, rng)
+    fade = .17 if garment.fabric == "denim" else 0.
+    return Piece(chain(outer, hem, inner, rise, top), frame, cloth, folds, bands, tuck=.09, fade=fade)
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #d9535d1c
 def leg_frame(frame, reach: float):
@@ -89,45 +87,53 @@ def leg_frame(frame, reach: float):
     return shifted
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #8acb674d
-def leg_folds(g: Garment, joints, side: int, rng) -> np.ndarray:
+_CREASES = (  # (bones, place across, lean, depth)
+    (.06, -.8, .35, .3), (.2, -.9, .6, .24), (.1, .8, .5, .2), (.9, -.8, .3, .26), (1.02, .8, .25, .22),
+    (1.12, -.8, .2, .2), (1.78, -.7, .25, .3), (1.88, .7, .2, .26),
+)
+
+
+def leg_folds(garment: Garment, joints, side: int, rng) -> np.ndarray:
     "Drags from the crotch, knee folds, a crease down the middle, a break above the hem."
     rows = []
-    wide = LEG_WIDTHS[g.fit][1]
-    end = LEG_END[g.length]
-    for t, start, lean, depth in ((.06, -.8, .35, .3), (.2, -.9, .6, .24), (.1, .8, .5, .2),
-                                  (.9, -.8, .3, .26), (1.02, .8, .25, .22), (1.12, -.8, .2, .2),
-                                  (1.78, -.7, .25, .3), (1.88, .7, .2, .26)):
+    wide = LEG_WIDTHS[garment.fit][1]
+    end = LEG_END[garment.length]
+    for t, start, lean, depth in _CREASES:
         if t > end - .1: continue
         (x, y), = tube(joints, [t + rng.uniform(-.04, .04)], [start * wide], side)
         dx = -side * np.sign(start)
         n = np.hypot(1, lean)
-        rows.append((x, y, dx / n, (lean + rng.uniform(-.15, .15)) / n, wide * rng.uniform(1.1, 1.7),
-                     rng.uniform(1.1, 1.8), depth * rng.uniform(.7, 1.2), rng.uniform(-3, 3)))
+        dy = lean + rng.uniform(-.15, .15)
+        length = wide * rng.uniform(1.1, 1.7)
+        width = rng.uniform(1.1, 1.8)
+        depth = depth * rng.uniform(.7, 1.2)
+        rows.append((x, y, dx / n, dy / n, length, width, depth, rng.uniform(-3, 3)))
     (x0, y0), (x1, y1) = tube(joints, [.1, max(end + .2, .6)], [1., 1.], side)
     n = np.hypot(x1 - x0, y1 - y0)
-    rows.append((x0, y0, (x1 - x0) / n, (y1 - y0) / n, n, 2.2 if g.fit != "slim" else 1.4, .22, 0))
+    width = 1.4 if garment.fit == "slim" else 2.2
+    rows.append((x0, y0, (x1 - x0) / n, (y1 - y0) / n, n, width, .22, 0))
     return np.array(rows)
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #68075477
 SKIRT_LENGTH = {"mini": 77., "knee": 95., "midi": 113., "maxi": 136.}
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #99c8fa45
-def skirt_cut(g: Garment) -> Cut:
+def skirt_cut(garment: Garment) -> Cut:
     "A skirt as a cut with no top: pencil, A-line or full."
-    w = waist_width(g)
-    length = SKIRT_LENGTH[g.length]
-    if g.fit == "slim":
+    w = waist_width(garment)
+    length = SKIRT_LENGTH[garment.length]
+    if garment.fit == "slim":
         profile = ((WAIST, w), (50, 20.), (60, 22.), (length, 20.5 if length > 80 else 21.8))
-    elif g.fit == "loose" or g.trim == "pleats":
+    elif garment.fit == "loose" or garment.trim == "pleats":
         profile = ((WAIST, w), (46, w + 4), (length, w + 8 + .2 * (length - 46)))
     else:
         profile = ((WAIST, w), (48, 20.), (60, 23.5), (length, 23.5 + .17 * (length - 60)))
     return Cut(0, w, WAIST, profile, length, 0, (0, 0, 0))
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #7da3cbd6
-def skirt_curve(g: Garment, cut: Cut, pose: Pose) -> Curve:
+def skirt_curve(garment: Garment, cut: Cut, pose: Pose) -> Curve:
     "The closed outline of a skirt."
-    hem = hem_run(g, cut, False)
+    hem = hem_run(garment, cut, False)
     side = np.array([(w, y) for y, w in cut.profile])
     side[-1] = hem[0]
     w = side[0, 0]
@@ -135,25 +141,25 @@ def skirt_curve(g: Garment, cut: Cut, pose: Pose) -> Curve:
     return chain(*[on_torso(pose, r) for r in (side, hem, mirror(side), top)])
 
 # %% ../../nbs/1_wardrobe/08_bottoms.ipynb #a87cb666
-def skirt_folds(g: Garment, cut: Cut, rng, top: float = 46.) -> np.ndarray:
+def skirt_folds(garment: Garment, cut: Cut, rng, top: float = 46.) -> np.ndarray:
     "Hanging folds that open towards the hem."
-    w0 = cut.profile[0][1]
-    (y1, w1) = cut.profile[-1]
-    flare = w1 - w0
-    if flare < 6:
-        count, depth = 4, .2
-    else:
-        count = 9
-        depth = .3 + .008 * flare
+    waist = cut.profile[0][1]
+    low, hem = cut.profile[-1]
+    flare = hem - waist
+    count = 4 if flare < 6 else 9
+    deep = .2 if flare < 6 else .3 + .008 * flare
     rows = []
     for x in np.linspace(-.82, .82, count) + rng.uniform(-.06, .06, count):
         start = top + rng.uniform(0, 12)
-        xa = x * (w0 + 2)
-        xb = x * w1
-        n = np.hypot(xb - xa, y1 + 18 - start)
-        rows.append((xa, start, (xb - xa) / n, (y1 + 18 - start) / n, n, 1.5 + .05 * flare,
-                     depth * rng.uniform(.7, 1.2), rng.uniform(-2, 2)))
+        x0 = x * (waist + 2)
+        dx = x * hem - x0
+        dy = low + 18 - start
+        n = np.hypot(dx, dy)
+        depth = deep * rng.uniform(.7, 1.2)
+        rows.append((x0, start, dx / n, dy / n, n, 1.5 + .05 * flare, depth, rng.uniform(-2, 2)))
     for side in (1, -1):
-        rows.append((side * (w0 + 4), 52 + rng.uniform(0, 4), -side * .93, .3, rng.uniform(12, 18), 1.6,
-                     rng.uniform(.12, .22), rng.uniform(-3, 3)))
+        y = 52 + rng.uniform(0, 4)
+        length = rng.uniform(12, 18)
+        depth = rng.uniform(.12, .22)
+        rows.append((side * (waist + 4), y, -side * .93, .3, length, 1.6, depth, rng.uniform(-3, 3)))
     return np.array(rows)

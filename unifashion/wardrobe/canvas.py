@@ -23,25 +23,33 @@ class Curve(NamedTuple):
     vertices: np.ndarray  # (1 + 3 n, 2): start, then two handles and an end a segment
 
 
-def _handles(p: list, closed: bool = False) -> list:
+def _tangents(points: list, closed: bool) -> list:
+    "The unit-speed tangent at every point, from its two neighbours."
+    n = len(points)
+    out = []
+    for i, (x, y) in enumerate(points):
+        before = points[i - 1] if closed else points[max(i - 1, 0)]
+        after = points[(i + 1) % n] if closed else points[min(i + 1, n - 1)]
+        (x0, y0), (x1, y1) = before, after
+        reach = math.hypot(x - x0, y - y0) + math.hypot(x1 - x, y1 - y) or 1.
+        out.append(((x1 - x0) / reach, (y1 - y0) / reach))
+    return out
+
+
+def _handles(points: list, closed: bool = False) -> list:
     "Bezier vertices, start excluded, through points; plain Python, since a run has few points."
-    n = len(p)
+    n = len(points)
     out = []
     if n == 2 and not closed:
-        (a, b), (c, d) = p
+        (a, b), (c, d) = points
         return [((2 * a + c) / 3, (2 * b + d) / 3), ((a + 2 * c) / 3, (b + 2 * d) / 3), (c, d)]
-    tangents = []
-    for i, (x, y) in enumerate(p):
-        (x0, y0), (x1, y1) = (
-            (p[i - 1], p[(i + 1) % n]) if closed else (p[max(i - 1, 0)], p[min(i + 1, n - 1)])
-        )
-        reach = math.hypot(x - x0, y - y0) + math.hypot(x1 - x, y1 - y) or 1.
-        tangents.append(((x1 - x0) / reach, (y1 - y0) / reach))
+    tangents = _tangents(points, closed)
     for i in range(n if closed else n - 1):
-        (x, y) = p[i]
-        (u, v) = tangents[i]
-        (x1, y1) = p[(i + 1) % n]
-        (u1, v1) = tangents[(i + 1) % n]
+        after = (i + 1) % n
+        x, y = points[i]
+        x1, y1 = points[after]
+        u, v = tangents[i]
+        u1, v1 = tangents[after]
         step = math.hypot(x1 - x, y1 - y) / 3
         out += [(x + u * step, y + v * step), (x1 - u1 * step, y1 - v1 * step), (x1, y1)]
     return out
@@ -121,21 +129,26 @@ _SAME = IdentityTransform()
 _CODES = {}
 
 # %% ../../nbs/1_wardrobe/05_canvas.ipynb #9cf9705b
-class Canvas:
-    "A picture being painted in body centimetres."
+class _Surface:
+    "A picture and the camera on it."
 
     def __init__(self, height: int, width: int, camera: Camera):
         self.height = height
         self.width = width
-        self.camera = camera
-        self.scale = camera.scale
-        self._to_agg = camera.matrix.T * (1, -1)
-        self._origin = camera.offset * (1, -1) + (0, height)
-        self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
         self.renderer = RendererAgg(width, height, 72)
         self.buffer = np.asarray(self.renderer.buffer_rgba())
         self.buffer[:] = (*BACKGROUND, 255)
         self._clips = []  # kept: Agg knows a clip by its path's address, and a freed address is used again
+        self.look(camera)
+
+    def look(self, camera: Camera):
+        "Use this camera from here on."
+        self.camera = camera
+        self.scale = camera.scale
+        self._to_agg = camera.matrix.T * (1, -1)
+        self._origin = camera.offset * (1, -1) + (0, self.height)
+        self.inverse = np.linalg.inv(camera.matrix).astype(np.float32)
+        return self
 
     def path(self, curve: Curve) -> Path:
         "The curve in Agg's pixels, y up."
@@ -152,6 +165,10 @@ class Canvas:
             self._clips.append(self.path(clip))
             gc.set_clip_path(TransformedPath(self._clips[-1], _SAME))
         return gc
+
+# %% ../../nbs/1_wardrobe/05_canvas.ipynb #cf83cef9
+class Canvas(_Surface):
+    "A picture being painted in body centimetres."
 
     def fill(self, curve: Curve, color, alpha: float = 1., clip: Curve | None = None):
         "Fill a curve with a colour (three numbers, 0 to 255)."
@@ -173,7 +190,8 @@ class Canvas:
         unit = self.height / 128
         gc.set_linewidth(width * unit)
         gc.set_foreground(rgba(color, alpha), isRGBA=True)
-        gc.set_joinstyle("round"), gc.set_capstyle("round" if dash is None else "butt")
+        gc.set_joinstyle("round")
+        gc.set_capstyle("round" if dash is None else "butt")
         if dash:
             gc.set_dashes(0, [d * unit for d in dash])
         self.renderer.draw_path(gc, self.path(curve), _SAME)
@@ -183,18 +201,14 @@ def window(canvas: Canvas, curve: Curve):
     """The pixels round a curve: (first column, row past the last), body x and y of their centres;
     None if outside."""
     v = curve.vertices @ canvas.camera.matrix.T + canvas.camera.offset
-    (x0, y0), (x1, y1) = np.floor(v.min(0)).astype(int), np.ceil(v.max(0)).astype(int)
-    x0 = max(x0, 0)
-    y0 = max(y0, 0)
-    x1 = min(x1, canvas.width)
-    y1 = min(y1, canvas.height)
+    x0, y0 = np.maximum(np.floor(v.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(v.max(0)).astype(int), (canvas.width, canvas.height))
     if x1 <= x0 or y1 <= y0: return None
-    px = np.arange(x0, x1, dtype=np.float32) + .5
-    py = np.arange(y0, y1, dtype=np.float32)[:, None] + .5
+    ox, oy = canvas.camera.offset
+    px = np.arange(x0, x1, dtype=np.float32) + .5 - np.float32(ox)
+    py = np.arange(y0, y1, dtype=np.float32)[:, None] + .5 - np.float32(oy)
     m = canvas.inverse
-    (ox, oy) = canvas.camera.offset
-    if abs(m[0, 1]) < 1e-7: return (x0, y1), (px - np.float32(ox)) * m[0, 0], (py - np.float32(oy)) * m[1, 1]
-    px, py = px - np.float32(ox), py - np.float32(oy)
+    if abs(m[0, 1]) < 1e-7: return (x0, y1), px * m[0, 0], py * m[1, 1]  # upright: a row and a column
     return (x0, y1), px * m[0, 0] + py * m[0, 1], px * m[1, 0] + py * m[1, 1]
 
 # %% ../../nbs/1_wardrobe/05_canvas.ipynb #36e8aeec

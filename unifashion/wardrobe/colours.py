@@ -11,21 +11,28 @@ import numpy as np
 __all__ = ['COLORS', 'CONTRAST', 'rgb', 'color_distance']
 
 # %% ../../nbs/1_wardrobe/01_colours.ipynb #e1f4b3e5
-COLORS = {"white": {"": (246, 246, 244)}, "cream": {"": (240, 228, 198)}, "black": {"": (42, 42, 46)},
-          "navy": {"": (38, 50, 94)}, "grey": {"light": (196, 198, 202), "": (143, 146, 152),
-                                               "dark": (84, 87, 94)},
-          "beige": {"": (214, 190, 154), "dark": (181, 154, 116)},
-          "brown": {"light": (166, 118, 78), "": (120, 78, 48), "dark": (82, 53, 38)},
-          "blue": {"light": (150, 188, 226), "": (58, 108, 184)},
-          "turquoise": {"light": (150, 222, 218), "": (64, 188, 190)},
-          "teal": {"": (26, 118, 122), "dark": (18, 82, 88)},
-          "green": {"light": (152, 208, 150), "": (58, 146, 82), "dark": (30, 88, 58)},
-          "olive": {"": (118, 118, 62), "dark": (84, 86, 46)}, "mustard": {"": (206, 158, 46)},
-          "yellow": {"light": (250, 236, 150), "": (246, 212, 62)},
-          "orange": {"light": (250, 190, 126), "": (236, 128, 42), "dark": (192, 90, 30)},
-          "coral": {"": (244, 132, 114)}, "red": {"": (206, 40, 46)}, "burgundy": {"": (122, 28, 52)},
-          "pink": {"light": (248, 204, 214), "": (236, 142, 172), "dark": (212, 70, 126)},
-          "purple": {"light": (194, 172, 226), "": (126, 82, 166), "dark": (82, 48, 116)}}
+COLORS = {
+    "white": {"": (246, 246, 244)},
+    "cream": {"": (240, 228, 198)},
+    "black": {"": (42, 42, 46)},
+    "navy": {"": (38, 50, 94)},
+    "grey": {"light": (196, 198, 202), "": (143, 146, 152), "dark": (84, 87, 94)},
+    "beige": {"": (214, 190, 154), "dark": (181, 154, 116)},
+    "brown": {"light": (166, 118, 78), "": (120, 78, 48), "dark": (82, 53, 38)},
+    "blue": {"light": (150, 188, 226), "": (58, 108, 184)},
+    "turquoise": {"light": (150, 222, 218), "": (64, 188, 190)},
+    "teal": {"": (26, 118, 122), "dark": (18, 82, 88)},
+    "green": {"light": (152, 208, 150), "": (58, 146, 82), "dark": (30, 88, 58)},
+    "olive": {"": (118, 118, 62), "dark": (84, 86, 46)},
+    "mustard": {"": (206, 158, 46)},
+    "yellow": {"light": (250, 236, 150), "": (246, 212, 62)},
+    "orange": {"light": (250, 190, 126), "": (236, 128, 42), "dark": (192, 90, 30)},
+    "coral": {"": (244, 132, 114)},
+    "red": {"": (206, 40, 46)},
+    "burgundy": {"": (122, 28, 52)},
+    "pink": {"light": (248, 204, 214), "": (236, 142, 172), "dark": (212, 70, 126)},
+    "purple": {"light": (194, 172, 226), "": (126, 82, 166), "dark": (82, 48, 116)},
+}
 
 # %% ../../nbs/1_wardrobe/01_colours.ipynb #a8c59bea
 CONTRAST = 190.0
@@ -33,7 +40,7 @@ CONTRAST = 190.0
 
 def rgb(
     color: str,       # key of `COLORS`
-    shade: str = "",  # '' or a shade which that colour has
+    shade: str = "",  # '' or a shade that the colour has
 ) -> np.ndarray:  # (3,) float, 0 to 255
     "The sRGB triple of a named colour."
     return np.array(COLORS[color][shade], float)
@@ -42,5 +49,5 @@ def rgb(
 def color_distance(a, b) -> float:
     "Redmean distance of two sRGB triples (0 to about 765)."
     mean = (a[0] + b[0]) / 2
-    (dr, dg, db) = np.subtract(a, b)
+    dr, dg, db = np.subtract(a, b)
     return float(np.sqrt((2 + mean / 256) * dr**2 + 4 * dg**2 + (2 + (255 - mean) / 256) * db**2))

@@ -17,27 +17,33 @@ from .garments import CONTRAST_TRIMS, Garment
 __all__ = ['GarmentDrawing', 'dot', 'box', 'both', 'shirt_collar', 'back_collar', 'lapels', 'stand_collar', 'turtleneck', 'hood',
            'drawstrings', 'buttons', 'placket', 'zipper', 'patch_pocket', 'body_pockets', 'belt']
 
+# %% ../../nbs/1_wardrobe/10_details.ipynb #54c2b947
+def _notions(garment: Garment, base) -> tuple:
+    "Colours of buttons and of thread: copper and gold on denim."
+    bright = brightness(base)
+    if garment.fabric != "denim": return rgb("cream") * .95 if bright < 110 else base * .5, seam(base)
+    gold = np.array((222, 168, 92.))
+    return np.array((198, 150, 84.)), gold if 60 < bright < 200 else seam(base)
+
 # %% ../../nbs/1_wardrobe/10_details.ipynb #3d046058
 class GarmentDrawing:
     "A garment on its way to paper: canvas, pose, cloth and the colours of lines."
 
-    def __init__(self, g: Garment, pose: Pose, back: bool, shape: str = ""):
-        self.g, self.pose, self.back, self.shape = g, pose, back, shape
+    def __init__(self, garment: Garment, pose: Pose, back: bool, shape: str = ""):
+        self.garment, self.pose, self.back, self.shape = garment, pose, back, shape
         self.canvas: Canvas | None = None
-        self.cloth = Cloth(g)
-        self.base = rgb(g.color, g.shade)
-        self.second = rgb(g.second) if g.second else None
+        self.cloth = Cloth(garment)
+        self.base = rgb(garment.color, garment.shade)
+        self.second = rgb(garment.second) if garment.second else None
         self.ink, self.seam = ink(self.base), seam(self.base)
         self.inside = self.base * .62 if brightness(self.base) > 75 else self.base * .55
-        self.accent = self.second if g.trim in CONTRAST_TRIMS else self.base
-        self.contrast = Cloth(g, plain=g.second) if g.second else self.cloth
-        self.hard = rgb("cream") * .95 if brightness(self.base) < 110 else self.base * .5
-        if g.fabric == "denim":
-            self.hard = np.array((198, 150, 84.))
+        self.accent = self.second if garment.trim in CONTRAST_TRIMS else self.base
+        self.contrast = Cloth(garment, plain=garment.second) if garment.second else self.cloth
+        self.hard, self.thread = _notions(garment, self.base)
 
     def at(self, *runs) -> Curve:
         "Runs of torso points as one curve in the picture plane."
-        return chain(*[on_torso(self.pose, r) for r in runs])
+        return chain(*[on_torso(self.pose, run) for run in runs])
 
     def line(self, *runs, width=.5, color=None, dash=None, clip=None, alpha=1.):
         "A seam through torso points."
@@ -45,9 +51,7 @@ class GarmentDrawing:
 
     def stitch(self, *runs, clip=None):
         "A row of stitches."
-        color = np.array(
-            (222, 168, 92.)) if self.g.fabric == "denim" and 60 < brightness(self.base) < 200 else self.seam
-        self.line(*runs, width=.42, dash=(1.1, .8), color=color, clip=clip, alpha=.9)
+        self.line(*runs, width=.42, dash=(1.1, .8), color=self.thread, clip=clip, alpha=.9)
 
     def leaf(
         self,
@@ -68,16 +72,16 @@ class GarmentDrawing:
         paint_piece(self.canvas, Piece(curve, frame, cloth, gain=gain, flat=1.))
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #cd29e2a2
-def dot(k: GarmentDrawing, x, y, r, color, rim=True):
+def dot(drawing: GarmentDrawing, x, y, r, color, rim=True):
     "A button: a disc with a rim and, close up, two holes."
     a = np.arange(8) * np.pi / 4
-    curve = spline(on_torso(k.pose, np.stack([x + r * np.cos(a), y + r * np.sin(a)], 1)), closed=True)
+    curve = spline(on_torso(drawing.pose, np.stack([x + r * np.cos(a), y + r * np.sin(a)], 1)), closed=True)
     if rim:
-        k.canvas.line(curve, np.asarray(color) * .5, .7)
-    k.canvas.fill(curve, color)
-    if rim and k.canvas.scale > 1.8:
+        drawing.canvas.line(curve, np.asarray(color) * .5, .7)
+    drawing.canvas.fill(curve, color)
+    if rim and drawing.canvas.scale > 1.8:
         for s in (-.3, .3):
-            dot(k, x + s * r, y, r * .16, np.asarray(color) * .35, rim=False)
+            dot(drawing, x + s * r, y, r * .16, np.asarray(color) * .35, rim=False)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #a12a67cf
 def box(x0, y0, x1, y1, soft=.0) -> list[np.ndarray]:
@@ -91,34 +95,35 @@ def both(runs) -> tuple:
     return runs, [mirror(r) for r in runs[::-1]]
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #9ea2daef
-def shirt_collar(k: GarmentDrawing, spread=1., soft=0.):
+def shirt_collar(drawing: GarmentDrawing, spread=1., soft=0.):
     "A turned-down collar: the stand seen inside, two leaves in front."
-    cloth = k.contrast if k.g.trim in ("contrast collar", "contrast trim") else k.cloth
+    cloth = drawing.contrast if drawing.garment.trim in ("contrast collar",
+                                                         "contrast trim") else drawing.cloth
     leaf = [np.array([(.3, 8.4), (4.2, 10.6), (8.6 * spread, 14.2 - soft)]),
             np.array([(8.6 * spread, 14.2 - soft), (10.2, 8), (10.4, 2.4), (8.2, -3)]),
             np.array([(8.2, -3), (7.2, -4.1), (6, -3.4)]),
             np.array([(6, -3.4), (5.9, 1.6), (3.8, 5.6), (.3, 8.4)])]
     for part in both(leaf):
-        k.leaf(*part, cloth=cloth)
-        if k.canvas.scale > 1.4:
-            k.line(np.array([(1.2, 8.4), (4.4, 9.8),
-                             (7.9 * spread, 12.8 - soft)]) * (1 if part is leaf else -1, 1), width=0.35,
-                   color=seam(cloth.base), dash=(0.9, 0.7))
+        drawing.leaf(*part, cloth=cloth)
+        if drawing.canvas.scale > 1.4:
+            drawing.line(np.array([(1.2, 8.4), (4.4, 9.8),
+                                   (7.9 * spread, 12.8 - soft)]) * (1 if part is leaf else -1, 1),
+                         width=0.35, color=seam(cloth.base), dash=(0.9, 0.7))
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #50e02b4b
-def back_collar(k: GarmentDrawing, drop=3.6):
+def back_collar(drawing: GarmentDrawing, drop=3.6):
     "A turned-down collar from behind."
-    cloth = k.contrast if k.g.trim in ("contrast collar", "contrast trim") else k.cloth
-    k.leaf(np.array([(-8, -2.8), (0, -4.2), (8, -2.8)]),
-           np.array([(8, -2.8), (9.8, .6), (10.6, 4.2)]),
-           np.array([(10.6, 4.2), (5, drop + .8), (0, drop + .4), (-5, drop + .8), (-10.6, 4.2)]),
-           np.array([(-10.6, 4.2), (-9.8, .6), (-8, -2.8)]), cloth=cloth)
+    cloth = drawing.contrast if drawing.garment.trim in ("contrast collar",
+                                                         "contrast trim") else drawing.cloth
+    drawing.leaf([(-8, -2.8), (0, -4.2), (8, -2.8)], [(8, -2.8), (9.8, .6), (10.6, 4.2)],
+                 [(10.6, 4.2), (5, drop + .8), (0, drop + .4), (-5, drop + .8), (-10.6, 4.2)],
+                 [(-10.6, 4.2), (-9.8, .6), (-8, -2.8)], cloth=cloth)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #5f3e0e6b
-def lapels(k: GarmentDrawing):
+def lapels(drawing: GarmentDrawing):
     "Notched lapels and collar."
-    collar = k.contrast if k.g.trim == "contrast collar" else k.cloth
-    wide = 3. if k.g.closure == "double-breasted" else 1.2
+    collar = drawing.contrast if drawing.garment.trim == "contrast collar" else drawing.cloth
+    wide = 3. if drawing.garment.closure == "double-breasted" else 1.2
     lapel = [np.array([(.4, 34), (7.6 + wide * .6, 26), (12.6 + wide, 16.4)]),
              np.array([(12.6 + wide, 16.4), (9.2, 13)]),
              np.array([(9.2, 13), (6.6, 6), (5, 15), (2.8, 25), (.4, 34)])]
@@ -126,167 +131,158 @@ def lapels(k: GarmentDrawing):
            np.array([(8.4, -2.8), (7.2, -3.9), (6, -3.2)]),
            np.array([(6, -3.2), (5.8, 3), (6.6, 8), (9.2, 13.2)])]
     for part in both(lapel):
-        k.leaf(*part)
+        drawing.leaf(*part)
     for part in both(top):
-        k.leaf(*part, cloth=collar)
+        drawing.leaf(*part, cloth=collar)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #ac9cc113
-def stand_collar(k: GarmentDrawing, height=4.2, rib=False):
+def stand_collar(drawing: GarmentDrawing, height=4.2, rib=False):
     "A collar that stands up: two halves meeting at the front."
-    cloth = k.contrast if k.g.trim in ("contrast collar", "contrast trim") else k.cloth
+    cloth = drawing.contrast if drawing.garment.trim in ("contrast collar",
+                                                         "contrast trim") else drawing.cloth
     half = [np.array([(.2, 7.6), (4, 6), (7.9, .6)]), np.array([(7.9, .6), (8.3, -1.2), (7.6, .4 - height)]),
             np.array([(7.6, .4 - height), (4.6, 2.6 - height), (.9, 7.4 - height)]),
             np.array([(.9, 7.4 - height), (.2, 7.6)])]
     for part in both(half):
-        k.leaf(*part, cloth=cloth)
+        drawing.leaf(*part, cloth=cloth)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #50e22c16
-def turtleneck(k: GarmentDrawing):
+def turtleneck(drawing: GarmentDrawing):
     "A rolled knit collar."
     body = [np.array([(-8.4, 2.6), (-8.9, -2.5), (-7.7, -8.2)]),
             np.array([(-7.7, -8.2), (-4, -9.2), (0, -9.5), (4, -9.2), (7.7, -8.2)]),
             np.array([(7.7, -8.2), (8.9, -2.5), (8.4, 2.6)]),
             np.array([(8.4, 2.6), (4.5, 4.6), (0, 5.2), (-4.5, 4.6), (-8.4, 2.6)])]
-    cloth = k.contrast if k.g.trim == "contrast trim" else k.cloth
-    k.leaf(*body, cloth=cloth, gain=1.0)
+    cloth = drawing.contrast if drawing.garment.trim == "contrast trim" else drawing.cloth
+    drawing.leaf(*body, cloth=cloth, gain=1.0)
     for x in np.linspace(-6.4, 6.4, 9):
-        k.line(np.array([(x, -7.6), (x * 1.12, -2), (x * 1.04, 3.6 - abs(x) * .12)]), width=.35,
-               color=seam(cloth.base), alpha=.55)
-    if not k.back:
-        k.canvas.fill(
-            k.at(np.array([(-7.2, -8.3), (0, -9.6), (7.2, -8.3)]),
-                 np.array([(7.2, -8.3), (0, -6.6), (-7.2, -8.3)])), k.inside)
+        drawing.line([(x, -7.6), (x * 1.12, -2), (x * 1.04, 3.6 - abs(x) * .12)], width=.35,
+                     color=seam(cloth.base), alpha=.55)
+    if not drawing.back:
+        drawing.canvas.fill(drawing.at([(-7.2, -8.3), (0, -9.6), (7.2, -8.3)],
+                                       [(7.2, -8.3), (0, -6.6), (-7.2, -8.3)]), drawing.inside)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #49278851
-def hood(k: GarmentDrawing):
+def hood(drawing: GarmentDrawing):
     "A raised hood: dome behind, dark opening, edge in front."
-    if k.back:
-        k.leaf(np.array([(-9.6, -1.5), (-11, 6), (-7.5, 16), (0, 20.5), (7.5, 16), (11, 6), (9.6, -1.5)]),
-               np.array([(9.6, -1.5), (5, -4.6), (0, -5.4), (-5, -4.6), (-9.6, -1.5)]), gain=.99)
-        k.line(np.array([(0, -5.2), (.3, 8), (0, 20)]), width=.5)
+    if drawing.back:
+        drawing.leaf([(-9.6, -1.5), (-11, 6), (-7.5, 16), (0, 20.5), (7.5, 16), (11, 6), (9.6, -1.5)],
+                     [(9.6, -1.5), (5, -4.6), (0, -5.4), (-5, -4.6), (-9.6, -1.5)], gain=.99)
+        drawing.line([(0, -5.2), (.3, 8), (0, 20)], width=.5)
         return
     dome = np.array([(-11.6, 5), (-13.4, -4), (-11.6, -13), (-6, -19), (0, -20.6), (6, -19), (11.6, -13),
                      (13.4, -4), (11.6, 5)])
-    k.leaf(dome, np.array([(11.6, 5), (0, 9), (-11.6, 5)]), gain=.97)
+    drawing.leaf(dome, [(11.6, 5), (0, 9), (-11.6, 5)], gain=.97)
     opening = np.array([(0, 11.6), (-5, 7.6), (-8.4, 0), (-9, -8), (-5.6, -14.2), (0, -15.8), (5.6, -14.2),
                         (9, -8), (8.4, 0), (5, 7.6), (0, 11.6)])
-    k.canvas.fill(k.at(opening), k.inside * .92)
-    k.line(opening, width=1., color=k.ink)
-    k.line(opening * (1.14, 1.08) + (0, -.2), width=.4, dash=(1.1, .8))
+    drawing.canvas.fill(drawing.at(opening), drawing.inside * .92)
+    drawing.line(opening, width=1., color=drawing.ink)
+    drawing.line(opening * (1.14, 1.08) + (0, -.2), width=.4, dash=(1.1, .8))
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #9c2657cc
-def drawstrings(k: GarmentDrawing, y=11., reach=14., x=3.2):
+def drawstrings(drawing: GarmentDrawing, y=11., reach=14., x=3.2):
     "Two cords with knots."
-    color = (k.second if k.second is not None and k.g.trim
-             else (rgb("white") if brightness(k.base) < 190 else k.base * 0.6))
+    color = (drawing.second if drawing.second is not None and drawing.garment.trim
+             else (rgb("white") if brightness(drawing.base) < 190 else drawing.base * 0.6))
     for side in (1, -1):
         cord = np.array([(side * x, y), (side * (x + .9), y + reach * .5), (side * (x + .3), y + reach)])
-        k.line(cord, width=1.5, color=k.ink)
-        k.line(cord, width=.9, color=color)
-        dot(k, side * (x + .3), y + reach, .62, color)
+        drawing.line(cord, width=1.5, color=drawing.ink)
+        drawing.line(cord, width=.9, color=color)
+        dot(drawing, side * (x + .3), y + reach, .62, color)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #df63a8f9
-def buttons(k: GarmentDrawing, y0, y1, n, x=0., r=.85):
+def buttons(drawing: GarmentDrawing, y0, y1, n, x=0., r=.85):
     "A row of n buttons from y0 to y1."
     for y in np.linspace(y0, y1, n):
-        dot(k, x, y, r, k.hard)
+        dot(drawing, x, y, r, drawing.hard)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #44794f5a
-def placket(k: GarmentDrawing, y0, y1, width=1.9, clip=None, n=6, r=.85):
+def placket(drawing: GarmentDrawing, y0, y1, width=1.9, clip=None, n=6, r=.85):
     "A strip with buttons between y0 and y1."
     for x in (-width, width):
-        k.line(np.array([(x, y0), (x, y1)]), width=.55, clip=clip)
-    buttons(k, y0 + 2.4, y1 - (5 if y1 - y0 > 30 else 2), n, r=r)
+        drawing.line([(x, y0), (x, y1)], width=.55, clip=clip)
+    buttons(drawing, y0 + 2.4, y1 - (5 if y1 - y0 > 30 else 2), n, r=r)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #0184d71e
-def zipper(k: GarmentDrawing, y0, y1, clip=None, x=0.):
+def zipper(drawing: GarmentDrawing, y0, y1, clip=None, x=0.):
     "Tape, teeth and a puller."
-    k.line(np.array([(x, y0), (x, y1)]), width=2.3, color=k.ink, clip=clip)
-    k.line(np.array([(x, y0), (x, y1)]), width=1.1, color=(206, 208, 212), clip=clip, dash=(.7, .5))
-    dot(k, x, y0 + 1.6, .9, (196, 198, 203))
+    drawing.line([(x, y0), (x, y1)], width=2.3, color=drawing.ink, clip=clip)
+    drawing.line([(x, y0), (x, y1)], width=1.1, color=(206, 208, 212), clip=clip, dash=(.7, .5))
+    dot(drawing, x, y0 + 1.6, .9, (196, 198, 203))
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #f09a336f
-def patch_pocket(k: GarmentDrawing, x0, y0, x1, y1, flap=False, clip=None):
+def patch_pocket(drawing: GarmentDrawing, x0, y0, x1, y1, flap=False, clip=None):
     "A sewn-on pocket with a pointed bottom, with or without a flap."
     mid = (x0 + x1) / 2
     low = y1 - .14 * (y1 - y0)
-    k.leaf(np.array([(x0, y0), (x1, y0)]),
-           np.array([(x1, y0), (x1, low)]),
-           np.array([(x1, low), (mid, y1)]),
-           np.array([(mid, y1), (x0, low)]), gain=1.02, outline=1.1)
+    drawing.leaf([(x0, y0), (x1, y0)], [(x1, y0), (x1, low)], [(x1, low), (mid, y1)], [(mid, y1), (x0, low)],
+                 gain=1.02, outline=1.1)
     if flap:
-        k.leaf(np.array([(x0 - .5, y0 - 1), (x1 + .5, y0 - 1)]),
-               np.array([(x1 + .5, y0 - 1), (x1 + .5, y0 + 2)]),
-               np.array([(x1 + .5, y0 + 2), (mid, y0 + 3.8)]),
-               np.array([(mid, y0 + 3.8), (x0 - .5, y0 + 2)]), gain=1.05, outline=1.2)
+        drawing.leaf([(x0 - .5, y0 - 1), (x1 + .5, y0 - 1)], [(x1 + .5, y0 - 1), (x1 + .5, y0 + 2)],
+                     [(x1 + .5, y0 + 2), (mid, y0 + 3.8)], [(mid, y0 + 3.8), (x0 - .5, y0 + 2)], gain=1.05,
+                     outline=1.2)
     if flap:
-        dot(k, mid, y0 + 2.2, .7, k.hard)
+        dot(drawing, mid, y0 + 2.2, .7, drawing.hard)
     else:
-        k.stitch(np.array([(x0 + .6, y0 + 1.5), (x1 - .6, y0 + 1.5)]))
+        drawing.stitch([(x0 + .6, y0 + 1.5), (x1 - .6, y0 + 1.5)])
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #96349d55
-def body_pockets(k: GarmentDrawing, cut, clip):
+def body_pockets(drawing: GarmentDrawing, cut, clip):
     "Pockets of anything worn on the torso."
-    g = k.g
+    garment = drawing.garment
     low = min(cut.length - 22, 47)
-    if g.pockets == "kangaroo":
+    if garment.pockets == "kangaroo":
         y = cut.length - 7.
         h = 17 if cut.length > 55 else 11.5
         slant = np.array([(7.5, y - h), (10.5, y - h + 4.5), (13.6, y - 5)])
-        k.leaf(np.array([(-7.5, y - h), (7.5, y - h)]),
-               slant,
-               np.array([(13.6, y - 5), (13.6, y)]),
-               np.array([(13.6, y), (-13.6, y)]),
-               np.array([(-13.6, y), (-13.6, y - 5)]),
-               mirror(slant), gain=1.02, outline=1.2)
+        drawing.leaf([(-7.5, y - h), (7.5, y - h)], slant, [(13.6, y - 5), (13.6, y)],
+                     [(13.6, y), (-13.6, y)], [(-13.6, y), (-13.6, y - 5)], mirror(slant), gain=1.02,
+                     outline=1.2)
         for s in (1, -1):
-            k.stitch((slant - (.9, -.9)) * (s, 1))
-    if g.pockets in ("chest", "two chest"):
-        flap = g.pockets == "two chest" or g.kind in ("jacket", "jumpsuit")
+            drawing.stitch((slant - (.9, -.9)) * (s, 1))
+    if garment.pockets in ("chest", "two chest"):
+        flap = garment.pockets == "two chest" or garment.kind in ("jacket", "jumpsuit")
         for s in (1, -1) if flap else (1, ):
-            patch_pocket(k, *sorted((s * 5.2, s * 14.2))[:1], 21.5, max(s * 5.2, s * 14.2), 32, flap)
-    if g.pockets == "patch":
-        y = min(cut.length - 20, 46) if g.kind != "coat" else 54
+            patch_pocket(drawing, *sorted((s * 5.2, s * 14.2))[:1], 21.5, max(s * 5.2, s * 14.2), 32, flap)
+    if garment.pockets == "patch":
+        y = min(cut.length - 20, 46) if garment.kind != "coat" else 54
         for s in (1, -1):
-            patch_pocket(k, min(s * 6, s * 17), y, max(s * 6, s * 17), y + 13, g.kind in ("jacket", "coat"))
-    if g.pockets in ("side", "zip") and cut.length > 45:
+            patch_pocket(drawing, min(s * 6, s * 17), y, max(s * 6, s * 17), y + 13,
+                         garment.kind in ("jacket", "coat"))
+    if garment.pockets in ("side", "zip") and cut.length > 45:
         w = np.interp(low, *np.array(cut.profile).T) - 3
-        y = low if g.kind != "coat" else 52
+        y = low if garment.kind != "coat" else 52
         for s in (1, -1):
             run = np.array([(s * (w - 4.5), y), (s * (w - 1.5), y + 11)])
-            if g.pockets == "zip":
-                k.line(run, width=1.9, color=k.ink)
-                k.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))
-                dot(k, *run[0], .8, (196, 198, 203))
+            if garment.pockets == "zip":
+                drawing.line(run, width=1.9, color=drawing.ink)
+                drawing.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))
+                dot(drawing, *run[0], .8, (196, 198, 203))
             else:
-                k.line(run, width=3.2, color=seam(k.base))
-                k.line(run, width=2.1, color=k.base * 1.06 + 6)
+                drawing.line(run, width=3.2, color=seam(drawing.base))
+                drawing.line(run, width=2.1, color=drawing.base * 1.06 + 6)
 
 # %% ../../nbs/1_wardrobe/10_details.ipynb #738a736f
-def belt(k: GarmentDrawing, y, width, height=3.6, tie=False):
+def belt(drawing: GarmentDrawing, y, width, height=3.6, tie=False):
     "A belt at height y: buckled, or tied in a knot."
-    color = np.array((92, 60, 40.)) if brightness(k.base) > 95 and not tie else (np.array(
-        (160, 112, 70.)) if not tie else k.base * .9)
-    if tie and brightness(k.base) < 75:
-        color = k.base * 1.35 + 8
-    cloth = Cloth(k.g, plain="brown")
-    cloth.base = color
+    bright = brightness(drawing.base)
+    leather = np.array((92, 60, 40.) if bright > 95 else (160, 112, 70.))
+    ribbon = drawing.base * .9 if bright >= 75 else drawing.base * 1.35 + 8
+    cloth = Cloth(drawing.garment, plain="brown")
+    cloth.base = ribbon if tie else leather
     cloth.fabric = "jersey"
     band = [np.array([(-width, y), (0, y + 1), (width, y)]), np.array([(width, y), (width, y + height)]),
             np.array([(width, y + height), (0, y + height + 1), (-width, y + height)]),
             np.array([(-width, y + height), (-width, y)])]
-    k.leaf(*band, cloth=cloth, outline=1.3)
-    if tie and not k.back:
+    drawing.leaf(*band, cloth=cloth, outline=1.3)
+    if tie and not drawing.back:
         for dx, n in ((2.4, 17), (5., 13)):
-            k.leaf(np.array([(.6, y + 3), (dx, y + n)]),
-                   np.array([(dx, y + n), (dx + 3.4, y + n - 1)]),
-                   np.array([(dx + 3.4, y + n - 1), (2.8, y + 2.4)]), cloth=cloth, outline=1.2)
-        k.leaf(np.array([(-.8, y + .2), (2.6, y)]),
-               np.array([(2.6, y), (3.4, y + 4.4)]),
-               np.array([(3.4, y + 4.4), (-.2, y + 4.8)]),
-               np.array([(-.2, y + 4.8), (-.8, y + .2)]), cloth=cloth, outline=1.2)
-    elif not k.back:
+            drawing.leaf([(.6, y + 3), (dx, y + n)], [(dx, y + n), (dx + 3.4, y + n - 1)],
+                         [(dx + 3.4, y + n - 1), (2.8, y + 2.4)], cloth=cloth, outline=1.2)
+        drawing.leaf([(-.8, y + .2), (2.6, y)], [(2.6, y), (3.4, y + 4.4)], [(3.4, y + 4.4), (-.2, y + 4.8)],
+                     [(-.2, y + 4.8), (-.8, y + .2)], cloth=cloth, outline=1.2)
+    elif not drawing.back:
         buckle = box(-2.6, y - .2, 2.6, y + height + 1.4)
-        k.line(*buckle, width=1.7, color=(120, 92, 40))
-        k.line(*buckle, width=1., color=(226, 190, 104))
-        k.line(np.array([(0, y + 2.3), (2.6, y + 2.3)]), width=.8, color=(226, 190, 104))
+        drawing.line(*buckle, width=1.7, color=(120, 92, 40))
+        drawing.line(*buckle, width=1., color=(226, 190, 104))
+        drawing.line([(0, y + 2.3), (2.6, y + 2.3)], width=.8, color=(226, 190, 104))

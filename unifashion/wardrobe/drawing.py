@@ -21,56 +21,60 @@ from .tops import has_straps
 __all__ = ['bounds', 'focus', 'view_camera', 'shadows', 'folded_under', 'folded_trousers', 'folded_skirt', 'draw_folded', 'draw']
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #6a2cd52b
-def bounds(k: GarmentDrawing):
+def _outlines(drawing: GarmentDrawing) -> list[Curve]:
+    "The curves of all pieces."
+    bodies = [] if drawing.body is None else [drawing.body]
+    return bodies + [piece.curve for piece in (*drawing.sleeves, *drawing.legs)]
+
+
+def bounds(drawing: GarmentDrawing):
     "The box (cm) that holds all pieces."
-    curves = [k.body, *(piece.curve for piece in (*k.sleeves, *k.legs))]
-    v = np.concatenate([curve.vertices for curve in curves if curve is not None])
-    (x0, y0), (x1, y1) = v.min(0), v.max(0)
-    if has_straps(k.g):
+    garment = drawing.garment
+    points = np.concatenate([curve.vertices for curve in _outlines(drawing)])
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    if has_straps(garment):
         y0 = -4.
-    y0 -= {
-        "hood": 7 if k.back else 21,
-        "turtleneck": 9.5
-    }.get(k.g.neckline, 4.) if KINDS[k.g.kind].region != "lower_body" else 0
-    if k.shape != "folded":  # one scale for neighbouring lengths, so that a mini looks shorter than a maxi
-        if k.legs:
-            y1 = max(y1, 150.) if k.g.length in ("ankle", "full") else max(y1, 103.)
-        elif k.g.kind in ("dress", "slip dress", "coat"):
-            y1 = max(y1, 112.)
-    if k.g.trim in ("ruffle hem", "lace") and k.body is not None:
+    if KINDS[garment.kind].region != "lower_body":
+        y0 -= {"hood": 7 if drawing.back else 21, "turtleneck": 9.5}.get(garment.neckline, 4.)
+    # one scale for neighbouring lengths, so that a mini looks shorter than a maxi
+    if drawing.legs and drawing.shape != "folded":
+        y1 = max(y1, 150. if garment.length in ("ankle", "full") else 103.)
+    elif drawing.shape != "folded" and garment.kind in ("dress", "slip dress", "coat"):
+        y1 = max(y1, 112.)
+    if garment.trim in ("ruffle hem", "lace") and drawing.body is not None:
         y1 += 6
     return x0, y0, x1, y1
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #ea13fbfc
-def focus(k: GarmentDrawing):
+def focus(drawing: GarmentDrawing):
     "Centre and half width (cm) of the detail view."
-    g = k.g
-    if g.emblem and g.place == "chest centre": return (0, 22), 19
-    if g.emblem and g.place == "left chest": return (5, 15), 17
-    if KINDS[g.kind].region == "lower_body": return (5, 54), 19
+    garment = drawing.garment
+    if garment.emblem and garment.place == "chest centre": return (0, 22), 19
+    if garment.emblem and garment.place == "left chest": return (5, 15), 17
+    if KINDS[garment.kind].region == "lower_body": return (5, 54), 19
     return (2, 12), 18
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #cca21897
-def view_camera(k: GarmentDrawing, view: str, height: int, width: int) -> Camera:
+def view_camera(drawing: GarmentDrawing, view: str, height: int, width: int) -> Camera:
     "The camera of a view: it fits the garment, steps close for a detail, leans for a tilt."
-    x0, y0, x1, y1 = bounds(k)
+    x0, y0, x1, y1 = bounds(drawing)
     if view == "hanger":
-        y0 -= 17 if KINDS[k.g.kind].region == "lower_body" else 11
+        y0 -= 17 if KINDS[drawing.garment.kind].region == "lower_body" else 11
     middle = np.array([width / 2, height / 2])
     if view == "detail":
-        centre, half = focus(k)
+        centre, half = focus(drawing)
         scale = width / (2 * half)
         return Camera(np.eye(2) * scale, middle - scale * np.array(centre))
     if view == "tilted":
         return camera_on((x0, y0, x1, y1), height, width, 1.3,
-                         room=(.72, .78)).turned(np.radians((-9, 9)[k.g.seed % 2]), middle)
+                         room=(.72, .78)).turned(np.radians((-9, 9)[drawing.garment.seed % 2]), middle)
     return camera_on((x0, y0, x1, y1), height, width, 1.75 if view == "folded" else 1.3)
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #4d76ea45
-def shadows(k: GarmentDrawing, ground: bool):
+def shadows(drawing: GarmentDrawing, ground: bool):
     "A soft shadow on the ground and a faint one on the wall behind."
-    c = k.canvas
-    (x0, _, x1, y1) = bounds(k)
+    c = drawing.canvas
+    (x0, _, x1, y1) = bounds(drawing)
     if ground:
         m = c.camera.matrix
         cx, foot = m @ ((x0 + x1) / 2, y1) + c.camera.offset
@@ -82,25 +86,23 @@ def shadows(k: GarmentDrawing, ground: bool):
         row1 = c.height
         shade = 1 - .17 * np.exp(-y[row0:] ** 2) * np.maximum(np.exp(-(x * x) ** 2) - .03, 0)
         c.buffer[row0:row1, :, :3] = np.array(BACKGROUND, np.float32) * shade[..., None] + .5
-    for curve in [k.body, *[p.curve for p in (*k.sleeves, *k.legs)]]:
-        if curve is None: continue
+    for curve in _outlines(drawing):
         moved = Curve(curve.vertices + np.array((.7, 1.2)) / c.scale * c.height / 128)
         for width in (4.2, 2.8):
             c.line(moved, (60, 56, 50), width, .055)
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #aa94eb72
-def folded_under(k: GarmentDrawing):
+def folded_under(drawing: GarmentDrawing):
     "The layers below a folded top."
     for d, gain in ((3.4, .8), (1.8, .88)):
-        k.leaf(np.array([(16, 28), (16.6, 42 + d), (14.6, 44.6 + d), (0, 45.6 + d), (-14.6, 44.6 + d),
-                         (-16.6, 42 + d), (-16, 28)]), np.array([(-16, 28), (16, 28)]), gain=gain,
-               outline=1.6)
+        drawing.leaf([(16, 28), (16.6, 42 + d), (14.6, 44.6 + d), (0, 45.6 + d), (-14.6, 44.6 + d),
+                      (-16.6, 42 + d), (-16, 28)], [(-16, 28), (16, 28)], gain=gain, outline=1.6)
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #67e77df8
-def folded_trousers(k: GarmentDrawing):
+def folded_trousers(drawing: GarmentDrawing):
     "Trousers folded lengthwise and over: one hip on top, the hems below."
-    g = k.g
-    c = k.canvas
+    garment = drawing.garment
+    c = drawing.canvas
     w = 13.
     y0 = WAIST
     y1 = WAIST + 42
@@ -108,68 +110,70 @@ def folded_trousers(k: GarmentDrawing):
         half = np.array([(0, y1 + d), (w - 0.4, y1 + d - 0.6)]), np.array(
             [(w - 0.4, y1 + d - 0.6), (w + 0.3, y1 - 4), (w, y0 + 9)]
         )
-        k.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
-    k.stitch(np.array([(-w + 1, y1 + 3.3), (w - 1, y1 + 3.3)]))
-    c.line(k.body, k.ink, 1.6)
+        drawing.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
+    drawing.stitch([(-w + 1, y1 + 3.3), (w - 1, y1 + 3.3)])
+    c.line(drawing.body, drawing.ink, 1.6)
     folds = np.array([(-6, y0 + 6, .05, 1, 40, 1.8, .3, 1), (2, y0 + 20, .7, .6, 14, 1.8, .25, 2),
                       (-14, y1 - 3, 1, .02, 28, 2., -.4, 0)])
-    paint_piece(c, Piece(k.body, torso_frame(k.pose, ((y0, w + 1), (y1, w + 1)), 100.), k.cloth, folds))
-    cloth = k.contrast if g.trim == "contrast waistband" else k.cloth
-    k.leaf(*box(-w + .5, y0, w - .5, y0 + 4.4, .3), cloth=cloth, outline=1.3, gain=1.02)
-    if g.trim == "side stripe":
-        k.line(np.array([(w - 2.6, y0 + 4.6), (w - 1.8, y1 - .5)]), width=4, color=k.second, clip=k.body)
-    if g.closure in ("pull-on", "drawstring"):
+    paint_piece(c, Piece(drawing.body, torso_frame(drawing.pose, ((y0, w + 1), (y1, w + 1)), 100.),
+                         drawing.cloth, folds))
+    cloth = drawing.contrast if garment.trim == "contrast waistband" else drawing.cloth
+    drawing.leaf(*box(-w + .5, y0, w - .5, y0 + 4.4, .3), cloth=cloth, outline=1.3, gain=1.02)
+    if garment.trim == "side stripe":
+        drawing.line([(w - 2.6, y0 + 4.6), (w - 1.8, y1 - .5)], width=4, color=drawing.second,
+                     clip=drawing.body)
+    if garment.closure in ("pull-on", "drawstring"):
         for x in np.linspace(-11, 11, 12):
-            k.line(np.array([(x, y0 + .8), (x, y0 + 3.8)]), width=.4, color=seam(cloth.base))
+            drawing.line([(x, y0 + .8), (x, y0 + 3.8)], width=.4, color=seam(cloth.base))
     else:
         for x in (-7.5, 6.5):
-            k.leaf(*box(x - .6, y0 - .4, x + .6, y0 + 5), outline=1.)
-    if g.closure == "drawstring":
-        drawstrings(k, y0 + 3.4, 9, 1.2)
-    if g.trim == "belt":
-        belt(k, y0 + .4, w - .3, 3.4)
-    if g.pockets and g.kind != "leggings":
-        patch_pocket(k, -5.6, y0 + 11, 6.4, y0 + 24, g.pockets == "cargo")
+            drawing.leaf(*box(x - .6, y0 - .4, x + .6, y0 + 5), outline=1.)
+    if garment.closure == "drawstring":
+        drawstrings(drawing, y0 + 3.4, 9, 1.2)
+    if garment.trim == "belt":
+        belt(drawing, y0 + .4, w - .3, 3.4)
+    if garment.pockets and garment.kind != "leggings":
+        patch_pocket(drawing, -5.6, y0 + 11, 6.4, y0 + 24, garment.pockets == "cargo")
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #b2e115d8
-def folded_skirt(k: GarmentDrawing):
+def folded_skirt(drawing: GarmentDrawing):
     "A skirt folded over: waistband above, the fold below."
-    c = k.canvas
-    w = waist_width(k.g)
+    c = drawing.canvas
+    w = waist_width(drawing.garment)
     y0 = WAIST
     y1 = WAIST + 38
     for d, gain in ((4.6, .8), (2.4, .9)):
         half = np.array([(0, y1 + d), (w - 0.2, y1 + d - 0.8)]), np.array(
             [(w - 0.2, y1 + d - 0.8), (w + 0.6, y1 - 4), (w, y0 + 9)]
         )
-        k.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
-    k.stitch(np.array([(-w + 1, y1 + 3.1), (0, y1 + 3.7), (w - 1, y1 + 3.1)]))
-    c.line(k.body, k.ink, 1.6)
+        drawing.leaf(mirror(half[1]), mirror(half[0]), *half, gain=gain, outline=1.6)
+    drawing.stitch([(-w + 1, y1 + 3.1), (0, y1 + 3.7), (w - 1, y1 + 3.1)])
+    c.line(drawing.body, drawing.ink, 1.6)
     profile = ((y0, w + 1), (y1, w + 1))
     folds = np.array([(-3, y0 + 4, .06, 1, 44, 2., .3, 1), (5, y0 + 6, -.03, 1, 40, 1.6, .2, 0),
                       (-15, y1 - 3, 1, .02, 32, 2., -.3, 0)])
-    paint_piece(c, Piece(k.body, torso_frame(k.pose, profile, 100.), k.cloth, folds))
-    hole = k.at(np.array([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)]),
-                np.array([(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)]))
-    c.line(hole, k.ink, 1.2)
-    c.fill(hole, k.inside)
-    leg_pockets(k)
-    waist_finish(k)
+    paint_piece(c, Piece(drawing.body, torso_frame(drawing.pose, profile, 100.), drawing.cloth, folds))
+    hole = drawing.at([(-w, WAIST), (0, WAIST - 1.7), (w, WAIST)],
+                      [(w, WAIST), (0, WAIST + 2.4), (-w, WAIST)])
+    c.line(hole, drawing.ink, 1.2)
+    c.fill(hole, drawing.inside)
+    leg_pockets(drawing)
+    waist_finish(drawing)
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #e1bc5c4e
-def draw_folded(k: GarmentDrawing):
+def draw_folded(drawing: GarmentDrawing):
     "The folded view of any kind."
-    if k.g.kind == "skirt":
-        folded_skirt(k)
-    elif KINDS[k.g.kind].region == "lower_body":
-        folded_trousers(k)
+    if drawing.garment.kind == "skirt":
+        folded_skirt(drawing)
+    elif KINDS[drawing.garment.kind].region == "lower_body":
+        folded_trousers(drawing)
     else:
-        folded_under(k)
-        hang(k)
+        folded_under(drawing)
+        hang(drawing)
 
 # %% ../../nbs/1_wardrobe/14_drawing.ipynb #2dab3bdc
 def draw(
-    g: Garment,           # what to draw
+    garment: Garment,     # what to draw
     view: str = "front",  # one of `VIEWS`
     height: int = 128,    # pixels
     width: int = 96,      # pixels
@@ -177,13 +181,14 @@ def draw(
     """Draw a garment. The same description, view and size give the same bytes.
     Raises ValueError for an unknown view."""
     if view not in VIEWS: raise ValueError(f'view: {view!r} is none of {", ".join(VIEWS)}')
-    k = GarmentDrawing(g, catalogue_pose(g), view == "back", view if view in ("folded", "hanger") else "")
-    lay_out(k)
-    k.canvas = Canvas(height, width, view_camera(k, view, height, width))
+    drawing = GarmentDrawing(garment, catalogue_pose(garment), view == "back",
+                             view if view in ("folded", "hanger") else "")
+    lay_out(drawing)
+    drawing.canvas = Canvas(height, width, view_camera(drawing, view, height, width))
     if view != "detail":
-        shadows(k, view in ("front", "back", "folded"))
+        shadows(drawing, view in ("front", "back", "folded"))
     if view == "folded":
-        draw_folded(k)
+        draw_folded(drawing)
     else:
-        hang(k)
-    return k.canvas.buffer[..., :3].copy()
+        hang(drawing)
+    return drawing.canvas.buffer[..., :3].copy()

@@ -41,60 +41,87 @@ def spokes(n: int, r0: float, r1: float, turn: float = -np.pi / 2) -> np.ndarray
     return np.stack([r * np.cos(a), r * np.sin(a)], 1)
 
 # %% ../../nbs/1_wardrobe/09_emblems.ipynb #c8c4d021
+def _turned(points, angle: float) -> np.ndarray:
+    "Points turned about the centre."
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array(points) @ np.array([[c, s], [-s, c]])
+
+
+def _leaf() -> list[Part]:
+    "A blade with a stalk, a midrib and four veins."
+    blade = [(-.8, .62), (-.72, -.1), (-.2, -.66), (.9, -.86)]
+    under = [(.9, -.86), (.74, .1), (.1, .66), (-.8, .62)]
+    rib = [(-.95, .9), (-.5, .42), (.05, -.1), (.5, -.5)]
+    veins = (((-.35, .25), (-.38, -.25)), ((.05, -.1), (.05, -.5)), ((-.2, .12), (.25, .2)),
+             ((.2, -.24), (.56, -.16)))
+    return [Part(chain(blade, under)), Part(spline(rib[:2]), False, .14), Part(spline(rib[1:]), True, .1),
+            *[Part(spline(vein), True, .09) for vein in veins]]
+
+
 def _nature() -> dict[str, list[Part]]:
     "Star, heart, moon, sun, flower, leaf."
-    heart = np.array([(0, -.45), (.3, -.86), (.8, -.8), (.97, -.3), (.62, .3), (0, .92)])
-    outer = np.array([(.38, -.95), (-.5, -.8), (-.92, 0), (-.5, .8), (.38, .95)])
-    inner = np.array([(.38, .95), (-.08, .5), (-.22, 0), (-.08, -.5), (.38, -.95)])
+    heart = [(0, -.45), (.3, -.86), (.8, -.8), (.97, -.3), (.62, .3), (0, .92)]
+    outer = [(.38, -.95), (-.5, -.8), (-.92, 0), (-.5, .8), (.38, .95)]
+    inner = [(.38, .95), (-.08, .5), (-.22, 0), (-.08, -.5), (.38, -.95)]
+    ray = [(-.16, -.6), (.16, -.6), (0, -1.04)]
+    rays = [Part(polygon(*_turned(ray, a))) for a in np.arange(8) * np.pi / 4]
     petals = [Part(ring(.56 * np.cos(a), .56 * np.sin(a), .36)) for a in np.arange(6) * np.pi / 3 + .5]
-    blade = np.array([(-.8, .62), (-.72, -.1), (-.2, -.66), (.9, -.86)])
-    under = np.array([(.9, -.86), (.74, .1), (.1, .66), (-.8, .62)])
-    rib = np.array([(-.95, .9), (-.5, .42), (.05, -.1), (.5, -.5)])
-    veins = [
-        Part(spline(np.array(v)), True, .09) for v in (((-.35, .25), (-.38, -.25)), ((.05, -.1), (.05, -.5)),
-                                                       ((-.2, .12), (.25, .2)), ((.2, -.24), (.56, -.16)))
-    ]
-    rays = [Part(polygon(*(np.array([(-.16, -.6), (.16, -.6),
-                                     (0, -1.04)]) @ np.array([[np.cos(a), np.sin(a)],
-                                                              [-np.sin(a), np.cos(a)]]))))
-            for a in np.arange(8) * np.pi / 4]
-    return {"star": [Part(polygon(*spokes(5, .42, 1.05)))], "heart": [Part(chain(heart, mirror(heart)))],
-            "moon": [Part(chain(outer, inner))], "sun": [*rays, Part(ring(0, 0, .5))],
-            "flower": [*petals, Part(ring(0, 0, .3), True)],
-            "leaf": [Part(chain(blade, under)), Part(spline(rib[:2]), False, .14),
-                     Part(spline(rib[1:]), True, .1), *veins]}
+    return {
+        "star": [Part(polygon(*spokes(5, .42, 1.05)))],
+        "heart": [Part(chain(heart, mirror(heart)))],
+        "moon": [Part(chain(outer, inner))],
+        "sun": [*rays, Part(ring(0, 0, .5))],
+        "flower": [*petals, Part(ring(0, 0, .3), True)],
+        "leaf": _leaf(),
+    }
 
 # %% ../../nbs/1_wardrobe/09_emblems.ipynb #9cb336be
-def _things() -> dict[str, list[Part]]:
-    "Cat and anchor."
-    face = (np.array([(0, -0.48), (0.3, -0.46)]), np.array([(0.3, -0.46), (0.76, -0.96)]),
-            np.array([(0.76, -0.96), (0.84, -0.2), (0.86, 0.2), (0.5, 0.72), (0, 0.86)]))
-    cat = [Part(chain(*face, *[mirror(f) for f in face[::-1]]))]
-    cat += [Part(ring(s * .36, .02, .14, 1.2), True)
-            for s in (1, -1)] + [Part(polygon((-.13, .34), (.13, .34), (0, .5)), True)]
-    cat += [Part(spline(np.array([(s * .42, y), (s * 1.08, y + d)])), False, .08) for s in (1, -1) for y,
-            d in ((.36, -.1), (.5, .06))]
-    hook = np.array([(-.86, .2), (-.68, .68), (0, .96), (.68, .68), (.86, .2)])
-    anchor = [Part(ring(0, -.76, .2), False, .17), Part(spline(np.array([(0, -.55), (0, .9)])), False, .24),
-              Part(spline(np.array([(-.46, -.3), (.46, -.3)])), False, .2), Part(spline(hook), False, .22),
-              Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
-              Part(polygon((1.02, .36), (.88, -.1), (.56, .3)))]
-    return {"cat": cat, "anchor": anchor}
+def _cat() -> list[Part]:
+    "A face with ears, eyes, a nose and whiskers."
+    face = ([(0, -.48), (.3, -.46)], [(.3, -.46), (.76, -.96)],
+            [(.76, -.96), (.84, -.2), (.86, .2), (.5, .72), (0, .86)])
+    parts = [Part(chain(*face, *[mirror(run) for run in face[::-1]]))]
+    parts += [Part(ring(side * .36, .02, .14, 1.2), True) for side in (1, -1)]
+    parts.append(Part(polygon((-.13, .34), (.13, .34), (0, .5)), True))
+    for side in (1, -1):
+        for y, drop in ((.36, -.1), (.5, .06)):
+            whisker = spline([(side * .42, y), (side * 1.08, y + drop)])
+            parts.append(Part(whisker, False, .08))
+    return parts
+
+
+def _anchor() -> list[Part]:
+    "A ring, a shaft, a stock, and a hook with two flukes."
+    hook = [(-.86, .2), (-.68, .68), (0, .96), (.68, .68), (.86, .2)]
+    return [
+        Part(ring(0, -.76, .2), False, .17),
+        Part(spline([(0, -.55), (0, .9)]), False, .24),
+        Part(spline([(-.46, -.3), (.46, -.3)]), False, .2),
+        Part(spline(hook), False, .22),
+        Part(polygon((-1.02, .36), (-.88, -.1), (-.56, .3))),
+        Part(polygon((1.02, .36), (.88, -.1), (.56, .3))),
+    ]
 
 # %% ../../nbs/1_wardrobe/09_emblems.ipynb #f9e87fd3
 def _signs() -> dict[str, list[Part]]:
     "Bolt, mountain, letter A, number 7."
-    peaks = [Part(polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))),
-             Part(polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12)), True)]
-    a = [Part(polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42),
-                      (-.5, .92))), Part(polygon((-.22, .06), (0, -.58), (.22, .06)), True)]
-    seven = [Part(polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5),
-                          (-.34, -.5), (-.34, -.3), (-.72, -.3)))]
-    bolt = [Part(polygon((.2, -1.05), (-.66, .16), (-.06, .16), (-.3, 1.05), (.66, -.28), (.06, -.28)))]
-    return {"bolt": bolt, "mountain": [*peaks, Part(ring(.62, -.72, .2))], "letter A": a, "number 7": seven}
+    bolt = polygon((.2, -1.05), (-.66, .16), (-.06, .16), (-.3, 1.05), (.66, -.28), (.06, -.28))
+    peaks = polygon((-1.05, .75), (-.32, -.72), (.02, -.1), (.32, -.42), (1.05, .75))
+    snow = polygon((-.32, -.5), (-.58, .02), (-.38, -.1), (-.26, .08), (-.12, -.12))
+    letter = polygon((-.98, .92), (-.3, -.95), (.3, -.95), (.98, .92), (.5, .92), (.34, .42), (-.34, .42),
+                     (-.5, .92))
+    hole = polygon((-.22, .06), (0, -.58), (.22, .06))
+    seven = polygon((-.72, -.95), (.78, -.95), (.78, -.58), (.08, .95), (-.44, .95), (.2, -.5),
+                    (-.34, -.5), (-.34, -.3), (-.72, -.3))
+    return {
+        "bolt": [Part(bolt)],
+        "mountain": [Part(peaks), Part(snow, True), Part(ring(.62, -.72, .2))],
+        "letter A": [Part(letter), Part(hole, True)],
+        "number 7": [Part(seven)],
+    }
 
 # %% ../../nbs/1_wardrobe/09_emblems.ipynb #c74b9e04
-SHAPES = {**_nature(), **_things(), **_signs()}
+SHAPES = {**_nature(), "cat": _cat(), "anchor": _anchor(), **_signs()}
 
 # %% ../../nbs/1_wardrobe/09_emblems.ipynb #3d90f5d9
 def draw_emblem(
@@ -102,10 +129,10 @@ def draw_emblem(
     name: str,                  # key of `SHAPES`
     centre,                     # x, y in body cm
     half: float,                # half the emblem's size, cm
-    color,                      # of the emblem and of what shows through it, three numbers each
-    cloth,                      # of the emblem and of what shows through it, three numbers each
+    color,                      # of the emblem, three numbers
+    cloth,                      # of what shows through it
     along=(0., 1.),             # the emblem's own down direction: a leg's, say
-    clip: Curve | None = None,
+    clip: Curve | None = None,  # the piece that it keeps to
 ):
     "Draw an emblem. KeyError for an unknown name."
     down = np.asarray(along, float) * half

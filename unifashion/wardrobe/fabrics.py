@@ -47,21 +47,9 @@ def _stack(second, third=None):
     return np.stack([second, np.zeros_like(second) if third is None else third], -1)
 
 
-def _lines():
-    "Stripes, lines and squares: tile by pattern name."
-    x, y = _grid()
-    bx, by = _soft(abs(_wrap(x - .5)) - .25), _soft(abs(_wrap(y - .5)) - .25)
-    thin = lambda t, at, w: _soft(abs(_wrap(t - at)) - w)
-    tri = abs(_wrap(x)) * .7
-    return {"stripes": _stack(thin(y, .5, .21)), "vertical stripes": _stack(thin(x, .25, .21)),
-            "pinstripes": _stack(thin(x, .5, .075) * .9), "gingham": _stack(1 - .5 * (bx + by)),
-            "check": _stack(.5 * thin(x, .3, .2) + .5 * thin(y, .3, .2),
-                            np.maximum(thin(x, .75, .028), thin(y, .75, .028)) * .85),
-            "windowpane": _stack(np.maximum(thin(x, .5, .055), thin(y, .5, .055))),
-            "zigzag": _stack(_soft(abs(_wrap(y + tri)) - .2)),
-            "argyle": _stack(_soft(abs(_wrap(x - .5)) + abs(_wrap(y - .5)) - .46),
-                             np.maximum(_soft(abs(abs(_wrap(x)) - abs(_wrap(y - .5))) - .02), 0)),
-            "houndstooth": _stack(_hound(x, y))}
+def _band(t, middle: float, half: float):
+    "A soft band round `middle`, periodic."
+    return _soft(abs(_wrap(t - middle)) - half)
 
 
 def _hound(x, y):
@@ -70,8 +58,31 @@ def _hound(x, y):
     over = (i + j) % 4 < 2
     return np.where(over, i < 4, j < 4).astype(float)
 
+
+def _lines():
+    "Stripes, lines and squares: tile by pattern name."
+    x, y = _grid()
+    blocks = .5 * _band(x, .3, .2) + .5 * _band(y, .3, .2)
+    hairlines = np.maximum(_band(x, .75, .028), _band(y, .75, .028))
+    panes = np.maximum(_band(x, .5, .055), _band(y, .5, .055))
+    triangle = abs(_wrap(x)) * .7
+    diamonds = _soft(abs(_wrap(x - .5)) + abs(_wrap(y - .5)) - .46)
+    crossed = _soft(abs(abs(_wrap(x)) - abs(_wrap(y - .5))) - .02)
+    return {
+        "stripes": _stack(_band(y, .5, .21)),
+        "vertical stripes": _stack(_band(x, .25, .21)),
+        "pinstripes": _stack(_band(x, .5, .075) * .9),
+        "gingham": _stack(1 - .5 * (_band(x, .5, .25) + _band(y, .5, .25))),
+        "check": _stack(blocks, hairlines * .85),
+        "windowpane": _stack(panes),
+        "zigzag": _stack(_soft(abs(_wrap(y + triangle)) - .2)),
+        "argyle": _stack(diamonds, crossed),
+        "houndstooth": _stack(_hound(x, y)),
+    }
+
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #810c7b02
 def _disc(cx, cy, r):
+    "A round spot."
     x, y = _grid()
     return _soft(np.hypot(_wrap(x - cx), _wrap(y - cy)) - r)
 
@@ -85,7 +96,7 @@ def _flower(cx, cy, r, turn):
 
 
 def _leaf(cx, cy, length, turn, width=.3):
-    "A pointed leaf with a midrib."
+    "A pointed leaf, and the coordinates along and across its rib."
     x, y = _grid()
     dx, dy = _wrap(x - cx), _wrap(y - cy)
     u = (dx * np.cos(turn) + dy * np.sin(turn)) / length
@@ -93,40 +104,44 @@ def _leaf(cx, cy, length, turn, width=.3):
     return _soft((abs(v) - width * np.clip(1 - u * u, 0, 1)) * length), u, v
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #64bf7d0d
-def _florals():
+_BLOSSOMS = ((.27, .3, .17, .2), (.78, .62, .19, .9), (.72, .12, .11, .5), (.25, .75, .12, 0.))
+_SPRIGS = ((.5, .05, .4), (.08, .6, 2.5), (.62, .52, 4.), (.3, .3, 1.2), (.9, .28, 5.2), (.35, .88, 3.3))
+_PALMS = ((.28, .3, .9), (.75, .75, 2.3), (.8, .2, -.5), (.2, .8, -.3))
+
+
+def _floral():
+    "Blossoms in the second colour; their hearts and some leaves in the third."
     second = third = np.zeros((SIDE, SIDE))
-    for cx, cy, turn in ((.5, .05, .4), (.08, .6, 2.5), (.62, .52, 4.), (.3, .3, 1.2), (.9, .28, 5.2),
-                         (.35, .88, 3.3)):
-        third = np.maximum(third, _leaf(cx + .13 * np.cos(turn), cy + .13 * np.sin(turn), .085, turn)[0])
-    for cx, cy, r, turn in (
-        (0.27, 0.3, 0.17, 0.2),
-        (0.78, 0.62, 0.19, 0.9),
-        (0.72, 0.12, 0.11, 0.5),
-        (0.25, 0.75, 0.12, 0.0),
-    ):
+    for cx, cy, turn in _SPRIGS:
+        leaf, _, _ = _leaf(cx + .13 * np.cos(turn), cy + .13 * np.sin(turn), .085, turn)
+        third = np.maximum(third, leaf)
+    for cx, cy, r, turn in _BLOSSOMS:
         petals, heart = _flower(cx, cy, r, turn)
         second = np.maximum(second, petals) * (1 - heart)
         third = np.maximum(third * (1 - petals), heart)
-    palm = np.zeros((SIDE, SIDE))
-    rib = palm
-    for cx, cy, turn in ((.28, .3, .9), (.75, .75, 2.3), (.8, .2, -.5), (.2, .8, -.3)):
+    return _stack(second, third)
+
+
+def _tropical():
+    "Large palm leaves, cut into fingers, with pale ribs."
+    palm = rib = np.zeros((SIDE, SIDE))
+    for cx, cy, turn in _PALMS:
         leaf, u, v = _leaf(cx, cy, .27, turn, .46)
-        cut = _soft(.12 - abs(_wrap((u + .9 * abs(v)) * 3.2)), .1)
-        palm = np.maximum(palm, leaf * np.maximum(cut, _soft(abs(v) - .07)))
-        rib = np.maximum(
-rib, leaf * _soft(abs(v) - .035))
-    return {"floral": _stack(second, third), "tropical": _stack(palm * (1 - rib), rib)}
+        fingers = _soft(.12 - abs(_wrap((u + .9 * abs(v)) * 3.2)), .1)
+        palm = np.maximum(palm, leaf * np.maximum(fingers, _soft(abs(v) - .07)))
+        rib = np.maximum(rib, leaf * _soft(abs(v) - .035))
+    return _stack(palm * (1 - rib), rib)
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #61e01c5b
-def _animals():
-    "Dots and the patterns that grow: leopard, zebra, camouflage, marl."
+def _leopard():
+    "Sixteen broken rings with a darker heart."
     x, y = _grid()
     rng = stream(7, "fabric", "leopard")
     ring = heart = np.zeros((SIDE, SIDE))
     for i in range(16):
-        cx = (i % 4 + .5 *
-              (i // 4 % 2) + rng.uniform(-.12, .12)) / 4 + .1
-        cy = (i // 4 + rng.uniform(-.12, .12)) / 4 + .1
+        row, column = divmod(i, 4)
+        cx = (column + .5 * (row % 2) + rng.uniform(-.12, .12)) / 4 + .1
+        cy = (row + rng.uniform(-.12, .12)) / 4 + .1
         dx, dy = _wrap(x - cx), _wrap(y - cy)
         angle = np.arctan2(dy, dx)
         r = rng.uniform(.062, .08)
@@ -134,15 +149,23 @@ def _animals():
         gap = np.cos(3 * angle + rng.uniform(0, 6)) > .72
         ring = np.maximum(ring, _soft(abs(d - r) - .023) * ~gap)
         heart = np.maximum(heart, _soft(d - r))
-    warp = _noise("zebra", 2, 1)
+    return _stack(ring, heart * (1 - ring) * .8)
+
+
+def _animals():
+    "Dots and the patterns that grow: leopard, zebra, camouflage, marl."
+    x, y = _grid()
+    warp = .45 * np.sin(2 * np.pi * x) + .22 * _noise("zebra", 2, 1)
+    bands = np.sin(2 * np.pi * (4 * y + warp))
     camo = _noise("camo", 3)
-    return {"dots": _stack(np.maximum(_disc(0.25, 0.25, 0.15), _disc(0.75, 0.75, 0.15))),
-            "leopard": _stack(ring, heart * (1 - ring) * 0.8),
-            "zebra": _stack(_soft(np.sin(2 * np.pi * (4 * y + 0.45 * np.sin(2 * np.pi * x) + 0.22 * warp))
-                                  + 0.25, 0.25)),
-            "camo": _stack(_soft(0.35 - camo, 0.1), _soft(0.55 - np.roll(camo.T, 40, 0), 0.1)),
-            "marl": _stack(np.zeros((SIDE, SIDE)),
-                           np.clip(0.3 + 0.35 * np.roll(_noise("marl", 22, 1), 9) * (y > -1), 0, 0.8))}
+    yarn = np.roll(_noise("marl", 22, 1), 9)
+    return {
+        "dots": _stack(np.maximum(_disc(.25, .25, .15), _disc(.75, .75, .15))),
+        "leopard": _leopard(),
+        "zebra": _stack(_soft(bands + .25, .25)),
+        "camo": _stack(_soft(.35 - camo, .1), _soft(.55 - np.roll(camo.T, 40, 0), .1)),
+        "marl": _stack(np.zeros((SIDE, SIDE)), np.clip(.3 + .35 * yarn, 0, .8)),
+    }
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #3a8f83a9
 def _weaves():
@@ -151,28 +174,35 @@ def _weaves():
     wave = lambda t, n: np.cos(2 * np.pi * n * t)
     stitch = wave(x, 6) * .5 + .5
     vee = wave(y * 6 + .9 * abs(_wrap(x * 6)), 1)
-    rope = sum(
-        _soft(abs(_wrap(x - c)) - 0.14) * (0.5 + 0.5 * wave(y * 3 + s * 4 * (x - c), 1)) for c, s in ((0, 1),)
-    )
-    return {"denim": 1 + .03 * wave(x + y, 22) + .022 * _noise("denim", 30, 1) + .012 * _noise("wash", 5),
-            "linen": 1 + .05 * np.roll(_noise("slub", 20, 1), 3).mean(0) * 2.4
-            + .05 * _noise("weft", 20, 1).mean(1)[:, None] * 2.4,
-            "knit": 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
-            "cable knit": .97 + .20 * rope - .14 * _soft(abs(abs(_wrap(x)) - .17) - .025)
-            + .05 * wave(x, 8) * (abs(_wrap(x)) > .2), "ribbed": 1 + .085 * wave(x, 5),
-            "corduroy": 1 + .10 * wave(x, 5) + .02 * _noise("cord", 20, 1),
-            "fleece": 1 + .03 * _noise("fleece", 14), "wool": 1 + .03 * _noise("wool", 26, 1),
-            "velvet": 1 + .012 * _noise("velvet", 3), "leather": 1 + .025 * _noise("leather", 12),
-            "quilted": 1.04 - .30 * np.exp(-(_wrap(y) / .055)**2) + .06 * np.cos(np.pi * 2 * (y - .35)),
-            "cotton": 1 + .008 * _noise("cotton", 30, 1), "satin": np.ones((SIDE, SIDE)),
-            "jersey": 1 + .006 * _noise("jersey", 30, 1)}
+    rope = _soft(abs(_wrap(x)) - .14) * (.5 + .5 * wave(y * 3 + 4 * x, 1))
+    beside_rope = abs(_wrap(x)) > .2
+    rims = _soft(abs(abs(_wrap(x)) - .17) - .025)
+    slubs = np.roll(_noise("slub", 20, 1), 3).mean(0)
+    weft = _noise("weft", 20, 1).mean(1)[:, None]
+    channels = np.exp(-(_wrap(y) / .055) ** 2)
+    return {
+        "denim": 1 + .03 * wave(x + y, 22) + .022 * _noise("denim", 30, 1) + .012 * _noise("wash", 5),
+        "linen": 1 + .05 * slubs * 2.4 + .05 * weft * 2.4,
+        "knit": 1 + .10 * vee * (.4 + .6 * stitch) - .05 * wave(x, 6),
+        "cable knit": .97 + .20 * rope - .14 * rims + .05 * wave(x, 8) * beside_rope,
+        "ribbed": 1 + .085 * wave(x, 5),
+        "corduroy": 1 + .10 * wave(x, 5) + .02 * _noise("cord", 20, 1),
+        "fleece": 1 + .03 * _noise("fleece", 14),
+        "wool": 1 + .03 * _noise("wool", 26, 1),
+        "velvet": 1 + .012 * _noise("velvet", 3),
+        "leather": 1 + .025 * _noise("leather", 12),
+        "quilted": 1.04 - .30 * channels + .06 * np.cos(np.pi * 2 * (y - .35)),
+        "cotton": 1 + .008 * _noise("cotton", 30, 1),
+        "satin": np.ones((SIDE, SIDE)),
+        "jersey": 1 + .006 * _noise("jersey", 30, 1),
+    }
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #c389e21e
 PERIODS = {  # centimetres across and down
     "stripes": (8, 8), "vertical stripes": (7, 7), "pinstripes": (4.4, 4.4), "gingham": (5.2, 5.2),
     "check": (13, 13), "windowpane": (10, 10), "zigzag": (9, 8), "argyle": (11, 16),
-    "houndstooth": (8.5, 8.5), "floral": (19, 19), "tropical": (27, 27), "dots": (8, 8), "leopard": (24, 24),
-    "zebra": (26, 24), "camo": (34, 30), "marl": (30, 30),
+    "houndstooth": (8.5, 8.5), "floral": (19, 19), "tropical": (27, 27), "dots": (8, 8),
+    "leopard": (24, 24), "zebra": (26, 24), "camo": (34, 30), "marl": (30, 30),
     "denim": (18, 18), "linen": (34, 34), "knit": (13, 15), "cable knit": (14, 16), "ribbed": (11, 11),
     "corduroy": (10, 10), "fleece": (34, 34), "wool": (16, 16), "velvet": (60, 60), "leather": (30, 30),
     "quilted": (11, 11), "cotton": (20, 20), "satin": (20, 20), "jersey": (20, 20),
@@ -189,7 +219,9 @@ def _pyramid(tile):
 
 def tile_levels(name: str) -> tuple[np.ndarray, ...]:
     "A tile at SIDE, SIDE/2 ... 4 texels, each flattened to (side * side, channels) float32."
-    tiles = {**_lines(), **_florals(), **_animals(), **{k: v[..., None] for k, v in _weaves().items()}}
+    patterns = {**_lines(), "floral": _floral(), "tropical": _tropical(), **_animals()}
+    weaves = {fabric: tile[..., None] for fabric, tile in _weaves().items()}
+    tiles = patterns | weaves
     for key, tile in tiles.items():
         _LEVELS[key] = tuple(_pyramid(np.asarray(tile, np.float32)))
     return _LEVELS[name]
@@ -197,8 +229,8 @@ def tile_levels(name: str) -> tuple[np.ndarray, ...]:
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #acf9c3ea
 def sample_tile(
     name: str,     # key of `PERIODS`
-    s,             # across and along the cloth, cm, arrays that broadcast to (h, w)
-    t,             # across and along the cloth, cm, arrays that broadcast to (h, w)
+    s,             # cm across the cloth; broadcasts with t to (h, w)
+    t,             # cm along the cloth
     scale: float,  # pixels a cm of the picture to be
 ) -> np.ndarray:  # (h, w, 2) weights of a pattern, (h, w, 1) brightness of a weave
     "Bilinear sample of the tile whose texels are about one pixel wide."
@@ -207,29 +239,36 @@ def sample_tile(
     level = int(np.clip(np.log2(SIDE / (across * scale)) + .3, 0, len(levels) - 1))
     tile = levels[level]
     n = SIDE >> level
-    x, y = s * np.float32(n / across) - np.float32(.5), t * np.float32(n / down) - np.float32(.5)
+    x = s * np.float32(n / across) - np.float32(.5)
+    y = t * np.float32(n / down) - np.float32(.5)
     x0, y0 = np.floor(x), np.floor(y)
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
-    i = x0.astype(np.int32) & (n - 1)
-    j = (y0.astype(np.int32) & (n - 1)) * n
-    k = (i + 1) & (n - 1)
-    m = (j + n) & (n * n - 1)
-    top = tile.take(j + i, 0) * (1 - fx) + tile.take(j + k, 0) * fx
-    return top * (1 - fy) + (tile.take(m + i, 0) * (1 - fx) + tile.take(m + k, 0) * fx) * fy
+    left = x0.astype(np.int32) & (n - 1)
+    right = (left + 1) & (n - 1)
+    upper = (y0.astype(np.int32) & (n - 1)) * n  # where the row begins in the flat tile
+    lower = (upper + n) & (n * n - 1)
+    above = tile.take(upper + left, 0) * (1 - fx) + tile.take(upper + right, 0) * fx
+    below = tile.take(lower + left, 0) * (1 - fx) + tile.take(lower + right, 0) * fx
+    return above * (1 - fy) + below * fy
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #38ac5d49
 def _far(a, b) -> bool:
+    "Whether two colours can be told apart in small spots."
     return float(np.abs(np.subtract(a, b)).sum()) > 120
 
 
-def _third(g: Garment, base, second):
+def _third(pattern: str, base, second):
     "The helper colour of a pattern."
     mean = (base + second) / 2
-    return {"check": base * .35 + 255 * .65 if base.mean() < 150 else base * .55,
-            "argyle": mean * .5 + (255 - mean.mean() > 127) * 120, "floral": np.array((232, 188, 72.))
-            if _far(second, (232, 188, 72)) else np.array((90, 140, 90.)),
-            "tropical": second * .62 + base * .38, "leopard": mean * .6 + base * .4 * .8, "camo": mean * .62,
-            "marl": base + (38 if base.mean() < 90 else -46)}.get(g.pattern, mean)
+    gold, leaf_green = np.array((232, 188, 72.)), np.array((90, 140, 90.))
+    if pattern == "check": return base * .35 + 255 * .65 if base.mean() < 150 else base * .55
+    if pattern == "argyle": return mean * .5 + (255 - mean.mean() > 127) * 120
+    if pattern == "floral": return gold if _far(second, gold) else leaf_green
+    if pattern == "tropical": return second * .62 + base * .38
+    if pattern == "leopard": return mean * .6 + base * .4 * .8
+    if pattern == "camo": return mean * .62
+    if pattern == "marl": return base + (38 if base.mean() < 90 else -46)
+    return mean
 
 # %% ../../nbs/1_wardrobe/04_fabrics.ipynb #c46cd709
 def placed(pattern: str, s, t, down, shift) -> np.ndarray:
@@ -247,16 +286,17 @@ def placed(pattern: str, s, t, down, shift) -> np.ndarray:
 class Cloth:
     "The fabric of one garment: colours by position."
 
-    def __init__(self, g: Garment, plain: str | None = None):
-        self.g = g
-        self.pattern = "plain" if plain else g.pattern
-        self.fabric = g.fabric
-        self.base = rgb(plain) if plain else rgb(g.color, g.shade)
-        self.second = rgb(g.second) if g.second else self.base
-        self.third = np.clip(_third(g, self.base, self.second), 0, 255)
+    def __init__(self, garment: Garment, plain: str | None = None):
+        self.garment = garment
+        self.pattern = "plain" if plain else garment.pattern
+        self.fabric = garment.fabric
+        self.base = rgb(plain) if plain else rgb(garment.color, garment.shade)
+        self.second = rgb(garment.second) if garment.second else self.base
+        self.third = np.clip(_third(garment.pattern, self.base, self.second), 0, 255)
         self.steps = np.array([self.second - self.base, self.third - self.base], np.float32)
-        rng = stream(g.seed, "cloth")
-        self.shift = rng.uniform(-3, 3, 2).astype(np.float32) if self.pattern not in ("argyle",) else (0, 0)
+        self.shift = (0, 0)
+        if self.pattern != "argyle":
+            self.shift = stream(garment.seed, "cloth").uniform(-3, 3, 2).astype(np.float32)
 
     def colors(self, s, t, down, scale):
         """Colours (h, w, 3) at s, t (cm); `down` is the part of the garment's length, 0 to 1;

@@ -21,301 +21,328 @@ __all__ = ['NECKLINE_FACINGS', 'width_at', 'neck_floor', 'edge', 'inside_back', 
            'fly', 'leg_pockets']
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #67898baa
-def width_at(k: GarmentDrawing, y: float) -> float:
+def width_at(drawing: GarmentDrawing, y: float) -> float:
     "Half width of the body at height y."
-    return float(np.interp(y, *np.array(k.cut.profile).T))
+    return float(np.interp(y, *np.array(drawing.cut.profile).T))
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #bf7db7fd
-def neck_floor(k: GarmentDrawing) -> float:
+def neck_floor(drawing: GarmentDrawing) -> float:
     "y of the neckline at the centre front."
-    runs = neckline(k.g, k.back)
+    runs = neckline(drawing.garment, drawing.back)
     return float(min((abs(x), y) for r in runs for x, y in r)[1])
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #72740e93
-def edge(k: GarmentDrawing, runs, cm: float, color, clip: Curve):
+def edge(drawing: GarmentDrawing, runs, cm: float, color, clip: Curve):
     "A band of `cm` inside an edge of the body."
-    unit = k.canvas.scale * 128 / k.canvas.height
-    k.line(*runs, width=(2 * cm + .7) * unit, color=seam(color), clip=clip)
-    k.line(*runs, width=2 * cm * unit, color=color, clip=clip)
+    unit = drawing.canvas.scale * 128 / drawing.canvas.height
+    drawing.line(*runs, width=(2 * cm + .7) * unit, color=seam(color), clip=clip)
+    drawing.line(*runs, width=2 * cm * unit, color=color, clip=clip)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #f5520554
-def inside_back(k: GarmentDrawing):
+def inside_back(drawing: GarmentDrawing):
     "The back seen through the neck opening, with its neckband and label."
-    if k.back or has_straps(k.g): return
-    runs = neckline(k.g)
+    if drawing.back or has_straps(drawing.garment): return
+    runs = neckline(drawing.garment)
     half = runs[-1][-1][0]
-    rise = -3.6 if k.g.neckline in ("collar", "polo collar", "lapel", "stand collar", "band collar") else 0
+    rise = -3.6 if drawing.garment.neckline in ("collar", "polo collar", "lapel", "stand collar",
+                                                "band collar") else 0
     top = np.array([(half, 0), (half * .72, rise + .9), (0, rise + 1.9), (-half * .72, rise + .9),
                     (-half, 0)])
-    hole = k.at(*runs, top)
-    k.canvas.line(hole, k.ink, 1.2)
-    k.canvas.fill(hole, k.inside)
-    k.line(top + (0, 1.6), width=.45, color=k.inside * .72, clip=hole)
-    if neck_floor(k) > 7.5:
-        k.canvas.fill(k.at(*box(-1.7, rise + 3.7, 1.7, rise + 5.7)), (232, 230, 224), clip=hole)
+    hole = drawing.at(*runs, top)
+    drawing.canvas.line(hole, drawing.ink, 1.2)
+    drawing.canvas.fill(hole, drawing.inside)
+    drawing.line(top + (0, 1.6), width=.45, color=drawing.inside * .72, clip=hole)
+    if neck_floor(drawing) > 7.5:
+        drawing.canvas.fill(drawing.at(*box(-1.7, rise + 3.7, 1.7, rise + 5.7)), (232, 230, 224), clip=hole)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #ca793e12
-def straps(k: GarmentDrawing):
+def straps(drawing: GarmentDrawing):
     "Thin straps over the shoulders, their back halves behind."
-    (x, y), _ = STRAPS[k.g.neckline]
-    unit = k.canvas.scale * 128 / k.canvas.height
-    color = k.second if k.g.trim == "piping" else k.base
-    wide = 1.1 if k.g.neckline != "halter" else 2.2
-    top = (x - 2.4, -3.) if k.g.neckline != "halter" else (3.6, -4.5)
+    (x, y), _ = STRAPS[drawing.garment.neckline]
+    unit = drawing.canvas.scale * 128 / drawing.canvas.height
+    color = drawing.second if drawing.garment.trim == "piping" else drawing.base
+    wide = 1.1 if drawing.garment.neckline != "halter" else 2.2
+    top = (x - 2.4, -3.) if drawing.garment.neckline != "halter" else (3.6, -4.5)
     for s in (1, -1):
-        behind = (np.array([top, (x - 2.2, 6), (x - 3.0, 18)]) * (s, 1) if k.g.neckline != "halter"
-                  else np.array([top, (0, -6.4), (-top[0], top[1])]))
+        behind = (np.array([top, (x - 2.2, 6), (x - 3.0, 18)]) * (s, 1)
+                  if drawing.garment.neckline != "halter" else np.array([top, (0, -6.4), (-top[0], top[1])]))
         before = np.array([top, (x - .8, y * .4), (x, y + 1.6)]) * (s, 1)
-        for run, tone in ((behind, .72), (before, 1.)) if not k.back else ((before, 1.),):
-            k.line(run, width=wide * unit + 1.1, color=k.ink)
-            k.line(run, width=wide * unit, color=color * tone)
+        for run, tone in ((behind, .72), (before, 1.)) if not drawing.back else ((before, 1.),):
+            drawing.line(run, width=wide * unit + 1.1, color=drawing.ink)
+            drawing.line(run, width=wide * unit, color=color * tone)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #73ce3732
 NECKLINE_FACINGS = ("crew", "v-neck", "scoop", "boat", "square", "sweetheart")
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #72430900
-def neck_finish(k: GarmentDrawing):
+def neck_finish(drawing: GarmentDrawing):
     "Neckbands and bindings along the edge of the neckline."
-    g = k.g
-    runs = neckline(k.g, k.back)
-    clip = k.body
-    color = k.accent if g.trim in ("contrast trim", "piping") else k.base * .97
-    banded = g.neckline in ("crew", "v-neck", "scoop",
-                            "boat") and g.kind in ("t-shirt", "sweater", "tank top")
-    if g.trim == "lace" and g.kind in ("slip dress", "tank top"):
-        lace_edge(k, runs, clip)
+    garment = drawing.garment
+    runs = neckline(garment, drawing.back)
+    clip = drawing.body
+    color = drawing.accent if garment.trim in ("contrast trim", "piping") else drawing.base * .97
+    round_edge = garment.neckline in ("crew", "v-neck", "scoop", "boat")
+    banded = round_edge and garment.kind in ("t-shirt", "sweater", "tank top")
+    if garment.trim == "lace" and garment.kind in ("slip dress", "tank top"):
+        lace_edge(drawing, runs, clip)
     elif banded:
-        edge(k, runs, {"sweater": 2.7, "t-shirt": 2.1}.get(g.kind, 1.3), color, clip)
-    elif g.trim == "piping":
-        edge(k, runs, 1.1, k.second, clip)
-    elif g.neckline in NECKLINE_FACINGS or has_straps(g):
-        k.line(*[r + (0, 1.5) for r in runs], width=.4, clip=clip, dash=(1., .7))
-    if g.neckline == "cowl" and not k.back:
+        edge(drawing, runs, {"sweater": 2.7, "t-shirt": 2.1}.get(garment.kind, 1.3), color, clip)
+    elif garment.trim == "piping":
+        edge(drawing, runs, 1.1, drawing.second, clip)
+    elif garment.neckline in NECKLINE_FACINGS or has_straps(garment):
+        drawing.line(*[r + (0, 1.5) for r in runs], width=.4, clip=clip, dash=(1., .7))
+    if garment.neckline == "cowl" and not drawing.back:
         for i, d in enumerate((4, 8, 12.5)):
-            k.line(np.array([(-10 + i * 1.2, 12 + d * .3), (-5, 18 + d), (0, 20.4 + d), (5, 18 + d),
-                             (10 - i * 1.2, 12 + d * .3)]), width=.8, clip=clip, alpha=.6)
-    if g.sleeve == "sleeveless" and not has_straps(g):
-        for run in both([armhole(g, k.cut)[-1]]):
-            if g.kind == "tank top" or g.trim == "piping":
-                edge(k, run, 1.2, color, clip)
+            drawing.line([(-10 + i * 1.2, 12 + d * .3), (-5, 18 + d), (0, 20.4 + d), (5, 18 + d),
+                          (10 - i * 1.2, 12 + d * .3)], width=.8, clip=clip, alpha=.6)
+    if garment.sleeve == "sleeveless" and not has_straps(garment):
+        for run in both([armhole(garment, drawing.cut)[-1]]):
+            if garment.kind == "tank top" or garment.trim == "piping":
+                edge(drawing, run, 1.2, color, clip)
             else:
-                k.line(*[r * (.94, 1) for r in run], width=.4, clip=clip, dash=(1., .7))
+                drawing.line(*[r * (.94, 1) for r in run], width=.4, clip=clip, dash=(1., .7))
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #95db85e2
-def lace_color(k: GarmentDrawing):
+def lace_color(drawing: GarmentDrawing):
     "The colour of lace on this cloth."
-    return k.base * .45 + 255 * .55 if brightness(k.base) < 200 else k.base * .86
+    return drawing.base * .45 + 255 * .55 if brightness(drawing.base) < 200 else drawing.base * .86
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #4c207cf0
-def lace_edge(k: GarmentDrawing, runs, clip):
+def lace_edge(drawing: GarmentDrawing, runs, clip):
     "Lace appliqued along an edge."
-    edge(k, runs, 2.6, lace_color(k), clip)
-    unit = k.canvas.scale * 128 / k.canvas.height
-    k.line(*runs, width=2.6 * unit, color=k.base, dash=(.9, .9), clip=clip, alpha=.75)
+    edge(drawing, runs, 2.6, lace_color(drawing), clip)
+    unit = drawing.canvas.scale * 128 / drawing.canvas.height
+    drawing.line(*runs, width=2.6 * unit, color=drawing.base, dash=(.9, .9), clip=clip, alpha=.75)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #9a130c19
-def collar(k: GarmentDrawing):
+def collar(drawing: GarmentDrawing):
     "The collar that belongs to the neckline."
-    n = k.g.neckline
+    n = drawing.garment.neckline
     if n == "turtleneck":
-        turtleneck(k)
-    elif k.back:
+        turtleneck(drawing)
+    elif drawing.back:
         if n in ("collar", "polo collar", "lapel"):
-            back_collar(k)
+            back_collar(drawing)
         elif n in ("stand collar", "band collar"):
-            k.leaf(np.array([(-7.6, 1.4), (-7.4, -3.4), (0, -4.4), (7.4, -3.4), (7.6, 1.4)]),
-                   np.array([(7.6, 1.4), (0, 2.9), (-7.6, 1.4)]),
-                   cloth=k.contrast if k.g.trim == "contrast collar" else None)
+            drawing.leaf([(-7.6, 1.4), (-7.4, -3.4), (0, -4.4), (7.4, -3.4), (7.6, 1.4)],
+                         [(7.6, 1.4), (0, 2.9), (-7.6, 1.4)], cloth=drawing.contrast
+                         if drawing.garment.trim == "contrast collar" else None)
         elif n == "hood":
-            hood(k)
+            hood(drawing)
     elif n == "collar":
-        shirt_collar(k, 1.12 if k.g.kind in ("jacket", "coat") else 1.)
+        shirt_collar(drawing, 1.12 if drawing.garment.kind in ("jacket", "coat") else 1.)
     elif n == "polo collar":
-        shirt_collar(k, .96, 1.4)
+        shirt_collar(drawing, .96, 1.4)
     elif n == "lapel":
-        lapels(k)
+        lapels(drawing)
     elif n in ("stand collar", "band collar"):
-        stand_collar(k, 4.4 if n == "stand collar" else 3.2)
+        stand_collar(drawing, 4.4 if n == "stand collar" else 3.2)
     elif n == "hood":
-        drawstrings(k, reach=10) if k.g.kind == "hoodie" else None
+        drawstrings(drawing, reach=10) if drawing.garment.kind == "hoodie" else None
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #9de5d3fe
-def wrap_front(k: GarmentDrawing, tie=True):
+def wrap_front(drawing: GarmentDrawing, tie=True):
     "One front laid over the other, tied at the waist."
     y = 43.
-    low = k.cut.length + 4
-    w = width_at(k, y)
-    start = (3.2, 17.5) if k.g.neckline in ("v-neck", "collar") else (1, 33)
-    k.line((np.array([start, (-2.5, 28), (-w + 1, y)]) if k.g.neckline != "lapel"
-            else np.array([(0, 33), (-5, 38), (-7, y)])), width=0.9, color=k.ink, clip=k.body)
-    if k.cut.length > 50:
-        k.line(np.array([(-w + 4 if k.g.neckline != "lapel" else -7, y + 3), (-w * 0.62, y + 20),
-                         (-w * 0.5, low)]), width=0.9, color=k.ink, clip=k.body)
+    w = width_at(drawing, y)
+    lapel = drawing.garment.neckline == "lapel"
+    start = (3.2, 17.5) if drawing.garment.neckline in ("v-neck", "collar") else (1, 33)
+    above = [(0, 33), (-5, 38), (-7, y)] if lapel else [start, (-2.5, 28), (-w + 1, y)]
+    below = [(-7 if lapel else -w + 4, y + 3), (-w * .62, y + 20), (-w * .5, drawing.cut.length + 4)]
+    for run in (above, below) if drawing.cut.length > 50 else (above,):
+        drawing.line(run, width=.9, color=drawing.ink, clip=drawing.body)
     if tie:
-        belt(k, y - 1.6, w + .4, 3.2, tie=True)
+        belt(drawing, y - 1.6, w + .4, 3.2, tie=True)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #c1a0170c
-def body_closure(k: GarmentDrawing):
+def _short_placket(drawing: GarmentDrawing, top: float, length: float):
+    "A placket that ends in a bar on the chest."
+    placket(drawing, top, top + length, clip=drawing.body, n=3)
+    drawing.line([(-1.9, top + length), (1.9, top + length)], width=.55)
+
+
+def _coat_buttons(drawing: GarmentDrawing, top: float, low: float):
+    "One row of large buttons beside the front edge."
+    lapel = drawing.garment.neckline == "lapel"
+    edge_run = [(.4 if lapel else 2.2, top), (2.2, top + 6), (2.2, low)]
+    drawing.line(edge_run, width=.7, color=drawing.ink, clip=drawing.body)
+    last = min(drawing.cut.length - 7, 72)  # a coat buttons to the hip
+    count = 5 if not lapel else 1 if drawing.shape == "folded" else 3
+    buttons(drawing, top + 3, max(last, top + 8), count, r=1.35)
+
+
+def _two_rows(drawing: GarmentDrawing, top: float, low: float):
+    "The slanted edge and the two rows of a double-breasted front."
+    edge_run = [(.2, top), (-4.5, top + 4), (-7.2, top + 9), (-7.6, low)]
+    drawing.line(edge_run, width=.7, color=drawing.ink, clip=drawing.body)
+    count = 1 if drawing.shape == "folded" else 3 if drawing.cut.length < 90 else 4
+    for x in (-4.6, 5.4):
+        buttons(drawing, top + 6, min(drawing.cut.length - 8, top + 34), count, x, 1.35)
+
+# %% ../../nbs/1_wardrobe/11_finishing.ipynb #b0f64e08
+def body_closure(drawing: GarmentDrawing):
     "Buttons, zips and overlaps down the front."
-    g = k.g
-    y0 = neck_floor(k)
-    y1 = k.cut.length + 5
-    if g.closure == "wrap":
-        wrap_front(k)
-    elif g.closure == "half placket":
-        placket(k, y0, y0 + 21, clip=k.body, n=3)
-        k.line(np.array([(-1.9, y0 + 21), (1.9, y0 + 21)]), width=.55)
-    elif g.closure == "buttons" and g.kind == "polo shirt":
-        placket(k, y0, y0 + 12.5, clip=k.body, n=3)
-        k.line(np.array([(-1.9, y0 + 12.5), (1.9, y0 + 12.5)]), width=.55)
-    elif g.closure == "buttons" and g.kind in ("jacket", "coat"):
-        k.line(np.array([(2.2 if g.neckline != "lapel" else .4, y0), (2.2, y0 + 6), (2.2, y1)]), width=.7,
-               color=k.ink, clip=k.body)
-        last = min(k.cut.length - 7, 72)  # a coat buttons to the hip
-        n = 5 if g.neckline != "lapel" else 1 if k.shape == "folded" else 3
-        buttons(k, y0 + 3, max(last, y0 + 8), n, r=1.35)
-    elif g.closure == "buttons":
-        placket(k, y0 - .5, y1, 2.1 if g.kind == "sweater" else 1.8, k.body, 5 if k.cut.length < 70 else 8,
-                1.1 if g.kind == "sweater" else .85)
-    elif g.closure == "double-breasted":
-        k.line(np.array([(.2, y0), (-4.5, y0 + 4), (-7.2, y0 + 9), (-7.6, y1)]), width=.7, color=k.ink,
-               clip=k.body)
-        rows = 1 if k.shape == "folded" else 3 if k.cut.length < 90 else 4
-        for x in (-4.6, 5.4):
-            buttons(k, y0 + 6, min(k.cut.length - 8, y0 + 34), rows, x, 1.35)
-    elif g.closure == "zip":
-        end = {"polo shirt": y0 + 14, "dress": 42, "jumpsuit": 62}.get(g.kind, y1)
-        zipper(k,
-               y0 - (4 if g.neckline == "stand collar" else 0),
-               end, clip=k.body if g.kind != "jumpsuit" or k.shape == "folded" else None)
+    garment = drawing.garment
+    closure = garment.closure
+    top = neck_floor(drawing)
+    low = drawing.cut.length + 5
+    if closure == "wrap":
+        wrap_front(drawing)
+    elif closure == "half placket":
+        _short_placket(drawing, top, 21)
+    elif closure == "buttons" and garment.kind == "polo shirt":
+        _short_placket(drawing, top, 12.5)
+    elif closure == "buttons" and garment.kind in ("jacket", "coat"):
+        _coat_buttons(drawing, top, low)
+    elif closure == "buttons":
+        knit = garment.kind == "sweater"
+        count = 5 if drawing.cut.length < 70 else 8
+        placket(drawing, top - .5, low, 2.1 if knit else 1.8, drawing.body, count, 1.1 if knit else .85)
+    elif closure == "double-breasted":
+        _two_rows(drawing, top, low)
+    elif closure == "zip":
+        end = {"polo shirt": top + 14, "dress": 42, "jumpsuit": 62}.get(garment.kind, low)
+        start = top - (4 if garment.neckline == "stand collar" else 0)
+        inside = garment.kind != "jumpsuit" or drawing.shape == "folded"
+        zipper(drawing, start, end, clip=drawing.body if inside else None)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #5fefaaa8
-def hem_finish(k: GarmentDrawing):
+def _sleeve_hem(drawing: GarmentDrawing, i: int):
+    "The stitched line, and for a shirt the button, at the end of one sleeve."
+    garment, cut = drawing.garment, drawing.cut
+    piece = drawing.sleeves[i]
+    side = (1, -1)[i]
+    long = garment.sleeve == "long"
+    ribbed = gathered(garment)
+    back = .075  # bones above the end
+    if long and garment.trim == "contrast trim" and not ribbed:
+        back = .2
+    elif long:
+        back = .2 if ribbed or garment.kind in ("shirt", "dress") else .09
+    t = cut.sleeve - back
+    run = spline(tube(drawing.pose.arms[i], [t, t + .02, t], [12, 0, -12], side))
+    dash = None if long else (1.1, .8)
+    drawing.canvas.line(run, seam(piece.cloth.base), .5, clip=piece.curve, dash=dash)
+    if long and garment.kind in ("shirt", "jacket", "coat") and not ribbed:
+        (x, y), = tube(drawing.pose.arms[i], [cut.sleeve - .1], [cut.arm[2] * .45], side)
+        dot(drawing, x, y, .8, drawing.hard)
+
+
+def hem_finish(drawing: GarmentDrawing):
     "Stitching or trim along the lower edge of the body and of the sleeves."
-    g, cut = k.g, k.cut
-    if k.shape == "folded": return
-    hem = hem_run(g, cut, k.back)
-    if g.kind != "jumpsuit":
-        if g.trim == "piping":
-            edge(k, [hem], 1.2, k.second, k.body)
-        elif not gathered(g):
-            k.line((hem - (0, 2.4)) * (.985, 1), width=.42, dash=(1.1, .8), clip=k.body)
-        else:
-            k.line(np.array([(w, cut.length - 5.6) for w in (cut.profile[-2][1], 0, -cut.profile[-2][1])])
-                   + np.array([(0, 0), (0, 1), (0, 0)]), width=0.6, clip=k.body)
-    for i, piece in enumerate(k.sleeves):
-        side = (1, -1)[i]
-        back = {
-"long": .2 if gathered(g) or g.kind in ("shirt", "dress") else .09
-}.get(g.sleeve, .075)
-        if g.trim == "contrast trim" and not gathered(g):
-            back = .075 if g.sleeve != "long" else .2
-        t = cut.sleeve - back
-        run = tube(k.pose.arms[i], [t, t + .02, t], [12, 0, -12], side)
-        k.canvas.line(spline(run),
-                      seam(piece.cloth.base),
-                      .5, clip=piece.curve, dash=None if g.sleeve == "long" else (1.1, .8))
-        if g.sleeve == "long" and g.kind in ("shirt", "jacket", "coat") and not gathered(g):
-            (x, y), = tube(k.pose.arms[i], [cut.sleeve - .1], [cut.arm[2] * .45], side)
-            dot(k, x, y, .8, k.hard)
+    garment, cut = drawing.garment, drawing.cut
+    if drawing.shape == "folded": return
+    hem = hem_run(garment, cut, drawing.back)
+    if garment.trim == "piping" and garment.kind != "jumpsuit":
+        edge(drawing, [hem], 1.2, drawing.second, drawing.body)
+    elif garment.kind != "jumpsuit" and not gathered(garment):
+        drawing.line((hem - (0, 2.4)) * (.985, 1), width=.42, dash=(1.1, .8), clip=drawing.body)
+    elif garment.kind != "jumpsuit":
+        w = cut.profile[-2][1]
+        y = cut.length - 5.6
+        drawing.line([(w, y), (0, y + 1), (-w, y)], width=.6, clip=drawing.body)
+    for i in range(len(drawing.sleeves)):
+        _sleeve_hem(drawing, i)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #0868b6f1
-def ruffle(k: GarmentDrawing, depth=8.):
+def ruffle(drawing: GarmentDrawing, depth=8.):
     "A gathered frill below the hem."
-    y, w = k.cut.profile[-1]
+    y, w = drawing.cut.profile[-1]
     u = np.linspace(1, -1, 19)
     low = np.stack([u * (w + 2.4), y + depth - 3 + 3 * (1 - u * u) + 1.1 * np.cos(np.arange(19) * np.pi)], 1)
-    top = width_at(k, y - 5) - 2
+    top = width_at(drawing, y - 5) - 2
     runs = [np.array([(-top, y - 5), (top, y - 5)]), np.array([(top, y - 5), (w - .3, y - .5), low[0]]), low,
             np.array([low[-1], (.3 - w, y - .5), (-top, y - 5)])]
-    k.leaf(*runs, gain=.97, outline=1.6)
+    drawing.leaf(*runs, gain=.97, outline=1.6)
     for a, x in enumerate(np.linspace(-.9, .9, 13)):
-        k.line(np.array([(x * w, y - 1), (x * (w + 1.2), y + depth * (.55 if a % 2 else .8))]), width=.6,
-               alpha=.8)
+        drawing.line([(x * w, y - 1), (x * (w + 1.2), y + depth * (.55 if a % 2 else .8))], width=.6,
+                     alpha=.8)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #1b906d35
-def lace_hem(k: GarmentDrawing, depth=4.5):
+def lace_hem(drawing: GarmentDrawing, depth=4.5):
     "Scallops of lace below the hem."
-    y, w = k.cut.profile[-1]
+    y, w = drawing.cut.profile[-1]
     n = 4 * max(int(w / 2.8), 5)
     u = np.linspace(1, -1, n + 1)
-    low = np.stack([u * w, y + depth * 0.4 + 3 * (1 - u * u)
-                    + depth * 0.6 * np.array((0, 0.8, 1, 0.8))[np.arange(n + 1) % 4]], 1)
+    scallops = np.array((0, .8, 1, .8))[np.arange(n + 1) % 4]
+    low = np.stack([u * w, y + depth * .4 + 3 * (1 - u * u) + depth * .6 * scallops], 1)
     runs = [np.array([(-w, y - 6), (w, y - 6)]), np.array([(w, y - 6), low[0]]), low,
             np.array([low[-1], (-w, y - 6)])]
-    k.line(*runs, width=1.3, color=ink(lace_color(k)))
-    k.canvas.fill(k.at(*runs), lace_color(k))
+    drawing.line(*runs, width=1.3, color=ink(lace_color(drawing)))
+    drawing.canvas.fill(drawing.at(*runs), lace_color(drawing))
     for d in (.5, 2.6):
-        k.line(low - (0, d + .8), width=.8, color=k.base * .9, dash=(.8, .9))
+        drawing.line(low - (0, d + .8), width=.8, color=drawing.base * .9, dash=(.8, .9))
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #18dddeff
-def waist_finish(k: GarmentDrawing, inner=True):
+def waist_finish(drawing: GarmentDrawing, inner=True):
     "Waistband with loops, elastic or cord, the fly, and the inside of the back."
-    g = k.g
-    w = waist_width(k.g)
+    garment = drawing.garment
+    w = waist_width(drawing.garment)
     y = WAIST
-    band = [np.array([(-w, y), (0, y + 1.3 * (not k.back)), (w, y)]), np.array([(w, y), (w + .9, y + 4.3)]),
+    band = [np.array([(-w, y), (0, y + 1.3 * (not drawing.back)), (w, y)]),
+            np.array([(w, y), (w + .9, y + 4.3)]),
             np.array([(w + .9, y + 4.3), (0, y + 5.6), (-w - .9, y + 4.3)]),
             np.array([(-w - .9, y + 4.3), (-w, y)])]
-    cloth = k.contrast if g.trim == "contrast waistband" else k.cloth
-    k.leaf(*band, cloth=cloth, outline=1.5, gain=1.02)
-    elastic = g.closure in ("pull-on", "drawstring")
+    cloth = drawing.contrast if garment.trim == "contrast waistband" else drawing.cloth
+    drawing.leaf(*band, cloth=cloth, outline=1.5, gain=1.02)
+    elastic = garment.closure in ("pull-on", "drawstring")
     if elastic:
         for x in np.linspace(-w + 1, w - 1, 15):
-            k.line(np.array([(x, y + 1.6), (x * 1.03, y + 4.6)]), width=.4, color=seam(cloth.base), alpha=.8)
+            drawing.line([(x, y + 1.6), (x * 1.03, y + 4.6)], width=.4, color=seam(cloth.base), alpha=.8)
     else:
-        k.stitch(band[2] - (0, .9))
-    if elastic and g.closure == "drawstring" and not k.back:
-        drawstrings(k, y + 3.6, 11, 1.2)
-    if g.trim == "belt":
-        belt(k, y + .5, w + .6, 3.4)
-    if not elastic and g.kind in ("jeans", "trousers", "shorts"):
+        drawing.stitch(band[2] - (0, .9))
+    if elastic and garment.closure == "drawstring" and not drawing.back:
+        drawstrings(drawing, y + 3.6, 11, 1.2)
+    if garment.trim == "belt":
+        belt(drawing, y + .5, w + .6, 3.4)
+    if not elastic and garment.kind in ("jeans", "trousers", "shorts"):
         for x in (-13, -6.4, 6.4, 13):
-            k.leaf(*box(x - .6, y + .2 + (1 - abs(x) / 18), x + .6, y + 5.6), outline=1.)
-        if not k.back:
-            fly(k)
+            drawing.leaf(*box(x - .6, y + .2 + (1 - abs(x) / 18), x + .6, y + 5.6), outline=1.)
+        if not drawing.back:
+            fly(drawing)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #8bb8d58c
-def fly(k: GarmentDrawing):
+def fly(drawing: GarmentDrawing):
     "A zip fly, or a row of buttons, below the waistband's button."
     y = WAIST
-    k.line(np.array([(0, y + 5.4), (0, y + 17), (.2, y + 33)]), width=.6)
-    k.stitch(np.array([(3.8, y + 5.4), (3.6, y + 13), (2.2, y + 17), (.2, y + 18.6)]))
-    dot(k, 0, y + 3.3, 1.05, k.hard)
-    if k.g.closure == "buttons":
-        buttons(k, y + 8.2, y + 17, 3, 1.6, 1.15)
+    drawing.line([(0, y + 5.4), (0, y + 17), (.2, y + 33)], width=.6)
+    drawing.stitch([(3.8, y + 5.4), (3.6, y + 13), (2.2, y + 17), (.2, y + 18.6)])
+    dot(drawing, 0, y + 3.3, 1.05, drawing.hard)
+    if drawing.garment.closure == "buttons":
+        buttons(drawing, y + 8.2, y + 17, 3, 1.6, 1.15)
 
 # %% ../../nbs/1_wardrobe/11_finishing.ipynb #beee68cb
-def leg_pockets(k: GarmentDrawing):
+def leg_pockets(drawing: GarmentDrawing):
     "Front or back pockets of trousers."
-    g = k.g
+    garment = drawing.garment
     y = WAIST
-    w = waist_width(g)
-    if k.back:
-        if g.kind in ("jeans", "trousers", "shorts"):
+    w = waist_width(garment)
+    if drawing.back:
+        if garment.kind in ("jeans", "trousers", "shorts"):
             for s in (1, -1):
-                if g.kind == "jeans" or g.fabric == "denim":
-                    patch_pocket(k, min(s * 5, s * 15.5), y + 12, max(s * 5, s * 15.5), y + 24)
+                if garment.kind == "jeans" or garment.fabric == "denim":
+                    patch_pocket(drawing, min(s * 5, s * 15.5), y + 12, max(s * 5, s * 15.5), y + 24)
                 else:
-                    k.line(np.array([(s * 6, y + 12), (s * 15, y + 12)]), width=1.)
-            if g.kind == "jeans":
-                k.line(np.array([(-w - 1.6, y + 6.4), (0, y + 11), (w + 1.6, y + 6.4)]), width=.5)
+                    drawing.line([(s * 6, y + 12), (s * 15, y + 12)], width=1.)
+            if garment.kind == "jeans":
+                drawing.line([(-w - 1.6, y + 6.4), (0, y + 11), (w + 1.6, y + 6.4)], width=.5)
         return
-    if g.pockets in ("side", "cargo") and g.kind != "skirt":
+    if garment.pockets in ("side", "cargo") and garment.kind != "skirt":
         for s in (1, -1):
-            run = (np.array([(w - 6.5, y + 5), (w - 5, y + 9.5), (w + 4.6, y + 13)]) if g.kind == "jeans"
-                   or g.fabric == "denim" else np.array([(w - 4.5, y + 5), (w + 4.6, y + 17)]))
-            k.line(run * (s, 1), width=.9, color=k.ink, clip=k.trunk)
-            k.stitch((run - (.7, -.9)) * (s, 1), clip=k.trunk)
-    if g.pockets == "side" and g.kind == "skirt":
+            run = (np.array([(w - 6.5, y + 5), (w - 5, y + 9.5), (w + 4.6, y + 13)])
+                   if garment.kind == "jeans" or garment.fabric == "denim"
+                   else np.array([(w - 4.5, y + 5), (w + 4.6, y + 17)]))
+            drawing.line(run * (s, 1), width=.9, color=drawing.ink, clip=drawing.trunk)
+            drawing.stitch((run - (.7, -.9)) * (s, 1), clip=drawing.trunk)
+    if garment.pockets == "side" and garment.kind == "skirt":
         for s in (1, -1):
-            k.line(np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1), width=0.9,
-                   color=k.ink, clip=k.trunk)
-    if g.pockets == "patch":
+            drawing.line(np.array([(w - 3.5, y + 5), (w - 1, y + 11), (w + 6, y + 17)]) * (s, 1), width=0.9,
+                         color=drawing.ink, clip=drawing.trunk)
+    if garment.pockets == "patch":
         for s in (1, -1):
-            patch_pocket(k, min(s * 4.6, s * 15), y + 9, max(s * 4.6, s * 15), y + 21)
-    if g.pockets == "zip":
+            patch_pocket(drawing, min(s * 4.6, s * 15), y + 9, max(s * 4.6, s * 15), y + 21)
+    if garment.pockets == "zip":
         for s in (1, -1):
             run = np.array([(s * (w - 4), y + 8), (s * (w - .5), y + 19)])
-            k.line(run, width=1.9, color=k.ink)
-            k.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))
+            drawing.line(run, width=1.9, color=drawing.ink)
+            drawing.line(run, width=.9, color=(206, 208, 212), dash=(.7, .5))

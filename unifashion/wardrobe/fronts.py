@@ -20,118 +20,119 @@ from .tops import bodice, has_straps
 __all__ = ['emblem', 'wire', 'denim_seams', 'back_seams', 'pleats', 'slit', 'front_details', 'fold_marks']
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #b26e73da
-def emblem(k: GarmentDrawing):
+def emblem(drawing: GarmentDrawing):
     "The emblem in its place."
-    g = k.g
+    garment = drawing.garment
     along = (0., 1.)
-    if g.place == "chest centre":
-        at = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(g.neckline, 24.5))
+    if garment.place == "chest centre":
+        at = (0, {"v-neck": 31, "scoop": 28.5, "hood": 31, "square": 27}.get(garment.neckline, 24.5))
         half = 9.5
-    if g.pockets == "kangaroo" and g.place == "chest centre":
-        at, half = ((0, 27.5), 8.6) if k.cut.length > 55 else ((0, 20.6), 7.4)
-    elif g.place == "chest centre":
+    if garment.pockets == "kangaroo" and garment.place == "chest centre":
+        at, half = ((0, 27.5), 8.6) if drawing.cut.length > 55 else ((0, 20.6), 7.4)
+    elif garment.place == "chest centre":
         pass
-    elif g.place == "left chest":
-        at = (9.2, 22.6 if "collar" in g.neckline else 20.5)
+    elif garment.place == "left chest":
+        at = (9.2, 22.6 if "collar" in garment.neckline else 20.5)
         half = 6.2
-    elif g.place == "left leg":
-        a, b = tube(k.pose.legs[0], [.3 if LEG_END[g.length] > .6 else .14, .6], [0., 0.], 1)
+    elif garment.place == "left leg":
+        a, b = tube(drawing.pose.legs[0], [.3 if LEG_END[garment.length] > .6 else .14, .6], [0., 0.], 1)
         at = a
         half = 6.4
         along = (b - a) / np.hypot(*(b - a))
     else:
-        at = (9.6, 61) if KINDS[g.kind].region == "lower_body" else (8.6, k.cut.length - 14)
+        at = (9.6, 61) if KINDS[garment.kind].region == "lower_body" else (8.6, drawing.cut.length - 14)
         half = 6.6
-    if g.place == "hip" and g.kind == "leggings":
+    if garment.place == "hip" and garment.kind == "leggings":
         at = (9.4, 55)
-    if k.shape == "folded" and g.place == "hip": return
-    draw_emblem(k.canvas, g.emblem, at if g.place == "left leg" else on_torso(k.pose, [at])[0], half,
-                k.second, k.base, along)
+    if drawing.shape == "folded" and garment.place == "hip": return
+    draw_emblem(drawing.canvas, garment.emblem, at if garment.place == "left leg"
+                else on_torso(drawing.pose, [at])[0], half, drawing.second, drawing.base, along)
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #306f8732
-def wire(k: GarmentDrawing):
+def wire(drawing: GarmentDrawing):
     "A wooden hanger and its hook."
-    lower = KINDS[k.g.kind].region == "lower_body"
+    lower = KINDS[drawing.garment.kind].region == "lower_body"
     y = WAIST - 4 if lower else -1.5
     hook = np.array([(0, y), (0, y - 5), (1.6, y - 7.4), (2.8, y - 9.6), (.6, y - 12), (-2.2, y - 10.6)])
-    k.line(hook, width=1., color=(120, 122, 128))
-    w = 15 if lower else k.cut.shoulder - 3
+    drawing.line(hook, width=1., color=(120, 122, 128))
+    w = 15 if lower else drawing.cut.shoulder - 3
     bar = np.array([(-w, y + (0 if lower else 8)), (-w * .5, y + (0 if lower else 3.2)), (0, y),
                     (w * .5, y + (0 if lower else 3.2)), (w, y + (0 if lower else 8))])
-    unit = k.canvas.scale * 128 / k.canvas.height
-    k.line(bar, width=2.2 * unit + 1, color=(110, 78, 46))
-    k.line(bar, width=2.2 * unit, color=(196, 152, 104))
+    unit = drawing.canvas.scale * 128 / drawing.canvas.height
+    drawing.line(bar, width=2.2 * unit + 1, color=(110, 78, 46))
+    drawing.line(bar, width=2.2 * unit, color=(196, 152, 104))
     if lower:
         for s in (1, -1):
-            k.line(np.array([(s * 12, y - .5), (s * 12, y + 6)]), width=2.2, color=(150, 152, 158))
+            drawing.line([(s * 12, y - .5), (s * 12, y + 6)], width=2.2, color=(150, 152, 158))
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #c969e6d3
-def denim_seams(k: GarmentDrawing):
+def denim_seams(drawing: GarmentDrawing):
     "The yoke and the two darts of a trucker jacket."
-    w = width_at(k, 24)
+    w = width_at(drawing, 24)
     for s in (1, -1):
-        k.line(np.array([(0, 19.5), (s * w, 18.5)]), width=.5, clip=k.body)
-        k.line(np.array([(s * 5.2, 19.5), (s * 3.6, k.cut.length)]), width=.5, clip=k.body)
-    k.line(np.array([(-w - 4, k.cut.length - 5), (0, k.cut.length - 4), (w + 4, k.cut.length - 5)]), width=.6,
-           clip=k.body)
+        drawing.line([(0, 19.5), (s * w, 18.5)], width=.5, clip=drawing.body)
+        drawing.line([(s * 5.2, 19.5), (s * 3.6, drawing.cut.length)], width=.5, clip=drawing.body)
+    drawing.line([(-w - 4, drawing.cut.length - 5), (0, drawing.cut.length - 4),
+                  (w + 4, drawing.cut.length - 5)], width=.6, clip=drawing.body)
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #b4527b46
-def back_seams(k: GarmentDrawing):
+def back_seams(drawing: GarmentDrawing):
     "Yoke, centre seam or zip of the back."
-    g = k.g
-    low = k.cut.length + 4
-    if g.kind in ("shirt", "jacket") and k.shape != "folded":
-        k.line(np.array([(-24, 12), (0, 10.5), (24, 12)]), width=.55, clip=k.body)
-    if g.kind in ("coat", "dress", "slip dress") or g.neckline == "lapel":
-        k.line(np.array([(0, 3 if not has_straps(g) else 18), (0, low)]), width=.5, clip=k.body)
-    if g.trim == "belt":
-        belt(k, 40, width_at(k, 42) + .4, tie=g.kind in ("coat", "slip dress"))
+    garment = drawing.garment
+    low = drawing.cut.length + 4
+    if garment.kind in ("shirt", "jacket") and drawing.shape != "folded":
+        drawing.line([(-24, 12), (0, 10.5), (24, 12)], width=.55, clip=drawing.body)
+    if garment.kind in ("coat", "dress", "slip dress") or garment.neckline == "lapel":
+        drawing.line([(0, 3 if not has_straps(garment) else 18), (0, low)], width=.5, clip=drawing.body)
+    if garment.trim == "belt":
+        belt(drawing, 40, width_at(drawing, 42) + .4, tie=garment.kind in ("coat", "slip dress"))
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #07be69ec
-def pleats(k: GarmentDrawing, y, w, foot):
+def pleats(drawing: GarmentDrawing, y, w, foot):
     "Pressed pleats from the waist to the hem."
     y1, w1 = foot
     for x in np.linspace(-.86, .86, 9):
-        k.line(np.array([(x * w, y + 1), (x * w1, y1 + 6)]), width=.7, clip=k.body)
+        drawing.line([(x * w, y + 1), (x * w1, y1 + 6)], width=.7, clip=drawing.body)
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #75fe9fec
-def slit(k: GarmentDrawing):
+def slit(drawing: GarmentDrawing):
     "A side slit that shows the inside."
-    y, w = k.cut.profile[-1]
+    y, w = drawing.cut.profile[-1]
     x = w * .45
-    gap = k.at(np.array([(x - .2, y - 26), (x + 1.8, y - 12), (x + 5, y + 6)]),
-               np.array([(x + 5, y + 6), (x - 2.6, y + 6)]),
-               np.array([(x - 2.6, y + 6), (x - 1, y - 12), (x - .2, y - 26)]))
-    k.canvas.fill(gap, k.inside * .8, clip=k.body)
-    k.canvas.line(gap, k.ink, .8, clip=k.body)
+    gap = drawing.at([(x - .2, y - 26), (x + 1.8, y - 12), (x + 5, y + 6)],
+                     [(x + 5, y + 6), (x - 2.6, y + 6)],
+                     [(x - 2.6, y + 6), (x - 1, y - 12), (x - .2, y - 26)])
+    drawing.canvas.fill(gap, drawing.inside * .8, clip=drawing.body)
+    drawing.canvas.line(gap, drawing.ink, .8, clip=drawing.body)
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #5ab7603b
-def front_details(k: GarmentDrawing):
+def front_details(drawing: GarmentDrawing):
     "Closure, pockets, belt and cloth-specific seams of the front."
-    g = k.g
+    garment = drawing.garment
     y = 42.
-    if g.kind == "dress" and g.fit == "regular" and k.shape != "folded":
-        k.line(np.array([(-width_at(k, y), y), (0, y + 1), (width_at(k, y), y)]), width=.6, clip=k.body)
-    if g.kind == "jacket" and g.fabric == "denim":
-        denim_seams(k)
-    body_closure(k)
-    if k.shape == "folded": return
-    body_pockets(k, k.cut, k.body)
-    if g.kind == "jumpsuit" and g.pockets == "side":
+    if garment.kind == "dress" and garment.fit == "regular" and drawing.shape != "folded":
+        drawing.line([(-width_at(drawing, y), y), (0, y + 1), (width_at(drawing, y), y)], width=.6,
+                     clip=drawing.body)
+    if garment.kind == "jacket" and garment.fabric == "denim":
+        denim_seams(drawing)
+    body_closure(drawing)
+    if drawing.shape == "folded": return
+    body_pockets(drawing, drawing.cut, drawing.body)
+    if garment.kind == "jumpsuit" and garment.pockets == "side":
         for s in (1, -1):
-            k.line(np.array([(s * 12.6, 44.5), (s * 19.6, 57)]), width=1.1, color=k.ink)
-            k.stitch(np.array([(s * 11.6, 45), (s * 18.8, 58)]))
-    if g.trim == "pleats":
-        pleats(k, y + 1, width_at(k, y), k.cut.profile[-1])
-    if g.trim == "slit":
-        slit(k)
-    if g.trim == "belt":
-        belt(k, y - 2, width_at(k, y) + .4, tie=g.kind in ("coat", "slip dress"))
-    elif g.kind == "jumpsuit" and g.closure != "wrap":
-        k.leaf(*box(-width_at(k, 41) - .2, 40, width_at(k, 41) + .2, 43.6, .6), outline=1.1)
+            drawing.line([(s * 12.6, 44.5), (s * 19.6, 57)], width=1.1, color=drawing.ink)
+            drawing.stitch([(s * 11.6, 45), (s * 18.8, 58)])
+    if garment.trim == "pleats":
+        pleats(drawing, y + 1, width_at(drawing, y), drawing.cut.profile[-1])
+    if garment.trim == "slit":
+        slit(drawing)
+    if garment.trim == "belt":
+        belt(drawing, y - 2, width_at(drawing, y) + .4, tie=garment.kind in ("coat", "slip dress"))
+    elif garment.kind == "jumpsuit" and garment.closure != "wrap":
+        drawing.leaf(*box(-width_at(drawing, 41) - .2, 40, width_at(drawing, 41) + .2, 43.6, .6), outline=1.1)
 
 # %% ../../nbs/1_wardrobe/12_fronts.ipynb #fdae02c8
-def fold_marks(k: GarmentDrawing) -> np.ndarray:
+def fold_marks(drawing: GarmentDrawing) -> np.ndarray:
     "Soft creases of a folded top, its rolled lower edge among them."
     return np.array([(-14, 6, .04, 1, 44, 1.5, .26, 0), (13.6, 5, -.05, 1, 44, 1.5, -.24, 0),
                      (-18, 42.5, 1, .02, 36, 2.2, -.4, 0), (-12, 30, .9, -.3, 20, 1.8, .16, 2)])

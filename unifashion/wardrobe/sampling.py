@@ -26,26 +26,29 @@ PLAIN_RATE = {"jacket": .7, "coat": .62, "trousers": .55, "jeans": .93, "shirt":
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #011a677c
 def _pick(rng, words, weights):
+    "One of the words, each as likely as its weight."
     p = np.asarray(weights, float)
-    return words[
-        int(np.searchsorted(np.cumsum(p / p.sum()), rng.random(), side="right").clip(0, len(words) - 1))
-    ]
+    place = np.searchsorted(np.cumsum(p / p.sum()), rng.random(), side="right")
+    return words[int(place.clip(0, len(words) - 1))]
 
 
 def _ranked(rng, words):
-    return _pick(rng, words, [(r + 1) ** -0.8 for r in range(len(words))])
+    "One of the words, the first ones more often."
+    return _pick(rng, words, [(rank + 1) ** -0.8 for rank in range(len(words))])
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #e72c1814
 def _base_color(rng, kind: str) -> tuple[str, str]:
     "Base colour and shade."
-    words = KINDS[kind].allowed["color"]
-    weights = [EVERYDAY.get(w, 2) for w in words]
-    if len(words) < len(COLORS):
-        weights = [(r + 1) ** -1.3 for r in range(len(words))]
+    colors = KINDS[kind].allowed["color"]
+    if len(colors) < len(COLORS):
+        weights = [(rank + 1) ** -1.3 for rank in range(len(colors))]
+    else:
+        weights = [EVERYDAY.get(color, 2) for color in colors]
     if kind in ("shirt", "polo shirt"):
-        weights[words.index("white")] *= 2
-    color = _pick(rng, words, weights)
-    return color, _pick(rng, tuple(COLORS[color]), [3 if s == "" else 1 for s in COLORS[color]])
+        weights[colors.index("white")] *= 2
+    color = _pick(rng, colors, weights)
+    shades = tuple(COLORS[color])
+    return color, _pick(rng, shades, [3 if shade == "" else 1 for shade in shades])
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #720c53ed
 def _second_color(rng, color: str, shade: str) -> str:
@@ -60,14 +63,16 @@ def _draft(rng, kind: str) -> Garment:
     allowed = KINDS[kind].allowed
     color, shade = _base_color(rng, kind)
     apart = ("color", "shade", "second", "emblem", "place")
-    words = {a: _ranked(rng, allowed[a]) for a in ATTRIBUTES if a not in apart}
+    words = {name: _ranked(rng, allowed[name]) for name in ATTRIBUTES if name not in apart}
     if rng.random() < PLAIN_RATE.get(kind, .42):
         words["pattern"] = "plain"
     if rng.random() < EMBLEM_RATE.get(kind, 0) and len(allowed["emblem"]) > 1:
-        words.update(emblem=EMBLEMS[int(rng.integers(len(EMBLEMS)))],
-                     place=_ranked(rng, allowed["place"][1:]), pattern="plain")
-    g = Garment(kind, color, shade, seed=int(rng.integers(2**31)), **words)
-    return replace(g, second=_second_color(rng, color, shade)) if needs_second(g) else g
+        words["emblem"] = EMBLEMS[int(rng.integers(len(EMBLEMS)))]
+        words["place"] = _ranked(rng, allowed["place"][1:])
+        words["pattern"] = "plain"
+    garment = Garment(kind, color, shade, seed=int(rng.integers(2**31)), **words)
+    if not needs_second(garment): return garment
+    return replace(garment, second=_second_color(rng, color, shade))
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #bfa00757
 def sample_garment(
@@ -78,39 +83,38 @@ def sample_garment(
     if kind is not None and kind not in KINDS:
         raise ValueError(f'kind: {kind!r} is none of {", ".join(KINDS)}')
     kind = kind or tuple(KINDS)[int(rng.integers(len(KINDS)))]
-    while not is_garment(g := _draft(rng, kind)):
+    while not is_garment(garment := _draft(rng, kind)):
         pass
-    return g
+    return garment
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #838c8924
-SHOWN = ("color", "shade", "second", "pattern", "emblem", "place", "sleeve", "neckline", "length", "fit",
-         "closure", "pockets", "trim")
+SHOWN = tuple(name for name in ATTRIBUTES if name != "fabric")
 
 
-def single_changes(g: Garment) -> dict[str, list[Garment]]:
+def single_changes(garment: Garment) -> dict[str, list[Garment]]:
     "Valid garments one word away, by the attribute that a front view shows changed."
-    words = KINDS[g.kind].allowed
     found = {}
-    for a in SHOWN:
-        found[a] = [n for w in words[a] if w != getattr(g, a) and is_garment(n := replace(g, **{a: w}))]
-    return {a: options for a, options in found.items() if options}
+    for name in SHOWN:
+        others = [w for w in KINDS[garment.kind].allowed[name] if w != getattr(garment, name)]
+        twins = [replace(garment, **{name: word}) for word in others]
+        found[name] = [twin for twin in twins if is_garment(twin)]
+    return {name: twins for name, twins in found.items() if twins}
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #7d01df2a
 def near_duplicate(
-    g: Garment,                # the garment to resemble
+    garment: Garment,          # the garment to resemble
     rng: np.random.Generator,  # source of chance
 ) -> Garment:
-    "A garment which differs from `g` in exactly one attribute that shows, and in its seed."
-    options = single_changes(g)
+    "A garment which differs from `garment` in exactly one attribute that shows, and in its seed."
+    options = single_changes(garment)
     choice = options[tuple(options)[int(rng.integers(len(options)))]]
     return replace(choice[int(rng.integers(len(choice)))], seed=int(rng.integers(2**31)))
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #0ba7add7
 def changes(a: Garment, b: Garment) -> dict[str, tuple[str, str]]:
     "Attributes (kind among them, seed not) in which two garments differ: name -> (value in a, value in b)."
-    return {
-        n: (getattr(a, n), getattr(b, n)) for n in ("kind", *ATTRIBUTES) if getattr(a, n) != getattr(b, n)
-    }
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in ("kind", *ATTRIBUTES)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 # %% ../../nbs/1_wardrobe/03_sampling.ipynb #1a008b28
 VIEWS = ("front", "back", "detail", "folded", "tilted", "hanger")
@@ -118,7 +122,7 @@ EXTRA_VIEWS = (.44, .27, .15, .08, .04, .02)  # chances of 0, 1 ... 5 views besi
 
 
 def views_for(
-    g: Garment,                # the product; its kind decides nothing today
+    garment: Garment,          # the product; its kind decides nothing today
     rng: np.random.Generator,  # source of chance
 ) -> tuple[str, ...]:  # 1 to 6 of `VIEWS`, 'front' first
     "The views in which a product is shown."

@@ -19,10 +19,14 @@ __all__ = ['NECKS', 'STRAPS', 'has_straps', 'pointed', 'neck_runs', 'across', 'n
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #dd23f4e2
 NECKS = {  # half opening at the shoulder, then the points from there to the centre front (torso cm)
-    "crew": (7.6, ((6.9, 4.2), (4.2, 7.3), (0, 8.4))), "v-neck": (7.8, ((5.6, 7.5), (2.9, 13.5), (0, 19.5))),
-    "scoop": (10.2, ((9.6, 7), (6.6, 13.6), (0, 16.6))), "boat": (14., ((9.5, 3.3), (5, 4.4), (0, 4.8))),
-    "square": (10.4, ((10.1, 6.5), (9.8, 13.2))), "sweetheart": (11.2, ((11., 5), (10.6, 11.5))),
-    "turtleneck": (7.4, ((6, 3.5), (3.4, 5.2), (0, 5.6))), "hood": (8.6, ((7.4, 4.5), (4, 9), (0, 11.5))),
+    "crew": (7.6, ((6.9, 4.2), (4.2, 7.3), (0, 8.4))),
+    "v-neck": (7.8, ((5.6, 7.5), (2.9, 13.5), (0, 19.5))),
+    "scoop": (10.2, ((9.6, 7), (6.6, 13.6), (0, 16.6))),
+    "boat": (14., ((9.5, 3.3), (5, 4.4), (0, 4.8))),
+    "square": (10.4, ((10.1, 6.5), (9.8, 13.2))),
+    "sweetheart": (11.2, ((11., 5), (10.6, 11.5))),
+    "turtleneck": (7.4, ((6, 3.5), (3.4, 5.2), (0, 5.6))),
+    "hood": (8.6, ((7.4, 4.5), (4, 9), (0, 11.5))),
     "collar": (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))),
     "band collar": (7.4, ((6.2, 3.4), (3, 5.6), (0, 7.))),
     "polo collar": (7.8, ((6.4, 3.6), (3.2, 6.6), (0, 8.2))),
@@ -41,172 +45,196 @@ STRAPS = {  # strap foot, then the top edge from there to the centre front
 }
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #f0996c4a
-def has_straps(g: Garment) -> bool:
+def has_straps(garment: Garment) -> bool:
     "Whether thin straps carry the garment rather than shoulders."
-    return g.kind == "slip dress" or g.neckline in ("strap", "halter")
+    return garment.kind == "slip dress" or garment.neckline in ("strap", "halter")
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #525d0951
-def pointed(g: Garment) -> bool:
+def pointed(garment: Garment) -> bool:
     "Whether the neckline meets in a corner at the centre front."
-    return g.neckline in ("v-neck", "lapel", "hood") or has_straps(g) and g.neckline == "sweetheart"
+    if garment.neckline in ("v-neck", "lapel", "hood"): return True
+    return has_straps(garment) and garment.neckline == "sweetheart"
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #0ac83612
-def neck_runs(g: Garment, back: bool) -> list[np.ndarray]:
+def _strap_edge(garment: Garment, back: bool) -> np.ndarray:
+    "The top edge of a garment on straps, from the centre out to the strap's foot."
+    foot, edge = STRAPS[garment.neckline]
+    if back:
+        edge = ((4, 2), (0, 2.5)) if garment.neckline == "halter" else ((8, 16.5), (4, 17.5), (0, 17.8))
+    return np.array([*edge[::-1], foot])
+
+
+def neck_runs(garment: Garment, back: bool) -> list[np.ndarray]:
     "The right half of the neckline as smooth runs from the centre out to the shoulder (or the strap's foot)."
-    if has_straps(g):
-        foot, edge = STRAPS[g.neckline]
-        if back:
-            edge = ((8, 16.5), (4, 17.5), (0, 17.8)) if g.neckline != "halter" else ((4, 2), (0, 2.5))
-        return [np.array([*edge[::-1], foot])]
-    half, edge = NECKS[g.neckline]
-    if g.closure == "wrap" and g.neckline != "lapel":
+    neck = garment.neckline
+    if has_straps(garment): return [_strap_edge(garment, back)]
+    half, edge = NECKS[neck]
+    if garment.closure == "wrap" and neck != "lapel":
         half = 7.8
         edge = ((6.4, 8), (3.4, 17), (0, 25))
-    if back:
-        edge = (((half * 0.72, 1.7), (half * 0.35, 2.3), (0, 2.5))
-                if g.neckline not in ("scoop", "square", "sweetheart")
-                else ((half * 0.85, 4), (half * 0.45, 6.2), (0, 6.8)))
+    if back and neck in ("scoop", "square", "sweetheart"):
+        edge = ((half * .85, 4), (half * .45, 6.2), (0, 6.8))
+    elif back:
+        edge = ((half * .72, 1.7), (half * .35, 2.3), (0, 2.5))
     runs = [np.array([*edge[::-1], (half, 0)])]
     if back or edge[-1][0] == 0: return runs
     x, y = edge[-1]
-    floor = ([(0, y + 0.5), (x, y)] if g.neckline == "square"
-             else [(0, y + 3.6), (3, y - 0.6), (6.4, y - 1.8), (x, y)])
+    bowed = [(0, y + 3.6), (3, y - .6), (6.4, y - 1.8), (x, y)]
+    floor = [(0, y + .5), (x, y)] if neck == "square" else bowed
     return [np.array(floor), *runs]
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #60f18cc7
 def across(runs: list[np.ndarray], corner: bool) -> list[np.ndarray]:
     "Both halves: runs from the left end over the centre to the right end."
-    left = [mirror(r) for r in runs[::-1]]
+    left = [mirror(run) for run in runs[::-1]]
     if corner: return left + runs
-    return left[:-1] + [np.vstack([left[-1], runs[0][1:]])] + runs[1:]
+    middle = np.vstack([left[-1], runs[0][1:]])
+    return [*left[:-1], middle, *runs[1:]]
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #4984bf19
-def neckline(g: Garment, back: bool = False) -> list[np.ndarray]:
+def neckline(garment: Garment, back: bool = False) -> list[np.ndarray]:
     "The whole neckline, left to right, in torso cm."
-    return across(neck_runs(g, back), pointed(g) and not back or g.neckline == "sweetheart" and not back)
+    corner = pointed(garment) or garment.neckline == "sweetheart"
+    return across(neck_runs(garment, back), corner and not back)
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #ba7de34a
-def armhole(g: Garment, cut: Cut) -> list[np.ndarray]:
+def armhole(garment: Garment, cut: Cut) -> list[np.ndarray]:
     "Runs from the neck's outer end over the shoulder to the underarm, right half."
     under = (cut.chest, cut.underarm)
-    if has_straps(g):
-        foot = STRAPS[g.neckline][0]
-        bend = ((8.2, 12), (13, 19)) if g.neckline == "halter" else ((foot[0] + 3.2, foot[1] + 6.5),)
-        return [np.array([foot, *bend, under])]
-    half = neck_runs(g, False)[-1][-1][0]
+    if has_straps(garment):
+        x, y = STRAPS[garment.neckline][0]
+        bend = ((8.2, 12), (13, 19)) if garment.neckline == "halter" else ((x + 3.2, y + 6.5),)
+        return [np.array([(x, y), *bend, under])]
+    half = neck_runs(garment, False)[-1][-1][0]
     if cut.shoulder == 0:  # folded for the shelf
-        return [np.array([(half, 0), ((half + 14) / 2, 1.2), (14.6, 2.6)]),
-                np.array([(14.6, 2.6), (cut.chest - .4, 4.6), (cut.chest, 9), under])]
-    if g.sleeve in ("sleeveless", ""):
-        tip = max(half + 4.6, 14.6 if g.kind != "tank top" else 13.2)
-        return [np.array([(half, 0), (tip, 2.8)]),
-                np.array([(tip, 2.8), (tip + 0.2, 11), (tip + 3, 18.5), under])]
-    tip = (cut.shoulder, 5.6)
-    return [np.array([(half, 0), ((half + tip[0]) / 2, 1.8), tip]),
-            np.array([tip, (tip[0] - 1.7, 10.5), (tip[0] - .9 + .3 * (cut.chest - tip[0]), 18), under])]
+        tip = (14.6, 2.6)
+        seam = [(half, 0), ((half + 14) / 2, 1.2), tip]
+        edge = [tip, (cut.chest - .4, 4.6), (cut.chest, 9), under]
+    elif garment.sleeve in ("sleeveless", ""):
+        x = max(half + 4.6, 13.2 if garment.kind == "tank top" else 14.6)
+        seam = [(half, 0), (x, 2.8)]
+        edge = [(x, 2.8), (x + .2, 11), (x + 3, 18.5), under]
+    else:
+        x = cut.shoulder
+        seam = [(half, 0), ((half + x) / 2, 1.8), (x, 5.6)]
+        edge = [(x, 5.6), (x - 1.7, 10.5), (x - .9 + .3 * (cut.chest - x), 18), under]
+    return [np.array(seam), np.array(edge)]
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #8b5683fc
-def hem_run(g: Garment, cut: Cut, back: bool) -> np.ndarray:
-    """The lower edge from right to left:
-    bowed, wavy where the skirt is wide, a shirt's tail where it is a shirt."""
+def hem_run(garment: Garment, cut: Cut, back: bool) -> np.ndarray:
+    """The lower edge from right to left: bowed, wavy where the skirt is wide, a shirt's tail where it is a
+    shirt."""
     y, w = cut.profile[-1]
-    rng = stream(g.seed, "hem")
-    if g.kind == "shirt" and g.fit != "loose":
-        return np.array([(w, y - 5), (w - 3, y - 1.4), (w - 9, y + 1.6), (0, y + 3.2), (9 - w, y + 1.6),
-                         (3 - w, y - 1.4), (-w, y - 5)])
+    rng = stream(garment.seed, "hem")
+    if garment.kind == "shirt" and garment.fit != "loose":
+        half = np.array([(w, y - 5), (w - 3, y - 1.4), (w - 9, y + 1.6)])
+        return np.vstack([half, [(0, y + 3.2)], mirror(half)])
     u = np.linspace(1, -1, 13)
-    flare = 0. if KINDS[g.kind].region == "upper_body" else np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
+    flare = 0.
+    if KINDS[garment.kind].region != "upper_body":
+        flare = np.clip((w - cut.profile[-2][1]) / 12, 0, 1)
     wave = flare * rng.uniform(.2, 1.5, 13) * np.cos(np.arange(13) * np.pi) * (abs(u) < .95)
     return np.stack([u * w, y + (1.4 + 2.6 * flare) * (1 - u * u) + wave], 1)
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #40947a0f
-def bodice(g: Garment, cut: Cut, pose: Pose, back: bool = False) -> Curve:
+def bodice(garment: Garment, cut: Cut, pose: Pose, back: bool = False) -> Curve:
     "The closed outline of the body piece."
     side = np.array([(w, y) for y, w in cut.profile])
-    hem = hem_run(g, cut, back)
+    hem = hem_run(garment, cut, back)
     side[-1] = hem[0]
-    half = [*armhole(g, cut), side]
-    runs = [*half, hem, *[mirror(r) for r in half[::-1]], *neckline(g, back)]
-    return chain(*[on_torso(pose, r) for r in runs])
+    half = [*armhole(garment, cut), side]
+    other = [mirror(run) for run in half[::-1]]
+    return chain(*[on_torso(pose, run) for run in (*half, hem, *other, *neckline(garment, back))])
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #028aff49
 def sleeve_widths(cut: Cut) -> list[tuple]:
     "(bones, half width) along a sleeve."
     upper, elbow, end = cut.arm
     if cut.sleeve <= 1.2: return [(0, upper), (.3 if cut.sleeve > .4 else .1, upper), (cut.sleeve, end)]
-    return [(0, upper), (.45, upper), (1, elbow), (1.55, (elbow + end * 1.2) / 2), (cut.sleeve, end)]
+    forearm = (elbow + end * 1.2) / 2
+    return [(0, upper), (.45, upper), (1, elbow), (1.55, forearm), (cut.sleeve, end)]
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #67d8d255
-def sleeve_piece(g: Garment, cut: Cut, pose: Pose, i: int, cloth: Cloth, bands: tuple = ()) -> Piece:
+def sleeve_piece(garment: Garment, cut: Cut, pose: Pose, i: int, cloth: Cloth, bands: tuple = ()) -> Piece:
     "The sleeve of the picture's right (i = 0) or left (1)."
     side = (1, -1)[i]
     joints = pose.arms[i]
     widths = sleeve_widths(cut)
     end = cut.sleeve
-    (t, w) = np.array(sleeve_widths(cut)[1:]).T
-    rng = stream(g.seed, "sleeve", i)
+    t, w = np.array(widths[1:]).T
+    rng = stream(garment.seed, "sleeve", i)
     w = w + rng.uniform(-.25, .25, len(w))
-    puff = 1.1 if gathered(g) and end > 1.5 else 0.
-    if puff:
-        t = np.array([*t[:-1], end - .17, end - .13,
-                      end])
+    if gathered(garment) and end > 1.5:  # puffed above the cuff
+        t = np.array([*t[:-1], end - .17, end - .13, end])
         w = np.array([*w[:-1], w[-1] + 1.5, w[-1] + .2, w[-1]])
     flip = np.array([side, 1])
-    tip = np.array((cut.shoulder, 5.6))
-    under = np.array((cut.chest - 1.5, cut.underarm + 1))
-    outer = np.vstack([on_torso(pose, [tip * flip]), tube(joints, np.r_[.14, t], np.r_[w[0] * .99, w], side)])
-    inner = np.vstack([tube(joints, t[::-1], -w[::-1], side), on_torso(pose, [under * flip])])
-    mid = tube(joints, np.array([end + .02]), np.array([0.]), side)
-    cuff = np.vstack([outer[-1:], mid, inner[:1]])
-    top = on_torso(pose, [under * flip, (cut.shoulder - 5) * flip * (1, 0) + (0, 8), tip * flip])
+    tip = np.array((cut.shoulder, 5.6)) * flip
+    under = np.array((cut.chest - 1.5, cut.underarm + 1)) * flip
+    inside = (cut.shoulder - 5) * flip * (1, 0) + (0, 8)
+    upper_edge = tube(joints, np.r_[.14, t], np.r_[w[0] * .99, w], side)
+    outer = np.vstack([on_torso(pose, [tip]), upper_edge])
+    inner = np.vstack([tube(joints, t[::-1], -w[::-1], side), on_torso(pose, [under])])
+    middle = tube(joints, np.array([end + .02]), np.array([0.]), side)
+    cuff = np.vstack([outer[-1:], middle, inner[:1]])
+    top = on_torso(pose, [under, inside, tip])
     reach = ARM[0] * min(end, 1) + ARM[1] * max(end - 1, 0)
-    return Piece(chain(outer, cuff, inner, top),
-                 limb_frame(joints, side, widths, reach),
-                 cloth,
-                 sleeve_folds(joints, cut, side, rng),
-                 bands,
-                 tuck=.13)
+    frame = limb_frame(joints, side, widths, reach)
+    folds = sleeve_folds(joints, cut, side, rng)
+    return Piece(chain(outer, cuff, inner, top), frame, cloth, folds, bands, tuck=.13)
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #7aee48e0
 def sleeve_folds(joints, cut: Cut, side: int, rng) -> np.ndarray:
     "Folds at armhole and elbow."
     rows = []
-    spots = [(.3, .35), (.45, -.3)] + [(.85, -.5), (1.02, -.35), (1.15, .2), (1.6, .3)] * (cut.sleeve > 1.5)
+    spots = [(.3, .35), (.45, -.3)]
+    if cut.sleeve > 1.5:
+        spots += [(.85, -.5), (1.02, -.35), (1.15, .2), (1.6, .3)]
     for t, start in spots:
         (x, y), = tube(joints, [t + rng.uniform(-.06, .06)], [start * cut.arm[0] * 1.6], side)
         angle = rng.uniform(.5, 1.1) * (1 if start < 0 else -1)
         dx = side * np.sin(angle + .6)
         dy = -np.cos(angle) * .6 + .5
         n = np.hypot(dx, dy)
-        rows.append((x, y, dx / n, dy / n, cut.arm[0] * rng.uniform(1.3, 1.9), rng.uniform(1., 1.6),
-                     rng.uniform(.2, .34), rng.uniform(-2, 2)))
+        length = cut.arm[0] * rng.uniform(1.3, 1.9)
+        width = rng.uniform(1., 1.6)
+        depth = rng.uniform(.2, .34)
+        rows.append((x, y, dx / n, dy / n, length, width, depth, rng.uniform(-2, 2)))
     return np.array(rows)
 
 # %% ../../nbs/1_wardrobe/07_tops.ipynb #b1596727
-def body_folds(g: Garment, cut: Cut, rng) -> np.ndarray:
-    "Drags from the underarms, soft drapes at the waist, hanging folds where there is width."
+def _drags(cut: Cut, side: int, rng) -> list:
+    "Two drags from one underarm and a soft drape at the waist."
     rows = []
-    length = cut.length
-    for side in (1, -1):
-        for _ in range(2):
-            x = side * (cut.chest - rng.uniform(0, 3))
-            y = cut.underarm + rng.uniform(-2, 6)
-            dx = -side * rng.uniform(.5, .9)
-            dy = rng.uniform(.35, .9)
-            n = np.hypot(dx, dy)
-            rows.append((x, y, dx / n, dy / n, rng.uniform(14, 24), rng.uniform(1.3, 2.2),
-                         side * rng.uniform(.16, .28), rng.uniform(-3, 3)))
-        y = min(length - 16, 42) + rng.uniform(-4, 4)
-        rows.append((side * (cut.chest - 1), y, -side * .95, .25, rng.uniform(12, 20), rng.uniform(1.4, 2.4),
-                     rng.uniform(.14, .26), rng.uniform(-4, 4)))
-    flare = cut.profile[-1][1] - min(w for _, w in cut.profile)
-    if length > 74 and (g.kind == "coat" or KINDS[g.kind].region == "dresses"):
-        w = cut.profile[-1][1]
-        for x in np.linspace(-.8, .8, 5 if flare < 8 else 8) + rng.uniform(-.06, .06, 5 if flare < 8 else 8):
-            top = 44 + rng.uniform(0, 10)
-            x0 = x * cut.chest * .75
-            x1 = x * w
-            n = np.hypot(x1 - x0, length + 16 - top)
-            rows.append((x0, top, (x1 - x0) / n, (length + 16 - top) / n, n, 1.6 + flare * .07,
-                         rng.uniform(.2, .42) * (.5 + flare / 24), rng.uniform(-2, 2)))
+    for _ in range(2):
+        x = side * (cut.chest - rng.uniform(0, 3))
+        y = cut.underarm + rng.uniform(-2, 6)
+        dx = -side * rng.uniform(.5, .9)
+        dy = rng.uniform(.35, .9)
+        n = np.hypot(dx, dy)
+        length, width = rng.uniform((14, 1.3), (24, 2.2))
+        depth = side * rng.uniform(.16, .28)
+        rows.append((x, y, dx / n, dy / n, length, width, depth, rng.uniform(-3, 3)))
+    y = min(cut.length - 16, 42) + rng.uniform(-4, 4)
+    length, width = rng.uniform((12, 1.4), (20, 2.4))
+    depth = rng.uniform(.14, .26)
+    rows.append((side * (cut.chest - 1), y, -side * .95, .25, length, width, depth, rng.uniform(-4, 4)))
+    return rows
+
+
+def body_folds(garment: Garment, cut: Cut, rng) -> np.ndarray:
+    "Drags from the underarms, soft drapes at the waist, hanging folds where there is width."
+    rows = _drags(cut, 1, rng) + _drags(cut, -1, rng)
+    hem = cut.profile[-1][1]
+    flare = hem - min(w for _, w in cut.profile)
+    long = garment.kind == "coat" or KINDS[garment.kind].region == "dresses"
+    if cut.length <= 74 or not long: return np.array(rows)
+    count = 5 if flare < 8 else 8
+    for x in np.linspace(-.8, .8, count) + rng.uniform(-.06, .06, count):
+        top = 44 + rng.uniform(0, 10)
+        x0 = x * cut.chest * .75
+        dx = x * hem - x0
+        dy = cut.length + 16 - top
+        n = np.hypot(dx, dy)
+        depth = rng.uniform(.2, .42) * (.5 + flare / 24)
+        rows.append((x0, top, dx / n, dy / n, n, 1.6 + flare * .07, depth, rng.uniform(-2, 2)))
     return np.array(rows)
