@@ -18,7 +18,7 @@ from .tryon_stores import pair_lines
 from ..shop.keypoints import check_keypoints
 
 # %% auto #0
-__all__ = ['CATEGORIES', 'CAPTIONS', 'GROUPS', 'read_chunks', 'places', 'VitonHD', 'keep_pair', 'finish', 'check_split',
+__all__ = ['CATEGORIES', 'CAPTIONS', 'GROUPS', 'read_chunks', 'places', 'Layout', 'VitonHD', 'keep_pair', 'finish', 'check_split',
            'read_vitonhd', 'DressCode', 'dresscode_chunks', 'read_dresscode', 'street_category', 'street_pose',
            'street_poses', 'read_ccp']
 
@@ -57,43 +57,75 @@ def read_chunks(
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #4be0bac0
 def places(
-    root: Path,    # of a data set
-    names: dict,   # field of `Worn` -> (relative name, kind: '' for a picture, else as in `MapStore`)
+    root: Path,   # of a data set
+    names: dict,  # field of `Worn` -> (relative name, kind: '' for a picture, else as in `MapStore`)
 ) -> dict:  # field -> ImageRef
     "Places of those conditions whose folder is there."
-    store = lambda kind: (
-        FileStore(root) if not kind else UVStore(root) if kind == "uv" else MapStore(root, kind=kind)
-    )
-    return {field: ImageRef(store(kind), name) for field, (name, kind) in names.items()
-            if Path(root, name).parent.is_dir()}
+    def store(kind):
+        if not kind: return FileStore(root)
+        return UVStore(root) if kind == "uv" else MapStore(root, kind=kind)
+
+    there = {field: found for field, found in names.items() if Path(root, found[0]).parent.is_dir()}
+    return {field: ImageRef(store(kind), name) for field, (name, kind) in there.items()}
 
 
 @dataclass(frozen=True)
-class VitonHD:
-    "Where VITON-HD keeps what (spec of its release, sketches as MGD adds them)."
+class Layout:
+    "Where a data set of people keeps what; a subclass is a table of names, and `words` that fill them."
     root: Path
+
+    photo = ""        # name of a person's picture, of {folder}, {person} and {garment}
+    pose = ("", "")   # name of the keypoints, form of `PoseStore`
+    names = {}        # field of `Worn` -> (name, kind as in `places`)
+    if_paired = {}    # further fields of paired samples,
+    if_unpaired = {}  # of unpaired ones,
+    if_test = {}      # and of those in the test split
 
     def sample(self, pair: Pair, split: str, paired: bool) -> Worn:
         "One sample; nothing is opened."
-        p = pair.person
-        g = pair.garment
-        part = "test" if split == "test" else "train"
-        sketch = f"im_sketch/{g}.png" if paired else f"im_sketch_unpaired/{p}_{g}.png"
-        truth = f"image/{p}.jpg" if paired else f"drawn-unpaired-truth/{p}_{g}.jpg"
-        names = dict(
-            garment=(f"cloth/{g}.jpg", ""), garment_mask=(f"cloth-mask/{g}.jpg", "mask"),
-            parse=(f"image-parse-v3/{p}.png", "lip"), dense=(f"image-densepose/{p}.jpg", ""),
-            agnostic=(f"agnostic-v3.2/{p}.jpg", ""), agnostic_mask=(f"agnostic-mask/{p}_mask.png", "mask"),
-            skeleton=(f"openpose_img/{p}_rendered.png", ""), sketch=(sketch, "grey"), truth=(truth, ""))
-        names = {field: (f"{part}/{name}", kind) for field, (name, kind) in names.items()}
-        names["cloth_sketch"] = (f"cloth_sketch/results/{part}/{g}.png", "grey")
+        words = self.words(pair, split)
+        table = self.names | (self.if_paired if paired else self.if_unpaired)
+        if split == "test":
+            table = table | self.if_test
+        names = {field: (name.format(**words), kind) for field, (name, kind) in table.items()}
         there = places(self.root, names)
-        if (self.root / part / "openpose_json").is_dir():
-            key = f"{part}/openpose_json/{p}_keypoints.json", f"{part}/image/{p}.jpg"
-            there["keypoints"] = ImageRef(PoseStore(self.root, "vitonhd"), key)
-        person = ImageRef(FileStore(self.root), f"{part}/image/{p}.jpg")
-        return Worn(p if paired else f"{p}/{g}", person, garment_id=g, paired=paired, category=pair.category,
-                    captions=pair.captions, split=split, person_id=p, **there)
+        photo = self.photo.format(**words)
+        pose = self.pose[0].format(**words)
+        if Path(self.root, pose).parent.is_dir():
+            there["keypoints"] = ImageRef(PoseStore(self.root, self.pose[1]), (pose, photo))
+        person, garment = words["person"], words["garment"]
+        about = dict(category=pair.category, captions=pair.captions, split=split, paired=paired)
+        name = person if paired else f"{person}/{garment}"
+        picture = ImageRef(FileStore(self.root), photo)
+        return Worn(name, picture, person_id=person, garment_id=garment, **about, **there)
+
+# %% ../../nbs/4_data/10_tryon_readers.ipynb #ba9bd57d
+class VitonHD(Layout):
+    "Where VITON-HD keeps what (spec of its release, sketches as MGD adds them)."
+    photo = "{folder}/image/{person}.jpg"
+    pose = ("{folder}/openpose_json/{person}_keypoints.json", "vitonhd")
+    names = {
+        "garment": ("{folder}/cloth/{garment}.jpg", ""),
+        "garment_mask": ("{folder}/cloth-mask/{garment}.jpg", "mask"),
+        "parse": ("{folder}/image-parse-v3/{person}.png", "lip"),
+        "dense": ("{folder}/image-densepose/{person}.jpg", ""),
+        "agnostic": ("{folder}/agnostic-v3.2/{person}.jpg", ""),
+        "agnostic_mask": ("{folder}/agnostic-mask/{person}_mask.png", "mask"),
+        "skeleton": ("{folder}/openpose_img/{person}_rendered.png", ""),
+        "cloth_sketch": ("cloth_sketch/results/{folder}/{garment}.png", "grey"),
+    }
+    if_paired = {
+        "sketch": ("{folder}/im_sketch/{garment}.png", "grey"),
+        "truth": ("{folder}/image/{person}.jpg", ""),
+    }
+    if_unpaired = {
+        "sketch": ("{folder}/im_sketch_unpaired/{person}_{garment}.png", "grey"),
+        "truth": ("{folder}/drawn-unpaired-truth/{person}_{garment}.jpg", ""),
+    }
+
+    def words(self, pair: Pair, split: str) -> dict:
+        folder = "test" if split == "test" else "train"
+        return dict(folder=folder, person=pair.person, garment=pair.garment)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #33124927
 def keep_pair(pairs: list, report: Report, path: Path, line: int, pair: Pair, *files):
@@ -151,32 +183,32 @@ def read_vitonhd(
 CATEGORIES = ("upper_body", "lower_body", "dresses")
 
 
-@dataclass(frozen=True)
-class DressCode:
+class DressCode(Layout):
     "Where Dress Code and its multimodal additions keep what."
-    root: Path
+    photo = "{folder}/images/{person}_0.jpg"
+    pose = ("{folder}/keypoints/{person}_2.json", "dresscode")
+    names = {
+        "garment": ("{folder}/images/{garment}_1.jpg", ""),
+        "garment_mask": ("{folder}/masks/{garment}_1.png", "mask"),
+        "parse": ("{folder}/label_maps/{person}_4.png", "dresscode"),
+        "dense": ("{folder}/dense/{person}_5.png", "densepose"),
+        "dense_uv": ("{folder}/dense/{person}_5_uv.npz", "uv"),
+        "skeleton": ("{folder}/skeletons/{person}_5.jpg", ""),
+        "cleaned": ("{folder}/cleaned_inshop_imgs/{garment}_1_cleaned.jpg", ""),
+    }
+    if_paired = {
+        "sketch": ("{folder}/im_sketch/{garment}_1.png", "grey"),
+        "truth": ("{folder}/images/{person}_0.jpg", ""),
+    }
+    if_unpaired = {
+        "sketch": ("{folder}/im_sketch_unpaired/{person}_0_{garment}_1.png", "grey"),
+        "truth": ("{folder}/drawn-unpaired-truth/{person}_0_{garment}_1.jpg", ""),
+    }
+    if_test = {"stitch": ("test_stitchmap/{person}_0.png", "stitch")}
 
-    def sample(self, pair: Pair, split: str, paired: bool) -> Worn:
-        "One sample; nothing is opened."
-        p, g = pair.person.removesuffix("_0"), pair.garment.removesuffix("_1")
-        sketch = f"im_sketch/{g}_1.png" if paired else f"im_sketch_unpaired/{p}_0_{g}_1.png"
-        truth = f"images/{p}_0.jpg" if paired else f"drawn-unpaired-truth/{p}_0_{g}_1.jpg"
-        names = dict(garment=(f"images/{g}_1.jpg", ""), garment_mask=(f"masks/{g}_1.png", "mask"),
-                     parse=(f"label_maps/{p}_4.png", "dresscode"), dense=(f"dense/{p}_5.png", "densepose"),
-                     dense_uv=(f"dense/{p}_5_uv.npz", "uv"), skeleton=(f"skeletons/{p}_5.jpg", ""),
-                     cleaned=(f"cleaned_inshop_imgs/{g}_1_cleaned.jpg", ""), sketch=(sketch, "grey"),
-                     truth=(truth, ""))
-        names = {field: (f"{pair.category}/{name}", kind) for field, (name, kind) in names.items()}
-        if split == "test":
-            names["stitch"] = (f"test_stitchmap/{p}_0.png", "stitch")
-        there = places(self.root, names)
-        folder = pair.category
-        if (self.root / folder / "keypoints").is_dir():
-            key = f"{folder}/keypoints/{p}_2.json", f"{folder}/images/{p}_0.jpg"
-            there["keypoints"] = ImageRef(PoseStore(self.root, "dresscode"), key)
-        person = ImageRef(FileStore(self.root), f"{folder}/images/{p}_0.jpg")
-        return Worn(p if paired else f"{p}/{g}", person, garment_id=g, paired=paired, category=folder,
-                    captions=pair.captions, split=split, person_id=p, **there)
+    def words(self, pair: Pair, split: str) -> dict:
+        person, garment = pair.person.removesuffix("_0"), pair.garment.removesuffix("_1")
+        return dict(folder=pair.category, person=person, garment=garment)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #3412b57f
 CAPTIONS = {"fine": ("fine",), "coarse": ("coarse",), "union": ("fine", "coarse"), "": ()}
