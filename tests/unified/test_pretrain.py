@@ -151,7 +151,7 @@ def test_training_learns_colours(tmp_path):
 def verdict_losses(folder):
     "ITM's loss, step by step, where any wrong pair may be asked about."
     tokens = 2 * np.random.default_rng(0).normal(size=(12, 4, 10)).astype(np.float16)
-    settings = Pretrain(steps=220, batch=12, lr=1e-2, warmup=10, itm_rows=12, hardness=0.0, max_words=8)
+    settings = Pretrain(steps=300, batch=12, lr=5e-3, warmup=20, itm_rows=12, hardness=0.0, max_words=8)
     data = ProductViews(tokens, range(12), TEXTS, TOKENIZER, 8)
     history = pretrain(small(), data, settings, folder, 0, "cpu", False)
     return history["itm"]
