@@ -1,6 +1,9 @@
 """Toy repositories: this one's package and workflow around reports of a few lines."""
 
-import json, os, shutil, tempfile
+import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest

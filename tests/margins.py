@@ -1,6 +1,14 @@
 """How far trained toys stay from what is claimed of them, on each kind of processor: `make margins`."""
 
-import ast, contextlib, itertools, json, operator, os, subprocess, sys, tempfile
+import ast
+import contextlib
+import itertools
+import json
+import operator
+import os
+import subprocess
+import sys
+import tempfile
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +97,7 @@ def claim(margin):
 def shift_seeds(seed):
     "From here on torch's seeds and those of the project's streams are so many thousands further."
     import torch
+
     from unifashion.ground import core
 
     def shifted(function):

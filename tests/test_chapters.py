@@ -1,6 +1,8 @@
 """Every chapter's lesson cells run, in order, in as few processes as their imports allow."""
 
-import os, subprocess, sys
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import CHAPTERS, ROOT

@@ -1,7 +1,12 @@
 """How the book reads: code no wider than a page, one statement a line, one hand, pictures early, values
 last."""
 
-import ast, copy, io, json, re, tokenize
+import ast
+import copy
+import io
+import json
+import re
+import tokenize
 
 import pytest
 from conftest import CHAPTERS, REPORTS, ROOT
@@ -126,6 +131,30 @@ def hanging_docments(source, tree):
     return faults
 
 
+def torn_lambdas(tree):
+    "Lambdas whose body does not begin on the line of their head."
+    lambdas = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+    return [f"torn lambda: {ast.unparse(x)[:60]}" for x in lambdas if x.body.lineno > x.lineno]
+
+
+def late_imports(tree):
+    "Imports below other statements of a cell."
+    is_import = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body]
+    first = is_import.index(False) if False in is_import else len(is_import)
+    late = [node for node, found in zip(tree.body[first:], is_import[first:]) if found]
+    return [f"late import: {ast.unparse(node)}" for node in late]
+
+
+def unused_imports(trees):
+    "Names that a chapter imports and that none of its cells reads."
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    read = {node.id for node in nodes if isinstance(node, ast.Name)}
+    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imports = [node for node in imports if getattr(node, "module", "") != "__future__"]
+    given = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+    return [f"nothing uses the imported {name}" for name in sorted(given - read - {"*"})]
+
+
 def code_faults(source):
     "What makes one cell, or one file, hard to read."
     tree = tree_of(source)
@@ -139,6 +168,8 @@ def code_faults(source):
         *crowded,
         *single_quotes(text),
         *hanging_docments(text, tree),
+        *torn_lambdas(tree),
+        *late_imports(tree),
     ]
 
 
@@ -179,10 +210,10 @@ def page_faults(cells):
 
 
 def notebook_faults(path):
-    faults = []
-    for place, cell in enumerate(cells_of(path)):
-        if cell["cell_type"] == "code":
-            faults += [f"cell {place}: {fault}" for fault in code_faults(source_of(cell))]
+    code = {n: source_of(cell) for n, cell in enumerate(cells_of(path)) if cell["cell_type"] == "code"}
+    faults = unused_imports([tree_of(source) for source in code.values()])
+    for place, source in code.items():
+        faults += [f"cell {place}: {fault}" for fault in code_faults(source)]
     return faults
 
 
@@ -211,6 +242,8 @@ FAULTY = {
     "a = 'single'": "single quotes",
     "def f(a,  # one\n      b,  # two\n      ):\n    pass": "docments that do not hang",
     "def f(\n    a, b,  # both\n):\n    pass": "docments that do not hang",
+    "f = g(lambda a,\n      b: a)": "torn lambda",
+    "a = 1\nimport b": "late import",
 }
 SOUND = [
     "a, b = b, a",
@@ -234,6 +267,11 @@ def test_a_planted_fault_is_found(source):
 @pytest.mark.parametrize("source", SOUND)
 def test_sound_code_has_no_fault(source):
     assert not code_faults(source)
+
+
+def test_an_import_that_no_cell_reads_is_found():
+    cells = [ast.parse(source) for source in ("import os, numpy as np", "from a import b, c", "np.ones(b)")]
+    assert unused_imports(cells) == ["nothing uses the imported c", "nothing uses the imported os"]
 
 
 def cell(kind, source, *outputs):

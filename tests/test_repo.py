@@ -1,6 +1,12 @@
 """The house rules: layout, what is generated equals its source, chapters' anatomy, sizes, imports, pins."""
 
-import ast, json, os, re, shutil, subprocess, sys
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import CHAPTERS, REPORTS, ROOT, WINGS
@@ -424,7 +430,9 @@ def test_no_file_names_a_machine():
 
 
 def test_environment_has_the_packages_and_satisfies_the_ranges():
-    import configparser, yaml
+    import configparser
+
+    import yaml
     from packaging.requirements import Requirement
 
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())

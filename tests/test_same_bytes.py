@@ -1,7 +1,15 @@
 """Same seed, same bytes: the whole workflow twice, with fresh caches, once undisturbed and once killed
 three times."""
 
-import json, os, random, re, shutil, signal, subprocess, sys, time
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 

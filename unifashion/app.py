@@ -12,9 +12,8 @@ from pathlib import Path
 
 import tyro
 
-from .ground.core import load_profile, repo_root
+from .ground.core import repo_root
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.files import atomic_write
 from .ground.keys import plan
 from .ground.runs import publish
 

@@ -1,6 +1,11 @@
 "Readers of FashionGen, KAGL in three forms and a plain folder, on synthetic files: round trips and damage."
 
-import gzip, io, json, sys, tarfile, types
+import gzip
+import io
+import json
+import sys
+import tarfile
+import types
 from pathlib import Path
 
 import h5py
@@ -9,14 +14,32 @@ import pytest
 from PIL import Image
 
 from unifashion.data import kagl
-from unifashion.ground.core import World
+from unifashion.data.catalogues import (
+    FASHIONGEN_KEYS,
+    open_catalogue,
+    plain_text,
+    read_fashiongen,
+    read_folder,
+)
+from unifashion.data.kagl import (
+    kagl_split,
+    read_kagl,
+    read_kagl_folder,
+    read_kagl_hub,
+    read_kagl_keypoints,
+    read_kagl_triplets,
+)
+from unifashion.data.kagl_text import (
+    cut_purpose,
+    extract_visual,
+    join_text,
+    remove_brand,
+    sections,
+    sentences,
+    token_f1,
+)
 from unifashion.data.samples import DataError, val_of
-from unifashion.data.kagl import kagl_split, read_kagl, read_kagl_folder, read_kagl_hub, read_kagl_keypoints
-from unifashion.data.kagl import read_kagl_triplets
-from unifashion.data.kagl_text import cut_purpose, extract_visual, join_text, remove_brand, sections
-from unifashion.data.kagl_text import sentences, token_f1
-from unifashion.data.catalogues import FASHIONGEN_KEYS, open_catalogue, plain_text, read_fashiongen
-from unifashion.data.catalogues import read_folder
+from unifashion.ground.core import World
 
 
 def jpeg(k=0, size=(60, 80)):

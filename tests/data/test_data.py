@@ -1,6 +1,11 @@
 "Sample types, the catalogue, reports, stores: behaviour, round trips, pickling, damage."
 
-import io, multiprocessing, pickle, subprocess, sys, tarfile
+import io
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import tarfile
 
 import h5py
 import numpy as np
@@ -8,10 +13,31 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from unifashion.data.samples import Catalogue, DataError, ImageRef, ImageText, Report, CatalogueBuilder
-from unifashion.data.samples import Triplet, TryOn, hash_share, val_of
-from unifashion.data.stores import ArrayStore, BytesStore, FileStore, TarStore, decode, file_mark, inside
-from unifashion.data.stores import json_lines, read_json, tar_index, text_lines
+from unifashion.data.samples import (
+    Catalogue,
+    CatalogueBuilder,
+    DataError,
+    ImageRef,
+    ImageText,
+    Report,
+    Triplet,
+    TryOn,
+    hash_share,
+    val_of,
+)
+from unifashion.data.stores import (
+    ArrayStore,
+    BytesStore,
+    FileStore,
+    TarStore,
+    decode,
+    file_mark,
+    inside,
+    json_lines,
+    read_json,
+    tar_index,
+    text_lines,
+)
 
 
 class Greys:

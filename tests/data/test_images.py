@@ -4,9 +4,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.data.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, border_colour
-from unifashion.data.images import clip_square, crop_to, fit_batch, fit_image, pad_to, read_batch, resize
-from unifashion.data.images import target_pad, to_float, to_image
+from unifashion.data.images import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    border_colour,
+    clip_square,
+    crop_to,
+    fit_batch,
+    fit_image,
+    pad_to,
+    read_batch,
+    resize,
+    target_pad,
+    to_float,
+    to_image,
+)
 from unifashion.data.samples import Catalogue, DataError
 
 rng = np.random.default_rng(0)

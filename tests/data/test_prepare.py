@@ -1,24 +1,36 @@
 """`unifashion prepare`: records and README agree, trees, what a check finds in drawn data sets, exit codes;
 and malformed input, a sample."""
 
-import json, os, re, shutil
+import json
+import os
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
-from conftest import ROOT
 from unifashion.app import main
-from unifashion.ground.core import Formats, World
-from unifashion.data.samples import DataError
-from unifashion.shop.drawn import DRAWN, drawn_dataset, sizes_of
 from unifashion.data.datasets import DATASETS, Place, dataset_record, expand, missing_of
-from unifashion.evidence.malformed import GOOD, TARGETS, Case, Reading, all_cases, outcome, outcome_rows
-from unifashion.evidence.malformed import run_cases, some_cases
 from unifashion.data.prepare import check, check_sizes, other_aspect, report_text
+from unifashion.data.samples import DataError
+from unifashion.evidence.malformed import (
+    GOOD,
+    TARGETS,
+    Case,
+    Reading,
+    all_cases,
+    outcome,
+    outcome_rows,
+    run_cases,
+    some_cases,
+)
 from unifashion.evidence.tiny_datasets import TINY
+from unifashion.ground.core import Formats, World
+from unifashion.shop.drawn import DRAWN, drawn_dataset, sizes_of
 
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
@@ -373,7 +385,8 @@ def test_outcomes_add_up():
 
 
 def test_a_picture_that_claims_a_billion_pixels_is_not_allocated(drawn):
-    import subprocess, sys
+    import subprocess
+    import sys
 
     code = (
         "import resource; from unifashion.evidence.damage import huge_png; from unifashion.data.stores "

@@ -1,7 +1,11 @@
 """People as data: keypoints in two dialects, masks held against the drawn truth, the official formats
 there and back, damage named."""
 
-import json, os, pickle, re, shutil
+import json
+import os
+import pickle
+import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -9,23 +13,58 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.ground.core import stream
+from unifashion.data.images import fit_image
+from unifashion.data.masks import (
+    CATEGORIES,
+    LABELS,
+    agnostic_image,
+    agnostic_mask,
+    arms_and_hands,
+    bounding_box,
+    box_mask,
+    overlap,
+    painted_and_kept,
+    pose_maps,
+    torso,
+    torso_box,
+)
 from unifashion.data.samples import DataError, Report
-from unifashion.shop.keypoints import BODY_25, KEYPOINTS, from_dresscode, from_vitonhd, normalised, seen
-from unifashion.shop.keypoints import draw_skeleton, to_dresscode, to_vitonhd
-from unifashion.data.masks import CATEGORIES, LABELS, agnostic_image, agnostic_mask, arms_and_hands
-from unifashion.data.masks import bounding_box, box_mask, overlap, painted_and_kept, pose_maps, torso
-from unifashion.data.masks import torso_box
+from unifashion.data.sketches import (
+    convert_hed,
+    cut_out,
+    edge_sketch,
+    hed_file,
+    hed_sketch,
+    hed_weights,
+    photo_sketch,
+    strokes,
+)
+from unifashion.data.stores import read_json
+from unifashion.data.tryon_conditions import WANTED, conditions_of, fit_map, fit_points
 from unifashion.data.tryon_readers import read_ccp, read_chunks, read_dresscode, read_vitonhd
 from unifashion.data.tryon_stores import decode_map
-from unifashion.data.stores import read_json
+from unifashion.ground.core import stream
 from unifashion.people.scenes import keypoints, render, sample_scene
-from unifashion.data.sketches import convert_hed, cut_out, edge_sketch, hed_file, hed_sketch, hed_weights
-from unifashion.data.sketches import photo_sketch, strokes
-from unifashion.data.tryon_conditions import WANTED, conditions_of, fit_map, fit_points
-from unifashion.data.images import fit_image
-from unifashion.shop.tryon_files import as_detected, draw_pairs, drawn_people, dresscode_files, to_the_thigh
-from unifashion.shop.tryon_files import vitonhd_files, write_people
+from unifashion.shop.keypoints import (
+    BODY_25,
+    KEYPOINTS,
+    draw_skeleton,
+    from_dresscode,
+    from_vitonhd,
+    normalised,
+    seen,
+    to_dresscode,
+    to_vitonhd,
+)
+from unifashion.shop.tryon_files import (
+    as_detected,
+    draw_pairs,
+    drawn_people,
+    dresscode_files,
+    to_the_thigh,
+    vitonhd_files,
+    write_people,
+)
 
 READ = dict(viton_hd=read_vitonhd, dress_code=read_dresscode)
 DATA = os.environ.get("UNIFASHION_DATA")

@@ -1,17 +1,21 @@
 """Text control and audit: hand-computed cases on made-up files;
 the published figures on the real ones, where they are at hand."""
 
-import gzip, json, os
+import gzip
+import json
+import os
 from math import log
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unifashion.evidence import audit as a, audit_counts as c, audit_lists as l
-from unifashion.ground import text_control as t
-from unifashion.evidence.claims import read_reported
 from unifashion.data.samples import DataError
+from unifashion.evidence import audit as a
+from unifashion.evidence import audit_counts as c
+from unifashion.evidence import audit_lists as l
+from unifashion.evidence.claims import read_reported
+from unifashion.ground import text_control as t
 
 REAL = Path(os.environ.get("UNIFASHION_DATA", "")) / "annotations"
 real = pytest.mark.skipif(

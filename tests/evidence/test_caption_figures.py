@@ -4,14 +4,21 @@ page."""
 import numpy as np
 import pytest
 
-from unifashion.evidence.caption_figures import Example, annotation_page, caption_page, flow, marks, tally
-from unifashion.evidence.caption_figures import truth_of
+from unifashion.evidence.caption_figures import (
+    Example,
+    annotation_page,
+    caption_page,
+    flow,
+    marks,
+    tally,
+    truth_of,
+)
 from unifashion.ground.core import stream
-from unifashion.wardrobe.garments import KINDS, Garment
-from unifashion.wardrobe.sampling import near_duplicate, sample_garment
-from unifashion.shop.phrases import mentions
 from unifashion.ground.show import png_bytes, text_width
 from unifashion.shop.captions import key_points, professional_caption, short_caption, title
+from unifashion.shop.phrases import mentions
+from unifashion.wardrobe.garments import KINDS, Garment
+from unifashion.wardrobe.sampling import near_duplicate, sample_garment
 
 SHIRT = Garment(
     kind="shirt",

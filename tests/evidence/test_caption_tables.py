@@ -5,12 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from unifashion.ground.caption_metrics import score_captions
 from unifashion.evidence.caption_figures import read_captions
-from unifashion.evidence.caption_tables import attribute_shares, attribute_table, caption_rows, caption_table
-from unifashion.evidence.caption_tables import results_of, style_figure, style_matrix, style_table
+from unifashion.evidence.caption_tables import (
+    attribute_shares,
+    attribute_table,
+    caption_rows,
+    caption_table,
+    results_of,
+    style_figure,
+    style_matrix,
+    style_table,
+)
 from unifashion.evidence.caption_tables import test_caption_claim as verdict_on
 from unifashion.evidence.claims import FULL, Claim, read_reported
+from unifashion.ground.caption_metrics import score_captions
 
 STYLES = {
     "short": "{c} {k}",

@@ -1,13 +1,16 @@
 """Reported numbers, statuses, tables and verdicts:
 what is copied right, what is never filled in, what decides a claim."""
 
-import csv, math, subprocess, sys
+import csv
+import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from unifashion.ground import protocols as presets
 from unifashion.evidence import claims as c
+from unifashion.ground import protocols as presets
 from unifashion.ground import recall as m
 from unifashion.ground.intervals import Interval
 

@@ -6,12 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from unifashion.evidence.claims import read_reported
-from unifashion.ground.core import Formats, World
-from unifashion.evidence.data_table import Counted, count_all, count_dataset, data_rows, data_table, home_of
-from unifashion.evidence.data_table import mixture_table, mixtures, size_of, split_rows, stand_in_rows
 from unifashion.data.datasets import DATASETS
+from unifashion.evidence.claims import read_reported
+from unifashion.evidence.data_table import (
+    Counted,
+    count_all,
+    count_dataset,
+    data_rows,
+    data_table,
+    home_of,
+    mixture_table,
+    mixtures,
+    size_of,
+    split_rows,
+    stand_in_rows,
+)
 from unifashion.evidence.tiny_datasets import TINY
+from unifashion.ground.core import Formats, World
 
 REPORTED = read_reported("unifashion_table6")
 OFFICIAL = {

@@ -1,15 +1,27 @@
 """Caption metrics: parity with pycocoevalcap, cases by hand, roles, Java that fails, intervals."""
 
-import contextlib, functools, io, os, stat
+import contextlib
+import functools
+import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unifashion.ground import caption_metrics as cm
-from unifashion.ground.caption_metrics import FORMULAS, JavaFailed, caption_intervals, meteor
-from unifashion.ground.caption_metrics import paired_caption_intervals, plain_words, score_captions
-from unifashion.ground.caption_metrics import score_rows, tokenize
+from unifashion.ground.caption_metrics import (
+    FORMULAS,
+    JavaFailed,
+    caption_intervals,
+    meteor,
+    paired_caption_intervals,
+    plain_words,
+    score_captions,
+    score_rows,
+    tokenize,
+)
 
 REFERENCES = {
     "a": ["A red dress with long sleeves, and a V-neck."],

@@ -1,4 +1,6 @@
-import dataclasses, subprocess, sys
+import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest

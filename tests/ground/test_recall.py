@@ -1,14 +1,17 @@
 """Recall under every protocol:
 hand-computed cases, invariants, parity with torchmetrics, intervals, re-ranking, failures."""
 
-import itertools, subprocess, sys
+import itertools
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from unifashion.ground import intervals as iv
 from unifashion.ground import protocols as presets
-from unifashion.ground import intervals as iv, recall as m
+from unifashion.ground import recall as m
 
 SHOP = m.retrieval_set(
     ["A", "A", "B", "C", "D", "E", "F"],

@@ -1,6 +1,9 @@
 """Keys see what changes a result and nothing else; runs write whole files and honest records."""
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest

@@ -1,13 +1,14 @@
 "The pictures and tables of every chapter: what is refused, what is deterministic, what may never be mixed."
 
-import subprocess, sys
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.ground import tables
 from unifashion.ground import show as s
+from unifashion.ground import tables
 
 
 def noise(h, w, seed=0):

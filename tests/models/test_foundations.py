@@ -1,22 +1,51 @@
 "Foundations: cards and hashes, tokenizer, encoders and their cache, the drawn world's tower."
 
-import json, warnings
+import json
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from unifashion.models import encoders, foundations
 from unifashion.ground.core import Foundations, load_profile
-from unifashion.models.encoders import ImageEncoder, drawn_encoder, dual_encoder, efficientnet_encoder
-from unifashion.models.encoders import image_tokens, open_image_encoder, tower_tokens
-from unifashion.models.foundations import SPECIAL, cut_share, encode_texts, from_hub, learn_pieces, load_card
-from unifashion.models.foundations import load_foundation, load_tokenizer, parts_of, save_foundation
-from unifashion.models.foundations import save_tokenizer, shipped, train_tokenizer
+from unifashion.models import encoders, foundations
 from unifashion.models.batches import ProductViews, trimmed
-from unifashion.models.tower import Teacher, class_tokens, clip_loss, embed_pairs, normalised, pair_recall
-from unifashion.models.tower import tags_right, tower_loss, train_image_encoder
+from unifashion.models.encoders import (
+    ImageEncoder,
+    drawn_encoder,
+    dual_encoder,
+    efficientnet_encoder,
+    image_tokens,
+    open_image_encoder,
+    tower_tokens,
+)
+from unifashion.models.foundations import (
+    SPECIAL,
+    cut_share,
+    encode_texts,
+    from_hub,
+    learn_pieces,
+    load_card,
+    load_foundation,
+    load_tokenizer,
+    parts_of,
+    save_foundation,
+    save_tokenizer,
+    shipped,
+    train_tokenizer,
+)
+from unifashion.models.tower import (
+    Teacher,
+    class_tokens,
+    clip_loss,
+    embed_pairs,
+    normalised,
+    pair_recall,
+    tags_right,
+    tower_loss,
+    train_image_encoder,
+)
 
 TEXTS = [
     f"{c} {k} with {s} sleeves"

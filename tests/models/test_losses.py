@@ -7,8 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unifashion.models.losses import Temperature, hard_negatives, itc, itm, itm_labels, itm_pairs
-from unifashion.models.losses import max_over_queries, positive_pairs
+from unifashion.models.losses import (
+    Temperature,
+    hard_negatives,
+    itc,
+    itm,
+    itm_labels,
+    itm_pairs,
+    max_over_queries,
+    positive_pairs,
+)
 
 
 @pytest.fixture

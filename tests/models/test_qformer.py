@@ -7,8 +7,17 @@ from torch import nn
 from transformers import BertConfig, BertModel, Blip2Config
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
 
-from unifashion.models.qformer import QFormer, additive, bidirectional, blip2_on_meta, block_diagonal, causal
-from unifashion.models.qformer import from_blip2, init_from_bert, part_sizes
+from unifashion.models.qformer import (
+    QFormer,
+    additive,
+    bidirectional,
+    blip2_on_meta,
+    block_diagonal,
+    causal,
+    from_blip2,
+    init_from_bert,
+    part_sizes,
+)
 
 VOCAB, WORDS = 50, 8
 

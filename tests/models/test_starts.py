@@ -1,7 +1,9 @@
 """Where models start: every builder makes all its weights under its named stream, and leaves the global
 generators alone."""
 
-import ast, json, random
+import ast
+import json
+import random
 from importlib.util import find_spec
 from itertools import chain
 

@@ -1,6 +1,13 @@
 """The loop: its recipe, its checkpoints, and that no kill, at any moment, changes a bit of what comes out."""
 
-import json, math, os, random, signal, subprocess, sys, traceback
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +17,30 @@ from torch import nn
 
 import unifashion.models.checkpoints as checkpoints_module
 import unifashion.models.train as train_module
-from unifashion.models.checkpoints import begin_folder, checkpoint_path, checkpoints, commit_folder, copy_into
-from unifashion.models.checkpoints import load_optimizer, optimizer_tensors, random_state, set_random_state
-from unifashion.models.checkpoints import sweep, trained_parameters, trained_tensors
+from unifashion.models.checkpoints import (
+    begin_folder,
+    checkpoint_path,
+    checkpoints,
+    commit_folder,
+    copy_into,
+    load_optimizer,
+    optimizer_tensors,
+    random_state,
+    set_random_state,
+    sweep,
+    trained_parameters,
+    trained_tensors,
+)
 from unifashion.models.losses import Temperature
-from unifashion.models.recipe import Average, Batches, batch_indices, epoch_order, learning_rate, loader
-from unifashion.models.recipe import parameter_groups
+from unifashion.models.recipe import (
+    Average,
+    Batches,
+    batch_indices,
+    epoch_order,
+    learning_rate,
+    loader,
+    parameter_groups,
+)
 from unifashion.models.train import Fit, History, TrainingDiverged, fit
 
 torch.set_num_threads(1)

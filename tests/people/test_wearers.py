@@ -7,17 +7,25 @@ import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from unifashion.people import scenes as module
-from unifashion.people.truth import DRESS_CODE, LIP, grown
-from unifashion.wardrobe.drawing import draw
-from unifashion.people.limbs import SHOES
-from unifashion.wardrobe.garments import KINDS, Garment
-from unifashion.wardrobe.sampling import sample_garment
 from unifashion.people.layers import LABEL, PARTS, parts_of
+from unifashion.people.limbs import SHOES
 from unifashion.people.outfits import Outfit, may_tuck, swap
 from unifashion.people.scenes import NAMES, Scene, dressed_in, keypoints, render, sample_scene
 from unifashion.people.staging import BEHIND, paint_person
-from unifashion.people.wearers import ARMS, HAIR_COLORS, HAIR_STYLES, KEYPOINTS, SKINS, STANCES, Wearer
-from unifashion.people.wearers import sample_wearer
+from unifashion.people.truth import DRESS_CODE, LIP, grown
+from unifashion.people.wearers import (
+    ARMS,
+    HAIR_COLORS,
+    HAIR_STYLES,
+    KEYPOINTS,
+    SKINS,
+    STANCES,
+    Wearer,
+    sample_wearer,
+)
+from unifashion.wardrobe.drawing import draw
+from unifashion.wardrobe.garments import KINDS, Garment
+from unifashion.wardrobe.sampling import sample_garment
 
 H, W = 128, 96
 TEE = Garment(

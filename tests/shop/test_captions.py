@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unifashion.shop import phrases, captions as words
+from unifashion.shop import captions as words
+from unifashion.shop import phrases
+from unifashion.wardrobe.colours import COLORS
 from unifashion.wardrobe.garments import KINDS, Garment
 from unifashion.wardrobe.sampling import near_duplicate, sample_garment
-from unifashion.wardrobe.colours import COLORS
 
 TEE = Garment(
     "t-shirt",

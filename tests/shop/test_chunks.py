@@ -1,16 +1,17 @@
 "Noun chunks: MGD's form, true of the garment, and the counts of the released files."
 
-import json, os
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unifashion.shop.captions import STYLES, noun_chunks
 from unifashion.ground.core import stream
+from unifashion.shop.captions import STYLES, noun_chunks
+from unifashion.shop.phrases import agrees, mentions
 from unifashion.wardrobe.garments import KINDS
 from unifashion.wardrobe.sampling import sample_garment
-from unifashion.shop.phrases import agrees, mentions
 
 RELEASED = {"vitonhd/captions": 13679, "dresscode/fine_captions": 26400, "dresscode/coarse_captions": 27380}
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-
 from conftest import ROOT
-from unifashion.shop import fashiongen_files as formats
+
 from unifashion.ground.core import World
+from unifashion.shop import fashiongen_files as formats
+from unifashion.shop.phrases import agrees, mentions
 from unifashion.wardrobe.drawing import draw
 from unifashion.wardrobe.garments import KINDS
 from unifashion.wardrobe.sampling import changes
-from unifashion.shop.phrases import agrees, mentions
 
 WORLD = World("drawn", products=160, test_per_type=4, height=32, width=24, seed=3)
 TINY = World("drawn", products=48, test_per_type=1, height=16, width=12, seed=5)

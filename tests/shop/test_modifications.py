@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 
 from unifashion.ground.core import stream
-from unifashion.wardrobe.garments import KINDS, PATTERNS, Garment, is_garment
-from unifashion.wardrobe.sampling import sample_garment, single_changes
-from unifashion.shop.comparisons import RELATIVE, SHARES, _comparisons, aspects, differences, lighter, overall
-from unifashion.shop.comparisons import read_change, step, true_of
+from unifashion.shop.comparisons import (
+    RELATIVE,
+    SHARES,
+    _comparisons,
+    aspects,
+    differences,
+    lighter,
+    overall,
+    read_change,
+    step,
+    true_of,
+)
 from unifashion.shop.modifications import change_texts, statement, vary
 from unifashion.shop.phrases import _found, _lexicon
+from unifashion.wardrobe.garments import KINDS, PATTERNS, Garment, is_garment
+from unifashion.wardrobe.sampling import sample_garment, single_changes
 
 TEE = Garment(
     "t-shirt",

@@ -1,7 +1,10 @@
 """Fashion200K, Fashion-IQ and Fashion-IQ-Cap:
 official structure, round trips, the released files' counts, and damage."""
 
-import json, os, re, shutil
+import json
+import os
+import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +13,35 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.shop import fashion200k_files, retrieval_files as formats
-from unifashion.ground.core import World
+from unifashion.data.fashion200k_readers import LABELS, read_fashion200k
+from unifashion.data.retrieval_readers import (
+    LONGEST,
+    SPLITS,
+    audit_guidance,
+    open_composed,
+    read_fashioniq,
+    read_fashioniq_cap,
+    with_captions,
+)
 from unifashion.data.samples import Catalogue, DataError, val_of
-from unifashion.wardrobe.drawing import draw
-from unifashion.shop.fashiongen_files import on_square, part_of
+from unifashion.ground.core import World
+from unifashion.shop import fashion200k_files
+from unifashion.shop import retrieval_files as formats
 from unifashion.shop.comparisons import differences, true_of
-from unifashion.shop.phrases import agrees
 from unifashion.shop.fashion200k_files import FOLDERS, draw_listings, drawn_fashion200k, write_fashion200k
-from unifashion.shop.retrieval_files import CATEGORIES, draw_shelf, drawn_fashioniq, guidance_of
-from unifashion.shop.retrieval_files import guided_caption, read_truth, write_fashioniq, write_fashioniq_cap
-from unifashion.data.retrieval_readers import LONGEST, SPLITS, audit_guidance, open_composed
-from unifashion.data.fashion200k_readers import LABELS
-from unifashion.data.retrieval_readers import read_fashioniq, read_fashioniq_cap
-from unifashion.data.fashion200k_readers import read_fashion200k
-from unifashion.data.retrieval_readers import with_captions
+from unifashion.shop.fashiongen_files import on_square, part_of
+from unifashion.shop.phrases import agrees
+from unifashion.shop.retrieval_files import (
+    CATEGORIES,
+    draw_shelf,
+    drawn_fashioniq,
+    guidance_of,
+    guided_caption,
+    read_truth,
+    write_fashioniq,
+    write_fashioniq_cap,
+)
+from unifashion.wardrobe.drawing import draw
 
 SIZES, HEIGHT, WIDTH = {"train": 24, "val": 16, "test": 12}, 48, 36
 

@@ -1,7 +1,13 @@
 """Annotation: nothing but picture and category gets in, nothing is lost or doubled when it is killed; key
 words by hand."""
 
-import inspect, json, os, random, subprocess, sys, time
+import inspect
+import json
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +15,34 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from unifashion.unified import annotate as an
-from unifashion.unified.annotate import PROMPT_WORDS, Llava, annotate, annotate_with_guidance
-from unifashion.unified.annotate import build_leaking_prompt, build_prompt
-from unifashion.data.samples import Catalogue, DataError
-from unifashion.evidence.key_words import absent_rows, count_words, drawn_sentences, lemma, lemmas
-from unifashion.evidence.key_words import list_summary, modification_sentences, pooled, prompt_rows
-from unifashion.evidence.key_words import public_sentences, rank_figure, word_clouds, word_rows, word_table
 from unifashion.data.retrieval_readers import read_fashioniq_cap
+from unifashion.data.samples import Catalogue, DataError
 from unifashion.data.stores import FileStore, read_json
+from unifashion.evidence.key_words import (
+    absent_rows,
+    count_words,
+    drawn_sentences,
+    lemma,
+    lemmas,
+    list_summary,
+    modification_sentences,
+    pooled,
+    prompt_rows,
+    public_sentences,
+    rank_figure,
+    word_clouds,
+    word_rows,
+    word_table,
+)
+from unifashion.unified import annotate as an
+from unifashion.unified.annotate import (
+    PROMPT_WORDS,
+    Llava,
+    annotate,
+    annotate_with_guidance,
+    build_leaking_prompt,
+    build_prompt,
+)
 
 CANARY = "zanzibar"
 

@@ -1,29 +1,62 @@
 "Language models, the prompt, Eq. 6, LoRA, and captions that survive a kill."
 
-import inspect, json
+import inspect
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from unifashion.unified import captioning, language
-from unifashion.models import language_models
-from unifashion.evidence.caption_baselines import OURS, SYSTEMS, build, copied_captions, shown_as
-from unifashion.unified.captioning import ChosenRows, caption_pictures, query_outputs, write_all, write_batch
-from unifashion.unified.captioning import write_captions
-from unifashion.ground.core import Language, LanguageModel, World, load_profile
 from unifashion.data.samples import DataError
+from unifashion.evidence.caption_baselines import OURS, SYSTEMS, build, copied_captions, shown_as
+from unifashion.ground.core import Language, LanguageModel, World, load_profile
+from unifashion.models import language_models
+from unifashion.models.batches import trimmed
 from unifashion.models.encoders import ImageEncoder
 from unifashion.models.foundations import save_tokenizer, train_tokenizer
-from unifashion.unified.language import INSTRUCTIONS, Captions, encode_captions, for_run, itg_loss
-from unifashion.unified.language import load_captioner, load_lora, merge, new_captioner, prompt_ids
-from unifashion.unified.language import save_captioner, template, train_captioner
-from unifashion.models.language_models import FRAMES, Texts, Writer, drawn_writer, library_tokenizer
-from unifashion.models.language_models import llava_on_meta, open_writer, perplexity, reworded, small_llama
-from unifashion.models.language_models import smollm2_file, text_loss, text_side, together, train_llm
+from unifashion.models.language_models import (
+    FRAMES,
+    Texts,
+    Writer,
+    drawn_writer,
+    library_tokenizer,
+    llava_on_meta,
+    open_writer,
+    perplexity,
+    reworded,
+    small_llama,
+    smollm2_file,
+    text_loss,
+    text_side,
+    together,
+    train_llm,
+)
 from unifashion.models.qformer import QFormer
-from unifashion.models.batches import trimmed
+from unifashion.unified import captioning, language
+from unifashion.unified.captioning import (
+    ChosenRows,
+    caption_pictures,
+    query_outputs,
+    write_all,
+    write_batch,
+    write_captions,
+)
+from unifashion.unified.language import (
+    INSTRUCTIONS,
+    Captions,
+    encode_captions,
+    for_run,
+    itg_loss,
+    load_captioner,
+    load_lora,
+    merge,
+    new_captioner,
+    prompt_ids,
+    save_captioner,
+    template,
+    train_captioner,
+)
 
 TEXTS = {
     "short": ["red skirt", "navy coat", "green t-shirt", "pink dress"],
@@ -606,6 +639,7 @@ def test_steps_of_a_run():
 
 def test_weights_of_the_drawn_writer_must_fit(tmp_path):
     from safetensors.torch import load_file, save_file
+
     from unifashion.models.foundations import sha256_of
 
     data = Texts(TOKENIZER, CORPUS, 20)

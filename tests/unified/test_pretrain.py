@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from unifashion.models import matching
-from unifashion.ground.core import Foundations, Pretrain
-from unifashion.models.foundations import encode_texts, load_foundation, train_tokenizer
-from unifashion.models.matching import Phase1, fit_settings, phase1_loss, similarity_matrix
-from unifashion.models.generic_qformer import Stage1, caption_accuracy, open_qformer
-from unifashion.models.generic_qformer import open_tokenizer, stage1_loss, train_generic_qformer
-from unifashion.unified.pretrain import itm_scores, pretrain
-from unifashion.models.qformer import QFormer
 from unifashion.evidence.retrieval_baselines import as_dual_encoder, query_wins, train_dual_encoder
+from unifashion.ground.core import Foundations, Pretrain
+from unifashion.models import matching
 from unifashion.models.batches import ProductViews, trimmed
+from unifashion.models.foundations import encode_texts, load_foundation, train_tokenizer
+from unifashion.models.generic_qformer import (
+    Stage1,
+    caption_accuracy,
+    open_qformer,
+    open_tokenizer,
+    stage1_loss,
+    train_generic_qformer,
+)
+from unifashion.models.matching import Phase1, fit_settings, phase1_loss, similarity_matrix
+from unifashion.models.qformer import QFormer
+from unifashion.unified.pretrain import itm_scores, pretrain
 
 COLOURS = ["red", "navy", "green", "pink"]
 TEXTS = [f"{c} {k}" for c in COLOURS for k in ("shirt", "dress", "coat")]

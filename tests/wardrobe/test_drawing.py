@@ -7,18 +7,21 @@ import pytest
 
 from unifashion.wardrobe.body import catalogue_pose, limb, limb_frame, tube
 from unifashion.wardrobe.canvas import BACKGROUND, camera_on, chain, spline
+from unifashion.wardrobe.colours import COLORS, color_distance, rgb
 from unifashion.wardrobe.drawing import draw
 from unifashion.wardrobe.emblems import SHAPES
 from unifashion.wardrobe.fabrics import PERIODS, sample_tile
-from unifashion.wardrobe.garments import EMBLEMS, FABRICS, KINDS, PATTERNS, Garment
-from unifashion.wardrobe.sampling import VIEWS
-from unifashion.wardrobe.colours import COLORS
-from unifashion.wardrobe.garments import check_garment, is_garment
-from unifashion.wardrobe.sampling import near_duplicate
-from unifashion.wardrobe.colours import color_distance
-from unifashion.wardrobe.garments import needs_second
-from unifashion.wardrobe.sampling import sample_garment, single_changes
-from unifashion.wardrobe.colours import rgb
+from unifashion.wardrobe.garments import (
+    EMBLEMS,
+    FABRICS,
+    KINDS,
+    PATTERNS,
+    Garment,
+    check_garment,
+    is_garment,
+    needs_second,
+)
+from unifashion.wardrobe.sampling import VIEWS, near_duplicate, sample_garment, single_changes
 
 TEE = Garment(
     "t-shirt",

@@ -7,15 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unifashion.wardrobe.garments import ATTRIBUTES, EMBLEMS, FABRICS, KINDS, PATTERNS
-from unifashion.wardrobe.colours import COLORS, CONTRAST
-from unifashion.wardrobe.garments import PLACES, Garment, check_garment
-from unifashion.wardrobe.sampling import VIEWS, changes
-from unifashion.wardrobe.colours import color_distance
-from unifashion.wardrobe.garments import is_garment, needs_second
-from unifashion.wardrobe.sampling import near_duplicate, sample_garment
-from unifashion.wardrobe.colours import rgb
-from unifashion.wardrobe.sampling import single_changes, views_for
+from unifashion.wardrobe.colours import COLORS, CONTRAST, color_distance, rgb
+from unifashion.wardrobe.garments import (
+    ATTRIBUTES,
+    EMBLEMS,
+    FABRICS,
+    KINDS,
+    PATTERNS,
+    PLACES,
+    Garment,
+    check_garment,
+    is_garment,
+    needs_second,
+)
+from unifashion.wardrobe.sampling import (
+    VIEWS,
+    changes,
+    near_duplicate,
+    sample_garment,
+    single_changes,
+    views_for,
+)
 
 TEE = Garment(
     "t-shirt",

@@ -12,10 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .kagl import read_kagl, read_kagl_folder, read_kagl_hub, read_kagl_triplets
+from .kagl import read_kagl
 from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, val_of
 from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5, text_lines
-from ..ground.core import World, data_dir, digest
+from ..ground.core import World, data_dir
 
 # %% auto #0
 __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_text', 'text_column', 'find_fashiongen',

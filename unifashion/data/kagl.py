@@ -12,7 +12,7 @@ from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
 from .stores import tar_index, text_lines
-from ..ground.core import digest, repo_root
+from ..ground.core import repo_root
 
 # %% auto #0
 __all__ = ['PACKS', 'STYLES', 'HUB', 'kagl_split', 'product_row', 'read_products', 'read_kagl', 'wrong_field', 'add_product',

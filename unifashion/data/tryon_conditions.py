@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from .images import fit_image
 from .masks import agnostic_image, agnostic_mask, box_mask, part, pose_maps, torso_box

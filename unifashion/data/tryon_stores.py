@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io, json, os, zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import FancyBboxPatch
 
-from ..ground.show import FAINT, INK, PALETTE, PAPER, Picture, as_bytes, resized, style, text_width
+from ..ground.show import FAINT, INK, PALETTE, Picture, as_bytes, resized, style, text_width
 from ..shop.phrases import _found, mentions
 from ..wardrobe.garments import Garment
 

@@ -5,7 +5,7 @@
 # %% ../../nbs/8_evidence/08_damage.ipynb #960ea889
 from __future__ import annotations
 
-import gzip, io, json, os, re, shutil, struct, tarfile, zlib
+import gzip, io, json, re, shutil, struct, tarfile, zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image
 
 # %% auto #0
-__all__ = ['UNREADABLE', 'BYTES', 'PICTURES', 'WRONG', 'MAPS', 'MASKS', 'LABELS', 'ANY_TEXT', 'TEXT', 'JSON_TEXT', 'LINES',
-           'JSONS', 'JSON_LINES', 'LONG', 'LOST', 'PLACE', 'TEXT_PLACE', 'IN_TAR', 'TARS', 'Damage', 'damage', 'as_png',
-           'opened', 'huge_png', 'tiff', 'cut', 'deep', 'turned', 'indexed', 'printed', 'grey', 'in_rgb', 'flat',
-           'stretched', 'bad_byte', 'lines_ending_in_text', 'Lists', 'on_record', 'with_key', 'without_key', 'twice',
-           'records', 'long_texts', 'members', 'write_tar', 'put', 'rewrite', 'gone', 'folder_instead', 'link_to',
-           'link_inside', 'link_outside', 'tar_damage', 'renamed', 'linked', 'flipped', 'cut_tar', 'h5_damage',
-           'h5_key', 'one_cell', 'damaged_chunk']
+__all__ = ['UNREADABLE', 'ERROR_PAGE', 'BYTES', 'PICTURES', 'WRONG', 'MAPS', 'COLOURS', 'MASKS', 'LABELS', 'ANY_TEXT', 'TEXT',
+           'LONG_NUMBER', 'JSON_TEXT', 'LINES', 'JSONS', 'JSON_LINES', 'LONG', 'LOST', 'NOT_A_FILE', 'PLACE',
+           'TEXT_PLACE', 'IN_TAR', 'TARS', 'Damage', 'damage', 'as_png', 'opened', 'huge_png', 'tiff', 'cut', 'deep',
+           'turned', 'indexed', 'printed', 'grey', 'in_floats', 'in_rgb', 'flat', 'stretched', 'bad_byte',
+           'one_more_comma', 'lines_ending_in_text', 'Lists', 'on_record', 'with_key', 'without_key', 'twice',
+           'records', 'named', 'long_texts', 'members', 'write_tar', 'put', 'rewrite', 'gone', 'folder_instead',
+           'link_to', 'link_inside', 'link_outside', 'tar_damage', 'renamed', 'linked', 'flipped', 'cut_tar',
+           'h5_damage', 'h5_key', 'one_cell', 'damaged_chunk']
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #116aff7a
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ def opened(data: bytes) -> Image.Image: return Image.open(io.BytesIO(data)).conv
 
 def huge_png(side: int) -> bytes:
     "A PNG whose header promises side x side pixels and whose data ends after a few rows."
-    chunk = (lambda name, data: struct.pack(">I", len(data)) + name + data
-             + struct.pack(">I", zlib.crc32(name + data)))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(bytes(2**16))) + chunk(b"IEND", b""))
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(2**16))), (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return png
 
 
 def tiff(image: Image.Image) -> bytes:
@@ -87,21 +89,23 @@ def turned(data: bytes, rng) -> bytes:
 def indexed(data: bytes) -> Image.Image: return opened(data).quantize(64)
 def printed(data: bytes) -> Image.Image: return opened(data).convert("CMYK")
 def grey(data: bytes) -> Image.Image: return opened(data).convert("L")
+def in_floats(data: bytes) -> Image.Image: return Image.fromarray(np.asarray(grey(data), np.float32))
 def in_rgb(form): return lambda data, rng: as_png(form(data).convert("RGB"))
 
+# %% ../../nbs/8_evidence/08_damage.ipynb #f2e5e6dc
 UNREADABLE = ("unreadable picture", "unreadable map")
-BYTES = (damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"),
-         damage("truncated", "broken picture", cut, *UNREADABLE),
-         damage("an error page", "broken picture", lambda d, r: b"<html><body>404 Not Found</body></html>",
-                *UNREADABLE), damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))),
-                                     *UNREADABLE, "wrong size"),
-         damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE),
-         damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE))
+ERROR_PAGE = b"<html><body>404 Not Found</body></html>"
+BYTES = (
+    damage("zero bytes", "broken picture", lambda d, r: b"", *UNREADABLE, "missing picture"),
+    damage("truncated", "broken picture", cut, *UNREADABLE),
+    damage("an error page", "broken picture", lambda d, r: ERROR_PAGE, *UNREADABLE),
+    damage("1 x 1", "absurd size", lambda d, r: as_png(Image.new("RGB", (1, 1))), *UNREADABLE, "wrong size"),
+    damage("20,000 x 20,000", "absurd size", lambda d, r: huge_png(20_000), *UNREADABLE),
+    damage("9,000 x 9,000", "absurd size", lambda d, r: huge_png(9_000), *UNREADABLE),
+)
 PICTURES = BYTES + (
     damage("16 bits a channel", "channels", deep, *UNREADABLE),
-    damage(
-        "floats", "channels", lambda d, r: tiff(Image.fromarray(np.asarray(grey(d), np.float32))), *UNREADABLE
-    ),
+    damage("floats", "channels", lambda d, r: tiff(in_floats(d)), *UNREADABLE),
     damage("grey", "channels", lambda d, r: as_png(grey(d)), plain=in_rgb(grey)),
     damage("grey and alpha", "channels", lambda d, r: as_png(grey(d).convert("LA")), plain=in_rgb(grey)),
     damage("transparency", "channels", lambda d, r: as_png(opened(d).convert("RGBA")), plain=in_rgb(opened)),
@@ -112,9 +116,9 @@ PICTURES = BYTES + (
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #d04efadf
 def flat(value) -> object:
-    return lambda data, rng: as_png(
-        Image.new("RGB" if isinstance(value, tuple) else "L", opened(data).size, value)
-    )
+    "One value, or one colour, everywhere."
+    mode = "RGB" if isinstance(value, tuple) else "L"
+    return lambda data, rng: as_png(Image.new(mode, opened(data).size, value))
 
 
 def stretched(data: bytes, rng) -> bytes:
@@ -122,15 +126,19 @@ def stretched(data: bytes, rng) -> bytes:
     image = Image.open(io.BytesIO(data))
     return as_png(image.resize((image.width, image.height // 2), Image.Resampling.NEAREST))
 
-
+# %% ../../nbs/8_evidence/08_damage.ipynb #d04efae0
 WRONG = ("wrong values", "unreadable map")
-MAPS = BYTES + (damage("another aspect", "masks and maps", stretched,
-                       "wrong size"), damage("16 bits a channel", "masks and maps", deep, *WRONG))
-MASKS = MAPS + (damage("values up to 60", "masks and maps", flat(60), *WRONG),
-                damage("values up to 5", "masks and maps", flat(5), *WRONG),
-                damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
-LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *
-                        WRONG), damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG))
+MAPS = BYTES + (
+    damage("another aspect", "masks and maps", stretched, "wrong size"),
+    damage("16 bits a channel", "masks and maps", deep, *WRONG),
+)
+COLOURS = damage("colours", "masks and maps", flat((200, 30, 90)), *WRONG)
+MASKS = MAPS + (
+    damage("values up to 60", "masks and maps", flat(60), *WRONG),
+    damage("values up to 5", "masks and maps", flat(5), *WRONG),
+    COLOURS,
+)
+LABELS = MAPS + (damage("unknown ids", "masks and maps", flat(200), *WRONG), COLOURS)
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #43105c0b
 ANY_TEXT = ("broken JSON", "not UTF-8", "short line", "empty split", "wrong field count", "wrong column",
@@ -156,20 +164,24 @@ TEXT = (
     damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
     damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT),
 )
-JSON_TEXT = TEXT + (damage("a comma too many", "broken JSON and CSV", lambda d,
-                           r: d.rstrip()[:-1] + b",," + d.rstrip()[-1:], "broken JSON"),
-                    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT),
-                    damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT,
-                           "unknown split"), damage("brackets without end", "broken JSON and CSV", lambda d,
-                                                    r: b"[" * 200_000, "broken JSON"),
-                    damage("a number of 10,000 digits", "broken JSON and CSV", lambda d,
-                           r: b"[" + b"7" * 10_000 + b"]", *ANY_TEXT))
+
+
+def one_more_comma(data: bytes, rng) -> bytes: return data.rstrip()[:-1] + b",," + data.rstrip()[-1:]
+
+LONG_NUMBER = b"[" + b"7" * 10_000 + b"]"
+JSON_TEXT = TEXT + (
+    damage("a comma too many", "broken JSON and CSV", one_more_comma, "broken JSON"),
+    damage("a number instead", "broken JSON and CSV", lambda d, r: b"7", *ANY_TEXT),
+    damage("an empty object", "empty splits", lambda d, r: b"{}", *ANY_TEXT, "unknown split"),
+    damage("brackets without end", "broken JSON and CSV", lambda d, r: b"[" * 200_000, "broken JSON"),
+    damage("a number of 10,000 digits", "broken JSON and CSV", lambda d, r: LONG_NUMBER, *ANY_TEXT),
+)
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #3492a7db
 def lines_ending_in_text(mark: bytes) -> tuple:
     "`TEXT` for lines whose last field, after `mark`, is free text."
-    return TEXT[:-1] + (damage("cut", "truncated text", lambda d, r: cut(d, r).rpartition(mark)[0], *
-                               ANY_TEXT), )
+    before = lambda data, rng: cut(data, rng).rpartition(mark)[0]
+    return TEXT[:-1] + (damage("cut", "truncated text", before, *ANY_TEXT),)
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #d3b0daf6
 @dataclass(frozen=True)
@@ -179,11 +191,15 @@ class Lists:
     write: object   # list -> bytes
 
 
-LINES = Lists(lambda d: d.decode("utf-8-sig").splitlines(),
-              lambda rows: "".join(f"{row}\n" for row in rows).encode())
+LINES = Lists(
+    lambda d: d.decode("utf-8-sig").splitlines(),
+    lambda rows: "".join(f"{row}\n" for row in rows).encode(),
+)
 JSONS = Lists(json.loads, lambda rows: json.dumps(rows).encode())
-JSON_LINES = Lists(lambda d: [json.loads(row) for row in d.splitlines() if row.strip()],
-                   lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode())
+JSON_LINES = Lists(
+    lambda d: [json.loads(row) for row in d.splitlines() if row.strip()],
+    lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode(),
+)
 
 
 def on_record(lists: Lists, change, first: int = 0) -> object:
@@ -195,17 +211,32 @@ def on_record(lists: Lists, change, first: int = 0) -> object:
         return lists.write(rows[:k] + list(change(rows[k], rng)) + rows[k + 1:])
     return changed
 
-
+# %% ../../nbs/8_evidence/08_damage.ipynb #d3b0daf7
 def with_key(key: str, value) -> object: return lambda row, rng: [{**row, key: value}]
 def without_key(key: str) -> object: return lambda row, rng: [{k: v for k, v in row.items() if k != key}]
 def twice(row, rng): return [row, row]
 
 
-def records(lists: Lists, group: str, changes: dict, kinds: dict, first: int = 0) -> tuple:
-    "A damage for each named change of one record."
+def records(
+    lists: Lists,
+    group: str,
+    cases: dict,     # name -> (change of one record, kinds ...)
+    first: int = 0,  # lines before it are left
+) -> tuple:  # of `Damage`
+    "A damage for each case."
     return tuple(
-        damage(name, group, on_record(lists, change, first), *kinds[name]) for name, change in changes.items()
+        damage(name, group, on_record(lists, change, first), *kinds)
+        for name, (change, *kinds) in cases.items()
     )
+
+
+def named(
+    group: str,
+    changes: dict,  # name -> change of the content, or of the file
+    *kinds,         # that all of them may raise
+) -> tuple:  # of `Damage`
+    "A damage for each change."
+    return tuple(damage(name, group, change, *kinds) for name, change in changes.items())
 
 # %% ../../nbs/8_evidence/08_damage.ipynb #13639f41
 LONG = {"10,000 words": 10_000, "100,000 words": 100_000}
@@ -279,18 +310,19 @@ def link_outside(path: Path, rng):
     shutil.copy(path, moved)
     link_to(path, moved)
 
-
+# %% ../../nbs/8_evidence/08_damage.ipynb #64ed9752
 LOST = ("unusable path", "missing picture", "missing map", "missing file", "missing keypoints",
         "path leaves the folder", "unreadable map", "damaged HDF5", "no product", "empty split")
-PLACE = (damage("missing", "missing file", gone, *LOST, "garment without phrases"),
-         damage("a folder instead", "missing file", folder_instead, *LOST, "truncated file", "broken JSON",
-                "garment without phrases", "wrong column"),
-         damage("a link within the folder", "links and paths", link_inside),
-         damage("a link that leads out", "links and paths", link_outside, *LOST),
-         damage("a link to nothing", "links and paths", lambda p, r: link_to(p, "nowhere"), *LOST,
-                "garment without phrases"), damage("a link to itself", "links and paths", lambda p,
-                                                   r: link_to(p, p.name), *LOST, "truncated file",
-                                                   "garment without phrases"))
+NOT_A_FILE = (*LOST, "truncated file", "garment without phrases")
+PLACE = (
+    damage("missing", "missing file", gone, *LOST, "garment without phrases"),
+    damage("a folder instead", "missing file", folder_instead, *NOT_A_FILE, "broken JSON", "wrong column"),
+    damage("a link within the folder", "links and paths", link_inside),
+    damage("a link that leads out", "links and paths", link_outside, *LOST),
+    damage("a link to nothing", "links and paths", lambda p, r: link_to(p, "nowhere"), *LOST,
+           "garment without phrases"),
+    damage("a link to itself", "links and paths", lambda p, r: link_to(p, p.name), *NOT_A_FILE),
+)
 # annotation files may be kept elsewhere
 TEXT_PLACE = tuple(d for d in PLACE if d.name != "a link that leads out")
 
@@ -368,9 +400,8 @@ def h5_key(key: str, make) -> object:
 def one_cell(value) -> object:
     "One row of a column replaced."
     def make(array, rng):
-        rows = array.astype("S" +
-                            str(max(array.dtype.itemsize if array.dtype.kind == "S" else 12,
-                                    len(value) + 1)))
+        width = array.dtype.itemsize if array.dtype.kind == "S" else 12
+        rows = array.astype(f"S{max(width, len(value) + 1)}")
         rows[int(rng.integers(len(rows)))] = value
         return rows
     return make

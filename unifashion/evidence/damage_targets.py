@@ -6,25 +6,25 @@
 from __future__ import annotations
 
 import json, re
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from .damage import ANY_TEXT, BYTES, IN_TAR, JSONS, JSON_LINES, JSON_TEXT, LABELS, LINES
-from .damage import LOST, MAPS, MASKS, PICTURES, PLACE, TARS, TEXT, TEXT_PLACE, UNREADABLE
-from .damage import Damage, Lists, bad_byte, cut, damage, damaged_chunk, gone, h5_damage
-from .damage import h5_key, lines_ending_in_text, long_texts, on_record, one_cell, put
-from .damage import records, twice, with_key, without_key
+from .damage import BYTES, JSONS, JSON_LINES, JSON_TEXT, LABELS, LINES, MAPS, MASKS
+from .damage import PICTURES, PLACE, TARS, TEXT, TEXT_PLACE, Damage, Lists, cut, damage
+from .damage import damaged_chunk, h5_key, lines_ending_in_text, long_texts, named
+from .damage import one_cell, put, records, twice, with_key, without_key
 
 # %% auto #0
-__all__ = ['PHOTO', 'MAP', 'NOWHERE', 'PAIRS', 'OBJECT', 'value', 'CHUNKS', 'POINT_KINDS', 'VITONHD', 'DRESSCODE', 'NO_KEY',
-           'WRONG_TEXT', 'QUERIES', 'QUERY_KINDS', 'GALLERY', 'GALLERY_KINDS', 'CAPTIONS', 'CAPTION_KINDS', 'FASHIONIQ',
-           'LINE', 'LINE_KINDS', 'FASHION200K', 'COLUMNS', 'CELLS', 'shorter', 'ARRAYS', 'TEXTS', 'KEYS', 'VALUES',
-           'NO_FILE', 'FASHIONGEN', 'PRODUCT', 'PRODUCT_KINDS', 'SPLITS', 'SPLIT_KINDS', 'SPLIT', 'COMPOSED', 'CUT_ZIP',
-           'KAGL', 'PAGE', 'comma', 'STYLE', 'STYLE_KINDS', 'KAGGLE_FULL', 'KAGGLE_SMALL', 'ROW', 'ROW_KINDS', 'FOLDER',
-           'STREET', 'STREET_KINDS', 'first_pose', 'POSES', 'CCP', 'TARGETS', 'Target', 'whole', 'fields', 'points',
-           'keypoint_damages', 'tabs', 'h5', 'data_with']
+__all__ = ['PHOTO', 'MAP', 'NOWHERE', 'PAIRS', 'OBJECT', 'value', 'CHUNKS', 'VITONHD', 'UV', 'DRESSCODE', 'NO_KEY', 'WRONG_TEXT',
+           'QUERIES', 'GALLERY', 'CAPTIONS', 'CAPTION_FILES', 'QUERY_FILES', 'FASHIONIQ', 'LONG_NAME', 'LINE',
+           'LABEL_FILES', 'FASHION200K', 'COLUMNS', 'CELLS', 'shorter', 'OF_PICTURES', 'OF_TEXTS', 'OF_ANY',
+           'IMAGE_KINDS', 'ARRAYS', 'TEXTS', 'KEYS', 'torn', 'VALUES', 'ARCHIVE', 'FASHIONGEN', 'PRODUCT',
+           'SPLIT_KINDS', 'with_test', 'SPLIT', 'CUT_ZIP', 'PRODUCT_FILES', 'COMPOSED', 'COMPOSED_FILES', 'KAGL',
+           'LONG_TITLE', 'PAGE', 'KAGGLE_FULL', 'comma', 'STYLE', 'STYLE_FILES', 'KAGGLE_SMALL', 'first_field', 'ROW',
+           'TABLE', 'ROW_FILES', 'FOLDER', 'STREET', 'STREET_FILES', 'POSES', 'CCP', 'TARGETS', 'Target', 'whole',
+           'fields', 'as_object', 'points', 'keypoint_damages', 'in_captions', 'tabs', 'h5', 'data_with', 'in_row',
+           'first_pose', 'bare_pose']
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #237d7fda
 @dataclass(frozen=True)
@@ -52,39 +52,45 @@ def fields(change) -> object:
     return lambda row, rng: [" ".join(change(row.split()))]
 
 
-PAIRS = (TEXT + records(LINES, "ids and pairs",
-                        {"one name": fields(lambda f: f[:1]),
-                         "a pair to nowhere": fields(lambda f: ["99999_00.jpg", "99999_00.jpg"]),
-                         "a person twice": twice},
-                        {"one name": ["short line"], "a pair to nowhere": ["missing picture"],
-                         "a person twice": ["duplicate id"]})
-         + records(LINES, "links and paths", {"a name with ..": fields(lambda f: ["../" + f[0], f[1]]),
-                                              "an absolute name": fields(lambda f: ["/etc/hostname", f[1]]),
-                                              "a name of 5,000 letters": fields(lambda f: ["x" * 5000
-                                                                                           + ".jpg", f[1]]),
-                                              "a NUL in a name": fields(lambda f: ["a\0.jpg", f[1]])},
-                   {"a name with ..": ["path leaves the folder"],
-                    "an absolute name": ["path leaves the folder"],
-                    "a name of 5,000 letters": ["missing picture"],
-                    "a NUL in a name": ["missing picture", "unusable path"]}))
-
-OBJECT = Lists(
-    lambda d: json.loads(d, object_pairs_hook=list),
-    lambda rows: ("{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in rows) + "}").encode(),
+PAIRS = (
+    TEXT
+    + records(LINES, "ids and pairs", {
+        "one name": (fields(lambda f: f[:1]), "short line"),
+        "a pair to nowhere": (fields(lambda f: ["99999_00.jpg", "99999_00.jpg"]), "missing picture"),
+        "a person twice": (twice, "duplicate id"),
+    })
+    + records(LINES, "links and paths", {
+        "a name with ..": (fields(lambda f: ["../" + f[0], f[1]]), "path leaves the folder"),
+        "an absolute name": (fields(lambda f: ["/etc/hostname", f[1]]), "path leaves the folder"),
+        "a name of 5,000 letters": (fields(lambda f: ["x" * 5000 + ".jpg", f[1]]), "missing picture"),
+        "a NUL in a name": (fields(lambda f: ["a\0.jpg", f[1]]), "missing picture", "unusable path"),
+    })
 )
+
+
+def as_object(rows: list) -> bytes:
+    "A JSON object of these pairs; a key may come twice."
+    return ("{" + ", ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in rows) + "}").encode()
+
+
+OBJECT = Lists(lambda d: json.loads(d, object_pairs_hook=list), as_object)
 value = lambda v: lambda row, rng: [(row[0], v)]
-CHUNKS = (JSON_TEXT + records(OBJECT, "ids and pairs", {"an id twice": twice, "another id": lambda row,
-                                                        rng: [("999999", row[1])]},
-                              {"an id twice": ["duplicate id"], "another id": ["garment without phrases"]})
-          + records(OBJECT, "values", {"no phrases": value([]), "a text instead": value("red shirt"),
-                                       "numbers": value([1, 2]), "null": value(None)},
-                    {k: ["no text"] for k in ("no phrases", "a text instead", "numbers", "null")})
-          + long_texts(OBJECT, lambda row, text: (row[0], [text])))
+CHUNKS = (
+    JSON_TEXT
+    + records(OBJECT, "ids and pairs", {
+        "an id twice": (twice, "duplicate id"),
+        "another id": (lambda row, rng: [("999999", row[1])], "garment without phrases"),
+    })
+    + records(OBJECT, "values", {
+        "no phrases": (value([]), "no text"),
+        "a text instead": (value("red shirt"), "no text"),
+        "numbers": (value([1, 2]), "no text"),
+        "null": (value(None), "no text"),
+    })
+    + long_texts(OBJECT, lambda row, text: (row[0], [text]))
+)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #1c2f58a3
-POINT_KINDS = ("broken keypoints", "broken JSON")
-
-
 def points(key: str, change) -> object:
     "A change of the list under `key`, of the first person where there are several."
     def changed(value):
@@ -98,97 +104,123 @@ def keypoint_damages(key: str) -> tuple:
     "Damages of a keypoint file."
     flat = key == "pose_keypoints_2d"
     first = lambda v, x: [x] + v[1:] if flat else [[x] + v[0][1:]] + v[1:]
-    changes = {"NaN": points(key, lambda v: first(v, float("nan"))),
-               "infinite": points(key, lambda v: first(v, float("inf"))),
-               "too few": points(key, lambda v: v[:-1]),
-               "a text instead of a number": points(key, lambda v: first(v, "left")),
-               "null": points(key, lambda v: first(v, None)), "none at all": points(key, lambda v: []),
-               "another picture's size": points(key, lambda v: (np.asarray(v, float) * 40).tolist()),
-               "another key": lambda d, r: d.replace(key.encode(), b"points"),
-               "a list instead": whole(lambda v: [v])}
-    return JSON_TEXT + tuple(
-        damage(name, "keypoints", change, *POINT_KINDS) for name, change in changes.items()
-    )
+    return JSON_TEXT + named("keypoints", {
+        "NaN": points(key, lambda v: first(v, float("nan"))),
+        "infinite": points(key, lambda v: first(v, float("inf"))),
+        "too few": points(key, lambda v: v[:-1]),
+        "a text instead of a number": points(key, lambda v: first(v, "left")),
+        "null": points(key, lambda v: first(v, None)),
+        "none at all": points(key, lambda v: []),
+        "another picture's size": points(key, lambda v: (np.asarray(v, float) * 40).tolist()),
+        "another key": lambda d, r: d.replace(key.encode(), b"points"),
+        "a list instead": whole(lambda v: [v]),
+    }, "broken keypoints", "broken JSON")
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #939927e6
-VITONHD = (PHOTO("*/image/*.jpg"), PHOTO("test/cloth/*.jpg"), PHOTO("test/image-densepose/*.jpg"),
-           MAP("test/cloth-mask/*.jpg", MASKS), MAP("*/agnostic-mask/*.png", MASKS),
-           MAP("*/image-parse-v3/*.png", LABELS), MAP("test/im_sketch/*.png", BYTES),
-           MAP("test/openpose_json/*.json", keypoint_damages("pose_keypoints_2d")),
-           Target("*_pairs.txt", PAIRS, TEXT_PLACE), Target("captions.json", CHUNKS, TEXT_PLACE))
+VITONHD = (
+    PHOTO("*/image/*.jpg"),
+    PHOTO("test/cloth/*.jpg"),
+    PHOTO("test/image-densepose/*.jpg"),
+    MAP("test/cloth-mask/*.jpg", MASKS),
+    MAP("*/agnostic-mask/*.png", MASKS),
+    MAP("*/image-parse-v3/*.png", LABELS),
+    MAP("test/im_sketch/*.png", BYTES),
+    MAP("test/openpose_json/*.json", keypoint_damages("pose_keypoints_2d")),
+    Target("*_pairs.txt", PAIRS, TEXT_PLACE),
+    Target("captions.json", CHUNKS, TEXT_PLACE),
+)
 
-DRESSCODE = (PHOTO("*/images/*_0.jpg"), PHOTO("*/images/*_1.jpg"), MAP("*/masks/*.png", MASKS),
-             MAP("*/label_maps/*.png", LABELS), MAP("*/dense/*_5.png", MAPS),
-             MAP("*/im_sketch_unpaired/*.png", BYTES), MAP("test_stitchmap/*.png", LABELS),
-             MAP("*/keypoints/*.json", keypoint_damages("keypoints")),
-             Target("*/test_pairs_*.txt", PAIRS, TEXT_PLACE), Target("fine_captions.json", CHUNKS, ()),
-             MAP("*/dense/*_uv.npz",
-                 (damage("zero bytes", "broken picture", lambda d, r: b"", "unreadable map"),
-                  damage("truncated", "broken picture", cut, "unreadable map"),
-                  damage("pickled content", "archives", lambda d, r: b"\x80\x04N.", "unreadable map"))))
+UV = (
+    damage("zero bytes", "broken picture", lambda d, r: b"", "unreadable map"),
+    damage("truncated", "broken picture", cut, "unreadable map"),
+    damage("pickled content", "archives", lambda d, r: b"\x80\x04N.", "unreadable map"),
+)
+DRESSCODE = (
+    PHOTO("*/images/*_0.jpg"),
+    PHOTO("*/images/*_1.jpg"),
+    MAP("*/masks/*.png", MASKS),
+    MAP("*/label_maps/*.png", LABELS),
+    MAP("*/dense/*_5.png", MAPS),
+    MAP("*/im_sketch_unpaired/*.png", BYTES),
+    MAP("test_stitchmap/*.png", LABELS),
+    MAP("*/keypoints/*.json", keypoint_damages("keypoints")),
+    Target("*/test_pairs_*.txt", PAIRS, TEXT_PLACE),
+    Target("fine_captions.json", CHUNKS, ()),
+    MAP("*/dense/*_uv.npz", UV),
+)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #06668698
 NO_KEY = ("wrong key", "no key")
 WRONG_TEXT = ("wrong captions", "wrong type", "no text")
-QUERIES = {"no candidate": without_key("candidate"), "no captions": without_key("captions"),
-           "no record": lambda row, rng: [7], "a text instead of two": with_key("captions", "is red"),
-           "numbers instead": with_key("captions", [1, 2]), "no sentence": with_key("captions", []),
-           "an unknown candidate": with_key("candidate", NOWHERE),
-           "an unknown target": with_key("target", NOWHERE),
-           "a candidate with ..": with_key("candidate", "../" + NOWHERE), "its own target": lambda row,
-           rng: [{**row, "target": row["candidate"]}]}
-QUERY_KINDS = {"no candidate": NO_KEY, "no captions": NO_KEY, "no record": (*NO_KEY, "broken JSON"),
-               "a text instead of two": WRONG_TEXT, "numbers instead": WRONG_TEXT, "no sentence": WRONG_TEXT,
-               "an unknown candidate": ["unknown id"], "an unknown target": ["unknown id"],
-               "a candidate with ..": ["path leaves the folder", "unknown id"],
-               "its own target": ["duplicate id"]}
-GALLERY = {"a name twice": twice, "a number": lambda row, rng: [7], "a name with ..": lambda row,
-           rng: ["../" + row], "an unknown name": lambda row, rng: [row, NOWHERE], "null": lambda row,
-           rng: [None]}
-GALLERY_KINDS = {"a name twice": ["duplicate id"], "a number": ["wrong type"],
-                 "a name with ..": ["path leaves the folder"], "an unknown name": ["missing picture"],
-                 "null": ["wrong type"]}
-CAPTIONS = {"no caption": without_key("caption"), "an empty caption": with_key("caption", "\n"),
-            "a number": with_key("caption", 7), "a name twice": twice,
-            "an unknown name": with_key("image", NOWHERE), "no record": lambda row, rng: ["x"],
-            "a name with ..": with_key("image", "../" + NOWHERE)}
-CAPTION_KINDS = {"no caption": NO_KEY, "an empty caption": ["no text"], "a number": ["wrong type"],
-                 "a name twice": ["duplicate id"], "an unknown name": ["unknown id"], "no record": NO_KEY,
-                 "a name with ..": ["path leaves the folder"]}
+QUERIES = {
+    "no candidate": (without_key("candidate"), *NO_KEY),
+    "no captions": (without_key("captions"), *NO_KEY),
+    "no record": (lambda row, rng: [7], *NO_KEY, "broken JSON"),
+    "a text instead of two": (with_key("captions", "is red"), *WRONG_TEXT),
+    "numbers instead": (with_key("captions", [1, 2]), *WRONG_TEXT),
+    "no sentence": (with_key("captions", []), *WRONG_TEXT),
+    "an unknown candidate": (with_key("candidate", NOWHERE), "unknown id"),
+    "an unknown target": (with_key("target", NOWHERE), "unknown id"),
+    "a candidate with ..": (with_key("candidate", "../" + NOWHERE), "path leaves the folder", "unknown id"),
+    "its own target": (lambda row, rng: [{**row, "target": row["candidate"]}], "duplicate id"),
+}
+GALLERY = {
+    "a name twice": (twice, "duplicate id"),
+    "a number": (lambda row, rng: [7], "wrong type"),
+    "a name with ..": (lambda row, rng: ["../" + row], "path leaves the folder"),
+    "an unknown name": (lambda row, rng: [row, NOWHERE], "missing picture"),
+    "null": (lambda row, rng: [None], "wrong type"),
+}
+CAPTIONS = {
+    "no caption": (without_key("caption"), *NO_KEY),
+    "an empty caption": (with_key("caption", "\n"), "no text"),
+    "a number": (with_key("caption", 7), "wrong type"),
+    "a name twice": (twice, "duplicate id"),
+    "an unknown name": (with_key("image", NOWHERE), "unknown id"),
+    "no record": (lambda row, rng: ["x"], *NO_KEY),
+    "a name with ..": (with_key("image", "../" + NOWHERE), "path leaves the folder"),
+}
 
-FASHIONIQ = (PHOTO("images/*.png"),
-             Target("captions/cap.*.[tv][ra]*.json",
-                    JSON_TEXT + records(JSONS, "ids and pairs", QUERIES, QUERY_KINDS)
-                    + long_texts(JSONS, lambda row, text: {**row, "captions": [text, "red"]}), TEXT_PLACE),
-             Target("image_splits/*.json",
-                    JSON_TEXT + records(JSONS, "ids and pairs", GALLERY, GALLERY_KINDS), TEXT_PLACE),
-             Target("../unifashion_fashion_iq_cap/*.json",
-                    JSON_TEXT + records(JSONS, "ids and pairs", CAPTIONS, CAPTION_KINDS)
-                    + long_texts(JSONS, lambda row, text: {**row, "caption": text}), ()))
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #06668699
+def in_captions(row, text): return {**row, "captions": [text, "red"]}
+
+
+CAPTION_FILES = (
+    JSON_TEXT + records(JSONS, "ids and pairs", CAPTIONS)
+    + long_texts(JSONS, lambda row, text: {**row, "caption": text})
+)
+QUERY_FILES = JSON_TEXT + records(JSONS, "ids and pairs", QUERIES) + long_texts(JSONS, in_captions)
+FASHIONIQ = (
+    PHOTO("images/*.png"),
+    Target("captions/cap.*.[tv][ra]*.json", QUERY_FILES, TEXT_PLACE),
+    Target("image_splits/*.json", JSON_TEXT + records(JSONS, "ids and pairs", GALLERY), TEXT_PLACE),
+    Target("../unifashion_fashion_iq_cap/*.json", CAPTION_FILES, ()),
+)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #5937fbb6
 def tabs(change) -> object: return lambda row, rng: ["\t".join(change(row.split("\t")))]
 
 
-LINE = {"two fields": tabs(lambda f: f[:2]), "no number": tabs(lambda f: [f[0], "high", f[2]]),
-        "NaN": tabs(lambda f: [f[0], "nan", f[2]]), "a line twice": twice,
-        "no text": tabs(lambda f: [f[0], f[1], " "]),
-        "a picture that is not there": tabs(lambda f: [re.sub(r"_\d+\.", "_99.", f[0]), *f[1:]]),
-        "a path with ..": tabs(lambda f: ["women/../" + f[0], *f[1:]]),
-        "an absolute path": tabs(lambda f: ["/etc/hostname", *f[1:]]),
-        "a NUL in a path": tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]),
-        "a name of 5,000 letters": tabs(lambda f: ["x" * 5000 + "/" + f[0], *f[1:]])}
-LINE_KINDS = {"two fields": ["wrong field count"], "no number": ["wrong score"], "NaN": ["wrong score"],
-              "a line twice": ["duplicate id"], "no text": ["no text"],
-              "a picture that is not there": ["missing picture"],
-              "a path with ..": ["path leaves the folder"], "an absolute path": ["path leaves the folder"],
-              "a NUL in a path": ["path leaves the folder"],
-              "a name of 5,000 letters": ["missing picture", "unusable path", "wrong id"]}
-FASHION200K = (PHOTO("women/*/*/*/*.jpeg"),
-               Target("labels/*.txt",
-                      lines_ending_in_text(b"\t") + records(LINES, "ids and pairs", LINE, LINE_KINDS)
-                      + long_texts(LINES, lambda row, text: "\t".join(row.split("\t")[:2] + [text])),
-                      TEXT_PLACE))
+LONG_NAME = ("missing picture", "unusable path", "wrong id")
+LINE = {
+    "two fields": (tabs(lambda f: f[:2]), "wrong field count"),
+    "no number": (tabs(lambda f: [f[0], "high", f[2]]), "wrong score"),
+    "NaN": (tabs(lambda f: [f[0], "nan", f[2]]), "wrong score"),
+    "a line twice": (twice, "duplicate id"),
+    "no text": (tabs(lambda f: [f[0], f[1], " "]), "no text"),
+    "a picture that is not there": (
+        tabs(lambda f: [re.sub(r"_\d+\.", "_99.", f[0]), *f[1:]]), "missing picture"),
+    "a path with ..": (tabs(lambda f: ["women/../" + f[0], *f[1:]]), "path leaves the folder"),
+    "an absolute path": (tabs(lambda f: ["/etc/hostname", *f[1:]]), "path leaves the folder"),
+    "a NUL in a path": (
+        tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]), "path leaves the folder"),
+    "a name of 5,000 letters": (tabs(lambda f: ["x" * 5000 + "/" + f[0], *f[1:]]), *LONG_NAME),
+}
+LABEL_FILES = (
+    lines_ending_in_text(b"\t") + records(LINES, "ids and pairs", LINE)
+    + long_texts(LINES, lambda row, text: "\t".join(row.split("\t")[:2] + [text]))
+)
+FASHION200K = (PHOTO("women/*/*/*/*.jpeg"), Target("labels/*.txt", LABEL_FILES, TEXT_PLACE))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #5c338e7d
 COLUMNS = ("input_name", "input_description", "input_productID", "input_image", "input_category",
@@ -201,167 +233,207 @@ def h5(name: str, key: str, make, *kinds, group="HDF5 keys and types") -> Damage
     return damage(f"{name} ({key})", group, h5_key(key, make), *kinds)
 
 
-ARRAYS = tuple(h5(name, "input_image", make, "wrong shape", "wrong length", "wrong key", "empty split")
-               for name, make in {"floats": lambda a, r: a.astype(np.float32), "16 bits": lambda a,
-                                  r: a.astype(np.uint16), "one channel": lambda a, r: a[..., :1],
-                                  "four channels": lambda a, r: np.concatenate([a, a[..., :1]], 3),
-                                  "no channels": lambda a, r: a[..., 0], "another side": lambda a,
-                                  r: a[:, ::2, ::2], "1 x 1": lambda a, r: a[:, :1, :1], "no rows": lambda a,
-                                  r: a[:0], "one row less": shorter, "a scalar": lambda a,
-                                  r: np.uint8(3)}.items())
-TEXTS = tuple(h5(name, key, make, *CELLS) for key in COLUMNS[:3] for name,
-              make in {"numbers with a point": lambda a, r: np.full(a.shape, np.nan),
-                       "two columns": lambda a, r: np.concatenate([a, a], 1),
-                       "one row less": shorter}.items())
-KEYS = tuple(h5(name, key, make, "wrong key") for key in COLUMNS for name,
-             make in {"gone": lambda a, r: None, "a group": lambda a, r: {}}.items())
-VALUES = (h5("a latin-1 letter", "input_name", one_cell(b"Cr\xeape shirt"), "distinct text read as latin-1",
-             group="encoding"), h5("a caption of 10,000 words", "input_description",
-                                   one_cell(b"very " * 10_000), "overlong text", group="10,000 words"),
-          h5("a product torn apart", "input_productID", lambda a, r: a[[*range(len(a) - 1), 0]],
-             "duplicate id", group="ids and pairs"), h5("flat columns", "input_name", lambda a, r: a.ravel()))
-NO_FILE = ("damaged HDF5", "missing file", "wrong key", "unreadable picture")
-FASHIONGEN = (Target("*.h5", (), ARRAYS + TEXTS + KEYS + VALUES + TEXT_PLACE
-                     + (damage("zero bytes", "archives", lambda p, r: put(p, b""), *NO_FILE),
-                        damage("cut", "archives", lambda p, r: put(p, cut(p.read_bytes(), r)), *NO_FILE),
-                        damage("a text instead", "archives", lambda p, r: put(p, b"404 Not Found"),
-                               *NO_FILE), damage("a damaged chunk", "archives", damaged_chunk, *NO_FILE))),)
+OF_PICTURES = {
+    "floats": lambda a, r: a.astype(np.float32),
+    "16 bits": lambda a, r: a.astype(np.uint16),
+    "one channel": lambda a, r: a[..., :1],
+    "four channels": lambda a, r: np.concatenate([a, a[..., :1]], 3),
+    "no channels": lambda a, r: a[..., 0],
+    "another side": lambda a, r: a[:, ::2, ::2],
+    "1 x 1": lambda a, r: a[:, :1, :1],
+    "no rows": lambda a, r: a[:0],
+    "one row less": shorter,
+    "a scalar": lambda a, r: np.uint8(3),
+}
+OF_TEXTS = {
+    "numbers with a point": lambda a, r: np.full(a.shape, np.nan),
+    "two columns": lambda a, r: np.concatenate([a, a], 1),
+    "one row less": shorter,
+}
+OF_ANY = {"gone": lambda a, r: None, "a group": lambda a, r: {}}
+IMAGE_KINDS = ("wrong shape", "wrong length", "wrong key", "empty split")
+ARRAYS = tuple(h5(name, "input_image", make, *IMAGE_KINDS) for name, make in OF_PICTURES.items())
+TEXTS = tuple(h5(name, key, make, *CELLS) for key in COLUMNS[:3] for name, make in OF_TEXTS.items())
+KEYS = tuple(h5(name, key, make, "wrong key") for key in COLUMNS for name, make in OF_ANY.items())
+
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #5c338e7e
+torn = lambda a, r: a[[*range(len(a) - 1), 0]]
+VALUES = (
+    h5("a latin-1 letter", "input_name", one_cell(b"Cr\xeape shirt"), "distinct text read as latin-1",
+       group="encoding"),
+    h5("a caption of 10,000 words", "input_description", one_cell(b"very " * 10_000), "overlong text",
+       group="10,000 words"),
+    h5("a product torn apart", "input_productID", torn, "duplicate id", group="ids and pairs"),
+    h5("flat columns", "input_name", lambda a, r: a.ravel()),
+)
+ARCHIVE = named("archives", {
+    "zero bytes": lambda p, r: put(p, b""),
+    "cut": lambda p, r: put(p, cut(p.read_bytes(), r)),
+    "a text instead": lambda p, r: put(p, b"404 Not Found"),
+    "a damaged chunk": damaged_chunk,
+}, "damaged HDF5", "missing file", "wrong key", "unreadable picture")
+FASHIONGEN = (Target("*.h5", (), ARRAYS + TEXTS + KEYS + VALUES + TEXT_PLACE + ARCHIVE),)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #206a9490
-PRODUCT = {"no id": without_key("id"), "no title": without_key("title"), "a line twice": twice,
-           "an unknown id": with_key("id", NOWHERE), "a list": lambda row, rng: [[row]],
-           "a title of numbers": with_key("title", 7), "a title in a list": with_key("title", ["red"]),
-           "sentences as number": with_key("visual", 7), "a colour without list": with_key("colour", "Blue"),
-           "colours as numbers": with_key("colour", [1])}
-PRODUCT_KINDS = {"no id": ["no id"], "no title": ["no title"], "a line twice": ["duplicate id"],
-                 "an unknown id": ["unknown id"], "a list": ["broken JSON"],
-                 **{k: ["wrong type"] for k in list(PRODUCT)[5:]}}
-SPLITS = {"a split gone": lambda v: {k: v[k] for k in list(v)[:2]},
-          "a text as split": lambda v: {**v, "test": "abc"}, "a number as split": lambda v: {**v, "test": 7},
-          "a list": lambda v: [1, 2], "an id twice": lambda v: {**v, "test": v["test"] + v["test"][:1]},
-          "an id in two splits": lambda v: {**v, "test": v["test"] + v["train"][:1]},
-          "an unknown id": lambda v: {**v, "test": v["test"] + [NOWHERE]},
-          "an empty split": lambda v: {**v, "test": []},
-          "lists in lists": lambda v: {**v, "test": [v["test"]]}}
+PRODUCT = {
+    "no id": (without_key("id"), "no id"),
+    "no title": (without_key("title"), "no title"),
+    "a line twice": (twice, "duplicate id"),
+    "an unknown id": (with_key("id", NOWHERE), "unknown id"),
+    "a list": (lambda row, rng: [[row]], "broken JSON"),
+    "a title of numbers": (with_key("title", 7), "wrong type"),
+    "a title in a list": (with_key("title", ["red"]), "wrong type"),
+    "sentences as number": (with_key("visual", 7), "wrong type"),
+    "a colour without list": (with_key("colour", "Blue"), "wrong type"),
+    "colours as numbers": (with_key("colour", [1]), "wrong type"),
+}
 SPLIT_KINDS = ("unknown split", "wrong shape", "duplicate id", "no product", "empty split", "unknown id")
-SPLIT = JSON_TEXT + tuple(damage(name, "empty splits" if "empty" in name else "ids and pairs", whole(change),
-                                 *SPLIT_KINDS) for name, change in SPLITS.items())
-COMPOSED = {**QUERIES, "changes in a list": with_key("changes", [1]),
-            "changes without list": with_key("changes", {"sleeve": 1})}
-CUT_ZIP = tuple(damage(name, "archives", change, "truncated file", "missing file", "broken JSON",
-                       "empty split", "no product", "not UTF-8", "unknown split") for name,
-                change in {"a cut gzip stream": lambda p, r: put(p, cut(p.read_bytes(), r)),
-                           "no gzip stream": lambda p, r: put(p, b"404 Not Found")}.items())
-KAGL = (Target("images_60x80.tar", PICTURES, TARS),
-        Target("products.jsonl.gz", TEXT + records(JSON_LINES, "ids and pairs", PRODUCT, PRODUCT_KINDS)
-               + long_texts(JSON_LINES, lambda row, text: {**row, "visual": text}), CUT_ZIP + TEXT_PLACE),
-        Target("split.json", SPLIT, TEXT_PLACE),
-        Target("triplets_*.jsonl.gz", TEXT + records(JSON_LINES, "ids and pairs", COMPOSED,
-                                                     {**QUERY_KINDS, "changes in a list": ["wrong type"],
-                                                      "changes without list": ["wrong type"]})
-               + long_texts(JSON_LINES, lambda row, text: {**row, "captions": [text, "red"]}), CUT_ZIP))
+with_test = lambda change: whole(lambda v: {**v, "test": change(v)})
+SPLIT = JSON_TEXT + named("ids and pairs", {
+    "a split gone": whole(lambda v: {k: v[k] for k in list(v)[:2]}),
+    "a text as split": with_test(lambda v: "abc"),
+    "a number as split": with_test(lambda v: 7),
+    "a list": whole(lambda v: [1, 2]),
+    "an id twice": with_test(lambda v: v["test"] + v["test"][:1]),
+    "an id in two splits": with_test(lambda v: v["test"] + v["train"][:1]),
+    "an unknown id": with_test(lambda v: v["test"] + [NOWHERE]),
+    "lists in lists": with_test(lambda v: [v["test"]]),
+}, *SPLIT_KINDS) + (damage("an empty split", "empty splits", with_test(lambda v: []), *SPLIT_KINDS),)
+CUT_ZIP = named("archives", {
+    "a cut gzip stream": lambda p, r: put(p, cut(p.read_bytes(), r)),
+    "no gzip stream": lambda p, r: put(p, b"404 Not Found"),
+}, "truncated file", "missing file", "broken JSON", "empty split", "no product", "not UTF-8", "unknown split")
+
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #206a9491
+PRODUCT_FILES = (
+    TEXT + records(JSON_LINES, "ids and pairs", PRODUCT)
+    + long_texts(JSON_LINES, lambda row, text: {**row, "visual": text})
+)
+COMPOSED = {
+    **QUERIES,
+    "changes in a list": (with_key("changes", [1]), "wrong type"),
+    "changes without list": (with_key("changes", {"sleeve": 1}), "wrong type"),
+}
+COMPOSED_FILES = TEXT + records(JSON_LINES, "ids and pairs", COMPOSED) + long_texts(JSON_LINES, in_captions)
+KAGL = (
+    Target("images_60x80.tar", PICTURES, TARS),
+    Target("products.jsonl.gz", PRODUCT_FILES, CUT_ZIP + TEXT_PLACE),
+    Target("split.json", SPLIT, TEXT_PLACE),
+    Target("triplets_*.jsonl.gz", COMPOSED_FILES, CUT_ZIP),
+)
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #44f43594
 def data_with(key: str, v) -> object: return whole(lambda value: {"data": {**value["data"], key: v}})
 
 
-PAGE = (
-    JSON_TEXT
-    + tuple(
-        damage(name, "values", change, "broken JSON", "wrong type", "no product", "no title")
-        for name, change in {
-            "no data": whole(lambda v: {}),
-            "data in a list": whole(lambda v: {"data": [1]}),
-            "a title of numbers": data_with("productDisplayName", 7),
-            "no title": data_with("productDisplayName", None),
-            "a group as text": data_with("subCategory", "Topwear"),
-            "a description in a list": data_with("productDescriptors", {"description": {"value": ["red"]}}),
-            "descriptors as text": data_with("productDescriptors", "red"),
-        }.items()
-    )
-    + (
-        damage(
-            "a caption of 10,000 words",
-            "10,000 words",
-            data_with("productDisplayName", "very " * 10_000),
-            "overlong text",
-        ),
-    )
-)
-comma = lambda change: lambda row, rng: [",".join(change(row.split(",")))]
-STYLE = {"short line": comma(lambda f: f[:5]), "a line twice": twice,
-         "no title": comma(lambda f: f[:-1] + [""]), "an unknown id": comma(lambda f: [NOWHERE] + f[1:])}
-STYLE_KINDS = {"short line": ["short line"], "a line twice": ["duplicate id"], "no title": ["no title"],
-               "an unknown id": ["no product"]}
+LONG_TITLE = data_with("productDisplayName", "very " * 10_000)
+PAGE = JSON_TEXT + named("values", {
+    "no data": whole(lambda v: {}),
+    "data in a list": whole(lambda v: {"data": [1]}),
+    "a title of numbers": data_with("productDisplayName", 7),
+    "no title": data_with("productDisplayName", None),
+    "a group as text": data_with("subCategory", "Topwear"),
+    "a description in a list": data_with("productDescriptors", {"description": {"value": ["red"]}}),
+    "descriptors as text": data_with("productDescriptors", "red"),
+}, "broken JSON", "wrong type", "no product", "no title")
+PAGE += (damage("a caption of 10,000 words", "10,000 words", LONG_TITLE, "overlong text"),)
 KAGGLE_FULL = (PHOTO("images/*.jpg"), Target("styles/*.json", PAGE, PLACE))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #b7a66ba0
-KAGGLE_SMALL = (
-    PHOTO("images/*.jpg"),
-    Target(
-        "styles.csv",
-        lines_ending_in_text(b",")
-        + records(LINES, "broken JSON and CSV", STYLE, STYLE_KINDS, 1)
-        + long_texts(LINES, lambda row, text: row + text, 1),
-        TEXT_PLACE,
-    ),
+comma = lambda change: lambda row, rng: [",".join(change(row.split(",")))]
+STYLE = {
+    "short line": (comma(lambda f: f[:5]), "short line"),
+    "a line twice": (twice, "duplicate id"),
+    "no title": (comma(lambda f: f[:-1] + [""]), "no title"),
+    "an unknown id": (comma(lambda f: [NOWHERE] + f[1:]), "no product"),
+}
+STYLE_FILES = (
+    lines_ending_in_text(b",") + records(LINES, "broken JSON and CSV", STYLE, 1)
+    + long_texts(LINES, lambda row, text: row + text, 1)
 )
-ROW = {"a field too many": lambda row, rng: [row + ",x"], "a field too few": comma(lambda f: f[:-1]),
-       "an open quote": lambda row, rng: ['"' + row], "a line twice": twice,
-       "a picture that is not there": comma(lambda f: ["99.jpg"] + f[1:]),
-       "a path with ..": comma(lambda f: ["../catalogue.csv"] + f[1:]),
-       "an absolute path": comma(lambda f: ["/etc/hostname"] + f[1:]),
-       "a NUL in a name": comma(lambda f: ["a\0.jpg"] + f[1:]),
-       "a name of 5,000 letters": comma(lambda f: ["x" * 5000] + f[1:]),
-       "an unknown split": comma(lambda f: f[:-1] + ["training"]),
-       "no text": comma(lambda f: f[:3] + ["", "TOPS", "test"]), "no picture": comma(lambda f: [""] + f[1:])}
-ROW_KINDS = {"a field too many": ["wrong field count"], "a field too few": ["wrong field count"],
-             "an open quote": ["wrong field count", "missing picture", "duplicate id", "unknown split"],
-             "a line twice": ["duplicate id"], "a picture that is not there": ["missing picture"],
-             "a path with ..": ["path leaves the folder"], "an absolute path": ["path leaves the folder"],
-             "a NUL in a name": ["unusable path", "missing picture"],
-             "a name of 5,000 letters": ["missing picture", "unusable path"],
-             "an unknown split": ["unknown split"], "no text": ["no text"], "no picture": ["missing picture"]}
-FOLDER = (PHOTO("images/*.jpg"),
-          Target("catalogue.csv",
-                 TEXT + (damage("semicolons", "broken JSON and CSV", lambda d, r: d.replace(b",", b";"),
-                                "wrong column"), damage("a header alone", "empty splits", lambda d,
-                                                        r: d.split(b"\n")[0] + b"\n", "empty split"))
-                 + records(LINES, "broken JSON and CSV", ROW, ROW_KINDS, 1)
-                 + long_texts(LINES, lambda row, text: ",".join(row.split(",")[:3] + [text, "TOPS", "test"]),
-                              1), TEXT_PLACE))
+KAGGLE_SMALL = (PHOTO("images/*.jpg"), Target("styles.csv", STYLE_FILES, TEXT_PLACE))
+
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #b7a66ba2
+first_field = lambda text: comma(lambda f: [text] + f[1:])
+ROW = {
+    "a field too many": (lambda row, rng: [row + ",x"], "wrong field count"),
+    "a field too few": (comma(lambda f: f[:-1]), "wrong field count"),
+    "an open quote": (lambda row, rng: ['"' + row], "wrong field count", "missing picture", "duplicate id",
+                      "unknown split"),
+    "a line twice": (twice, "duplicate id"),
+    "a picture that is not there": (first_field("99.jpg"), "missing picture"),
+    "a path with ..": (first_field("../catalogue.csv"), "path leaves the folder"),
+    "an absolute path": (first_field("/etc/hostname"), "path leaves the folder"),
+    "a NUL in a name": (first_field("a\0.jpg"), "unusable path", "missing picture"),
+    "a name of 5,000 letters": (first_field("x" * 5000), "missing picture", "unusable path"),
+    "an unknown split": (comma(lambda f: f[:-1] + ["training"]), "unknown split"),
+    "no text": (comma(lambda f: f[:3] + ["", "TOPS", "test"]), "no text"),
+    "no picture": (first_field(""), "missing picture"),
+}
+TABLE = (
+    damage("semicolons", "broken JSON and CSV", lambda d, r: d.replace(b",", b";"), "wrong column"),
+    damage("a header alone", "empty splits", lambda d, r: d.split(b"\n")[0] + b"\n", "empty split"),
+)
+
+
+def in_row(row, text): return ",".join(row.split(",")[:3] + [text, "TOPS", "test"])
+
+
+ROW_FILES = TEXT + TABLE + records(LINES, "broken JSON and CSV", ROW, 1) + long_texts(LINES, in_row, 1)
+FOLDER = (PHOTO("images/*.jpg"), Target("catalogue.csv", ROW_FILES, TEXT_PLACE))
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #df5614e2
-STREET = {"no name": without_key("image"), "an unknown name": with_key("image", NOWHERE),
-          "a line twice": twice, "garments as text": with_key("garments", "blouse"),
-          "a garment without group": with_key("garments", [{"share": 0.2}]),
-          "a share as text": with_key("garments", [{"group": "upper_body", "share": "much"}]),
-          "a list": lambda row, rng: [[row]]}
-STREET_KINDS = {"no name": ["unknown id", "no id"], "an unknown name": ["unknown id"],
-                "a line twice": ["duplicate id"], "garments as text": ["wrong type"],
-                "a garment without group": ["wrong type"], "a share as text": ["wrong type"],
-                "a list": ["broken JSON", "unknown id"]}
-first_pose = lambda change: whole(
-    lambda v: {"poses": {k: change(p) if i == 0 else p for i, (k, p) in enumerate(v["poses"].items())}}
-)
-POSES = JSON_TEXT + tuple(
-    damage(name, "keypoints", change, "wrong key", "wrong type")
-    for name, change in {
-        "no poses": whole(lambda v: {"pose": v["poses"]}),
-        "poses in a list": whole(lambda v: {"poses": [1]}),
-        "too few": first_pose(lambda p: {"keypoints": p["keypoints"][:5]}),
-        "no keypoints": first_pose(lambda p: {}),
-        "NaN": first_pose(lambda p: {"keypoints": [[float("nan"), 0.5, 1.0]] + p["keypoints"][1:]}),
-        "a text instead of a number": first_pose(
-            lambda p: {"keypoints": [["left", 0.5, 1.0]] + p["keypoints"][1:]}
-        ),
-    }.items()
-)
-CCP = (Target("images.tar", PICTURES, TARS), Target("labels.tar", LABELS, TARS),
-       Target("garments.jsonl.gz", TEXT + records(JSON_LINES, "ids and pairs", STREET, STREET_KINDS),
-              CUT_ZIP + TEXT_PLACE), Target("poses.json.gz", POSES,
-                                            CUT_ZIP + TEXT_PLACE), Target("split.json", SPLIT, TEXT_PLACE))
+STREET = {
+    "no name": (without_key("image"), "unknown id", "no id"),
+    "an unknown name": (with_key("image", NOWHERE), "unknown id"),
+    "a line twice": (twice, "duplicate id"),
+    "garments as text": (with_key("garments", "blouse"), "wrong type"),
+    "a garment without group": (with_key("garments", [{"share": 0.2}]), "wrong type"),
+    "a share as text": (with_key("garments", [{"group": "upper_body", "share": "much"}]), "wrong type"),
+    "a list": (lambda row, rng: [[row]], "broken JSON", "unknown id"),
+}
+STREET_FILES = TEXT + records(JSON_LINES, "ids and pairs", STREET)
 
-TARGETS = {"fashiongen": FASHIONGEN, "fashion200k": FASHION200K, "fashioniq": FASHIONIQ, "vitonhd": VITONHD,
-           "dresscode": DRESSCODE, "kagl": KAGL, "kaggle full": KAGGLE_FULL, "kaggle small": KAGGLE_SMALL,
-           "ccp": CCP, "folder": FOLDER}
+
+def first_pose(change) -> object:
+    "A change of the keypoints of the first pose."
+    def changed(value):
+        name, pose = next(iter(value["poses"].items()))
+        return {"poses": {**value["poses"], name: {"keypoints": change(pose["keypoints"])}}}
+    return whole(changed)
+
+
+def bare_pose(value):
+    "The first pose without keypoints."
+    return {"poses": {**value["poses"], next(iter(value["poses"])): {}}}
+
+
+POSES = JSON_TEXT + named("keypoints", {
+    "no poses": whole(lambda v: {"pose": v["poses"]}),
+    "poses in a list": whole(lambda v: {"poses": [1]}),
+    "too few": first_pose(lambda points: points[:5]),
+    "no keypoints": whole(bare_pose),
+    "NaN": first_pose(lambda points: [[float("nan"), 0.5, 1.0]] + points[1:]),
+    "a text instead of a number": first_pose(lambda points: [["left", 0.5, 1.0]] + points[1:]),
+}, "wrong key", "wrong type")
+CCP = (
+    Target("images.tar", PICTURES, TARS),
+    Target("labels.tar", LABELS, TARS),
+    Target("garments.jsonl.gz", STREET_FILES, CUT_ZIP + TEXT_PLACE),
+    Target("poses.json.gz", POSES, CUT_ZIP + TEXT_PLACE),
+    Target("split.json", SPLIT, TEXT_PLACE),
+)
+
+# %% ../../nbs/8_evidence/09_damage_targets.ipynb #df5614e4
+TARGETS = {
+    "fashiongen": FASHIONGEN,
+    "fashion200k": FASHION200K,
+    "fashioniq": FASHIONIQ,
+    "vitonhd": VITONHD,
+    "dresscode": DRESSCODE,
+    "kagl": KAGL,
+    "kaggle full": KAGGLE_FULL,
+    "kaggle small": KAGGLE_SMALL,
+    "ccp": CCP,
+    "folder": FOLDER,
+}

@@ -5,7 +5,6 @@
 # %% ../../nbs/8_evidence/13_data_table.ipynb #92d11e89
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -9,7 +9,6 @@ import gzip, io, json, tarfile
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ..data.datasets import dataset_record

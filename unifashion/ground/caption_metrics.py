@@ -23,7 +23,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer as coco_tokenizer
 
 from .core import digest, stream
-from .intervals import Interval, percentiles, stretch_seeds
+from .intervals import percentiles, stretch_seeds
 
 # %% ../../nbs/0_ground/09_caption_metrics.ipynb #67ddc7a4
 class JavaFailed(RuntimeError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .core import cache_dir, repo_root
 from .files import atomic_write
-from .keys import command, plan
+from .keys import plan
 from .runs import hold, let_go
 
 # %% ../../nbs/0_ground/14_execution.ipynb #74fb0af7

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..data.images import fit_image
 from ..data.samples import DataError, Report
 from ..ground.code_digests import code_hash
-from ..ground.core import Language, cache_dir, digest, pick_device, pick_dtype
+from ..ground.core import Language, cache_dir, digest, pick_device
 from ..ground.files import atomic_write, write_json
 from ..models.encoders import ImageEncoder
 from ..models.qformer import QFormer
