@@ -20,11 +20,11 @@ __all__ = ['PHOTO', 'MAP', 'NOWHERE', 'PAIRS', 'OBJECT', 'value', 'CHUNKS', 'VIT
            'QUERIES', 'GALLERY', 'CAPTIONS', 'CAPTION_FILES', 'QUERY_FILES', 'FASHIONIQ', 'LONG_NAME', 'LINE',
            'LABEL_FILES', 'FASHION200K', 'COLUMNS', 'CELLS', 'shorter', 'OF_PICTURES', 'OF_TEXTS', 'OF_ANY',
            'IMAGE_KINDS', 'ARRAYS', 'TEXTS', 'KEYS', 'torn', 'VALUES', 'ARCHIVE', 'FASHIONGEN', 'PRODUCT',
-           'SPLIT_KINDS', 'with_test', 'SPLIT', 'CUT_ZIP', 'PRODUCT_FILES', 'COMPOSED', 'COMPOSED_FILES', 'KAGL',
-           'LONG_TITLE', 'PAGE', 'KAGGLE_FULL', 'comma', 'STYLE', 'STYLE_FILES', 'KAGGLE_SMALL', 'first_field', 'ROW',
-           'TABLE', 'ROW_FILES', 'FOLDER', 'STREET', 'STREET_FILES', 'POSES', 'CCP', 'TARGETS', 'Target', 'whole',
-           'fields', 'as_object', 'points', 'keypoint_damages', 'in_captions', 'tabs', 'h5', 'data_with', 'in_row',
-           'first_pose', 'bare_pose']
+           'SPLIT_KINDS', 'with_test', 'SPLITS', 'SPLIT', 'CUT_ZIP', 'PRODUCT_FILES', 'COMPOSED', 'COMPOSED_FILES',
+           'KAGL', 'LONG_TITLE', 'PAGE', 'KAGGLE_FULL', 'comma', 'STYLE', 'STYLE_FILES', 'KAGGLE_SMALL', 'first_field',
+           'ROW', 'TABLE', 'ROW_FILES', 'FOLDER', 'STREET', 'STREET_FILES', 'POSES', 'CCP', 'TARGETS', 'Target',
+           'whole', 'fields', 'as_object', 'points', 'keypoint_damages', 'in_captions', 'tabs', 'h5', 'data_with',
+           'in_row', 'first_pose', 'bare_pose']
 
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #237d7fda
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ PRODUCT = {
 }
 SPLIT_KINDS = ("unknown split", "wrong shape", "duplicate id", "no product", "empty split", "unknown id")
 with_test = lambda change: whole(lambda v: {**v, "test": change(v)})
-SPLIT = JSON_TEXT + named("ids and pairs", {
+SPLITS = {
     "a split gone": whole(lambda v: {k: v[k] for k in list(v)[:2]}),
     "a text as split": with_test(lambda v: "abc"),
     "a number as split": with_test(lambda v: 7),
@@ -297,8 +297,13 @@ SPLIT = JSON_TEXT + named("ids and pairs", {
     "an id twice": with_test(lambda v: v["test"] + v["test"][:1]),
     "an id in two splits": with_test(lambda v: v["test"] + v["train"][:1]),
     "an unknown id": with_test(lambda v: v["test"] + [NOWHERE]),
+    "an empty split": with_test(lambda v: []),
     "lists in lists": with_test(lambda v: [v["test"]]),
-}, *SPLIT_KINDS) + (damage("an empty split", "empty splits", with_test(lambda v: []), *SPLIT_KINDS),)
+}
+SPLIT = JSON_TEXT + tuple(
+    damage(name, "empty splits" if "empty" in name else "ids and pairs", change, *SPLIT_KINDS)
+    for name, change in SPLITS.items()
+)
 CUT_ZIP = named("archives", {
     "a cut gzip stream": lambda p, r: put(p, cut(p.read_bytes(), r)),
     "no gzip stream": lambda p, r: put(p, b"404 Not Found"),
