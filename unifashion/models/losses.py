@@ -157,7 +157,7 @@ def itm_pairs(
     texts, images, texts_kept, images_kept = (part[:b] for part in negatives)
     own = torch.arange(b, device=texts.device)
     return ItmPairs(torch.cat([own, own, images]), torch.cat([own, texts, own]),
-                 torch.cat([torch.ones_like(texts_kept), texts_kept, images_kept]))
+                    torch.cat([torch.ones_like(texts_kept), texts_kept, images_kept]))
 
 # %% ../../nbs/5_models/04_losses.ipynb #2a46b34c
 def itm_labels(
