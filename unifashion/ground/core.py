@@ -41,9 +41,9 @@ class Foundations:
     vocabulary: int = 1024        # entries of the word-piece tokenizer
     patch: int = 16               # px, side of an image patch
     width: int = 192              # of tower and Q-Former
-    layers: int = 6               # of the image tower
+    layers: int = 4               # of the image tower, above its convolutions
     heads: int = 3                # of tower and Q-Former
-    text_layers: int = 4          # of the dual encoder's text side (not shipped)
+    text_layers: int = 2          # of the dual encoder's text side (not shipped)
     encoder_steps: int = 0
     encoder_batch: int = 128
     encoder_lr: float = 1e-3
@@ -168,7 +168,7 @@ PROFILES = {p.name: p
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
-                              Foundations(shipped=True, products=12000, encoder_steps=600, qformer_steps=800,
+                              Foundations(shipped=True, products=12000, encoder_steps=3000, qformer_steps=800,
                                           qformer_lr=1e-3), Pretrain(lr=1e-3), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
