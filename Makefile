@@ -37,7 +37,7 @@ lab: setup  ## the notebooks in JupyterLab
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/jupyter" lab nbs
 
 docs: setup  ## the chapters as a site in _site
-	@PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 exec "$(BIN)/mkdocs" build --quiet --strict --config-file .mkdocs.yml
+	@exec "$(BIN)/python" .site/build.py
 
 book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
 	@PATH="$(BIN):$$PATH"; nbdev_export && nbdev_clean && $(MAKE) --no-print-directory readme

@@ -1,0 +1,104 @@
+"""The page of results: every published table and figure with the facts of its run, and whether the run is
+today's."""
+
+import json, re, sys
+
+from links import anchor
+
+PROFILES = {"mini": "drawn garments", "open": "real photographs"}
+ORDER = ["table", "figure", "audit", "malformed", "efficiency", "scoreboard", "train", "tune"]
+
+
+def records(root):
+    "Every published run: (profile, report, folder)."
+    published = root / "outputs" / "published"
+    for path in sorted(published.glob("*/*/**/run.json")):
+        profile, report = path.relative_to(published).parts[:2]
+        yield profile, report, path.parent
+
+
+def rank(report):
+    found = [i for i, start in enumerate(ORDER) if report.startswith(start)]
+    return (found[0] if found else len(ORDER), report)
+
+
+def key_today(record, root):
+    "The key that this run would have now; None where its data are not here, or its report is gone."
+    sys.path.insert(0, str(root))
+    from unifashion.ground.keys import plan
+
+    given = record["parameters"]
+    seeds = str(given.get("seeds", given.get("seed", "0")))
+    words = [f"{k}={v}" for k, v in given.items() if k not in ("profile", "seed", "seeds", "full")]
+    try:
+        nodes = plan(given["profile"], given.get("full", False), seeds, (record["report"],), words)
+        return nodes[-1].key()
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def state(record, today):
+    "A sentence where the run is not known to be today's."
+    if today is None:
+        return "Whether it is today's cannot be told here: the data that it read are not on this machine."
+    if today == record["key"]:
+        return ""
+    return "**Made by earlier code, data or settings**: `make reproduce` would run it anew."
+
+
+def facts(record):
+    "When, where and from what a run was made, in a line."
+    given = record["parameters"]
+    seeds = given.get("seeds", given.get("seed"))
+    where = record["cpu"] if record["device"] == "cpu" else record["device"]
+    parts = [
+        record["started"][:10],
+        f"{where}, {record['seconds']:,.0f} s",
+        f"commit `{record['commit'][:7]}`",
+        "every row" if given.get("full") else "the core's rows",
+        "" if seeds is None else f"seeds {seeds}" if " " in str(seeds) else f"seed {seeds}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def lowered(markdown, by):
+    "A table's Markdown with its headings so many levels lower, its first heading left out."
+    text = re.sub(r"\A\s*#+ .*\n", "", markdown)
+    return re.sub(r"^(#+) ", lambda found: "#" * min(6, len(found[1]) + by) + " ", text, flags=re.M)
+
+
+def run_section(profile, report, folder, root, repository):
+    "One run: label, heading, facts, table, figures; paths are the repository's."
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    place = folder.relative_to(root).as_posix()
+    label = anchor(profile, report) + (f"-{folder.name.replace('=', '-')}" if folder.name != report else "")
+    seed = f", {folder.name.replace('=', ' ')}" if folder.name != report else ""
+    address = f"{repository}/blob/main/{place}"
+    links = [f"[the notebook](nbs/reports/{report}.ipynb)", f"[as it ran]({address}/executed.ipynb)"]
+    if (folder / "table.csv").exists():
+        links.append(f"[the numbers]({address}/table.csv)")
+    parts = [f"({label})=\n### {PROFILES.get(profile, profile)} (`{profile}`){seed}"]
+    parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(record, key_today(record, root))}")
+    parts += [f"![{picture.stem}]({place}/{picture.name})" for picture in sorted(folder.glob("fig_*.png"))]
+    if (folder / "table.md").exists():
+        parts.append(lowered((folder / "table.md").read_text(encoding="utf-8"), 1))
+    return "\n\n".join(parts)
+
+
+def results_page(root, repository, titles):
+    "The page's Markdown, as it would stand at the repository's root. `titles`: report -> (title, line)."
+    runs = {}
+    for profile, report, folder in records(root):
+        if (folder / "table.md").exists() or list(folder.glob("fig_*.png")):
+            runs.setdefault(report, []).append((profile, folder))
+    parts = [
+        "# Results\n\nEvery published table and figure, with the run that made it. Numbers of the drawn world "
+        "(`mini`) and of the open photographs (`open`) answer whether an idea works; they stand beside the "
+        "papers' numbers, never against them. How a run is read, and what its files hold: "
+        "[outputs](outputs/README.md)."
+    ]
+    for report in sorted(runs, key=rank):
+        title, line = titles[report]
+        parts.append(f"## {title}\n\n{line}")
+        parts += [run_section(profile, report, f, root, repository) for profile, f in runs[report]]
+    return "\n\n".join(parts) + "\n"
