@@ -106,7 +106,7 @@ def names_pages(site, chapters):
     for name, sections in pages.items():
         site.write(f"names/{name}.md", f"# unifashion.{name}\n\n" + "\n".join(sections))
     listed = "\n".join(f"* [unifashion.{name}]({name}.md)" for name in pages)
-    site.write("names/index.md", f"# Names\n\n{NAMES}\n\n{listed}\n\n{toctree(pages)}")
+    site.write("names/index.md", f"# API\n\n{NAMES}\n\n{listed}\n\n{toctree(pages)}")
 
 
 def report_pages(site, reports):

@@ -13,8 +13,8 @@ extensions = ["myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.mathjax"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
-nb_code_prompt_show = "Show the {type}"
-nb_code_prompt_hide = "Hide the {type}"
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_dmath_double_inline = True
@@ -41,9 +41,12 @@ html_theme_options = {
     },
     "use_repository_button": True,
     "use_download_button": False,
-    "home_page_in_toc": True,
+    "home_page_in_toc": False,
     "show_navbar_depth": 1,
     "logo": {"text": project},
+    "navbar_persistent": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "github-dark",
 }
 
 # formulas without a network: MathJax as Jupyter's package carries it, copied beside the pages
@@ -52,14 +55,14 @@ mathjax2_config = {
     "showMathMenu": False,
     "messageStyle": "none",
     "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]], "processClass": "math"},
-    "HTML-CSS": {"availableFonts": [], "webFont": "STIX-Web", "imageFont": None, "linebreaks": {"automatic": True}},
+    "HTML-CSS": {"preferredFont": None, "availableFonts": [], "webFont": "STIX-Web", "imageFont": None},
 }
 
 
 def copy_mathjax(app, error):
     "What the pages load of MathJax."
     source = Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
-    left_out = shutil.ignore_patterns("localization", "a11y", "*.map", "SVG")
+    left_out = shutil.ignore_patterns("localization", "a11y", "SVG")
     if not error:
         shutil.copytree(source, Path(app.outdir) / "_static" / "mathjax", ignore=left_out)
 

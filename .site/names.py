@@ -90,7 +90,7 @@ def block(kind, head, *parts):
 def function_block(node, comments, kind="function", name=None):
     rows = parameters_of(node, comments)
     given, meaning = returns_of(node, comments)
-    said = " ".join(part for part in (f"`{given}`" if given else "", meaning) if part)
+    said = ": ".join(part for part in (f"`{given}`" if given else "", meaning) if part)
     head = f"{name or node.name}({signature(rows)})"
     return block(kind, head, prose(node), table(rows) if rows else "", f"Returns {said}" if said else "")
 

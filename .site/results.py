@@ -5,7 +5,7 @@ import json, re, sys
 
 from links import anchor
 
-PROFILES = {"mini": "drawn garments", "open": "real photographs"}
+PROFILES = {"mini": "Drawn garments", "open": "Real photographs"}
 ORDER = ["table", "figure", "audit", "malformed", "efficiency", "scoreboard", "train", "tune"]
 
 
@@ -25,14 +25,17 @@ def rank(report):
 def key_today(record, root):
     "The key that this run would have now; None where its data are not here, or its report is gone."
     sys.path.insert(0, str(root))
-    from unifashion.ground.keys import plan
+    from unifashion.ground.core import load_profile
+    from unifashion.ground.keys import REAL, plan, real_data
 
     given = record["parameters"]
     seeds = str(given.get("seeds", given.get("seed", "0")))
     words = [f"{k}={v}" for k, v in given.items() if k not in ("profile", "seed", "seeds", "full")]
     try:
         nodes = plan(given["profile"], given.get("full", False), seeds, (record["report"],), words)
-        return nodes[-1].key()
+        names = {name for node in nodes for name in node.header.data if name.startswith(REAL)}
+        drawn = load_profile(given["profile"]).world.dataset == "drawn"
+        return nodes[-1].key() if drawn or all(map(real_data, names)) else None
     except (FileNotFoundError, ValueError):
         return None
 
@@ -40,10 +43,10 @@ def key_today(record, root):
 def state(record, today):
     "A sentence where the run is not known to be today's."
     if today is None:
-        return "Whether it is today's cannot be told here: the data that it read are not on this machine."
+        return "*Its data are not on the machine that built this page, which cannot tell whether it is today's.*"
     if today == record["key"]:
         return ""
-    return "**Made by earlier code, data or settings**: `make reproduce` would run it anew."
+    return "*Earlier code, data or settings made it: `make reproduce` would run it anew.*"
 
 
 def facts(record):
@@ -92,8 +95,8 @@ def results_page(root, repository, titles):
         if (folder / "table.md").exists() or list(folder.glob("fig_*.png")):
             runs.setdefault(report, []).append((profile, folder))
     parts = [
-        "# Results\n\nEvery published table and figure, with the run that made it. Numbers of the drawn world "
-        "(`mini`) and of the open photographs (`open`) answer whether an idea works; they stand beside the "
+        "# Results\n\nEvery published table and figure, with the run that made it. Numbers of the drawn "
+        "world (`mini`) and of the open photographs (`open`) answer whether an idea works; they stand beside the "
         "papers' numbers, never against them. How a run is read, and what its files hold: "
         "[outputs](outputs/README.md)."
     ]
