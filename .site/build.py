@@ -81,7 +81,7 @@ def room(site, path, number):
 
 def toctree(entries, caption=""):
     head = f":caption: {caption}\n" if caption else ""
-    return "```{toctree}\n:hidden:\n" + head + "\n".join(["", *entries]) + "\n```\n"
+    return "```{toctree}\n:hidden:\n:titlesonly:\n" + head + "\n".join(["", *entries]) + "\n```\n"
 
 
 def wing_page(site, wing, chapters):

@@ -151,5 +151,8 @@ def blocks_of(source):
 def module_section(module, source, chapter, title):
     "A module's part of a page: its line, the chapter that defines it, its names. `chapter` is a link."
     line = (ast.get_docstring(ast.parse(source)) or "").strip()
-    head = f"## {module}\n\n{line} Defined and explained in [{title}]({chapter}).\n"
-    return "\n".join([head, f"```{{py:currentmodule}} unifashion.{module}\n```\n", *blocks_of(source)])
+    blocks = blocks_of(source)
+    heads = [re.match(r":+\{py:(?!method|property)\w+\} ([\w.]+)", part) for part in blocks]
+    listed = " · ".join(f"{{py:obj}}`{head[1]} <unifashion.{module}.{head[1]}>`" for head in heads if head)
+    head = f"## {module}\n\n{line} Defined and explained in [{title}]({chapter}).\n\n{listed}\n"
+    return "\n".join([head, f"```{{py:currentmodule}} unifashion.{module}\n```\n", *blocks])
