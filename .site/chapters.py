@@ -56,8 +56,11 @@ def shown(cells):
                 continue
             cell["source"] = DIRECTIVE.sub("", source).strip("\n")
             draws = opening and has_picture(cell) and not EXPORT.search(source)
-            if draws or only_imports(cell["source"]):
+            imports = only_imports(cell["source"])
+            if draws or imports:
                 tag(cell, "hide-input")
+            if imports:
+                tag(cell, "imports")
             opening = opening and not has_picture(cell)
         kept.append(cell)
     return kept

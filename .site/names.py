@@ -19,10 +19,11 @@ def parameters_of(function, comments):
     "(name, type, default, meaning) of each parameter, self and cls left out."
     spec = function.args
     plain = [*spec.posonlyargs, *spec.args]
-    defaults = [None] * (len(plain) - len(spec.defaults)) + spec.defaults + spec.kw_defaults
-    starred = [(spec.vararg, "*"), (spec.kwarg, "**")]
-    every = [(arg, arg.arg, default) for arg, default in zip(plain + spec.kwonlyargs, defaults)]
-    every += [(arg, mark + arg.arg, None) for arg, mark in starred if arg]
+    defaults = [None] * (len(plain) - len(spec.defaults)) + spec.defaults
+    every = [(arg, arg.arg, default) for arg, default in zip(plain, defaults)]
+    every += [(spec.vararg, f"*{spec.vararg.arg}", None)] if spec.vararg else []
+    every += [(arg, arg.arg, default) for arg, default in zip(spec.kwonlyargs, spec.kw_defaults)]
+    every += [(spec.kwarg, f"**{spec.kwarg.arg}", None)] if spec.kwarg else []
     lines = [function.lineno] + [arg.lineno for arg, _, _ in every]
     rows = []
     for arg, name, default in every:
