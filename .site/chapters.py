@@ -24,13 +24,20 @@ def module_of(notebook):
     return next((name[1] for name in found if name), None)
 
 
-def only_imports(source):
-    "Whether a cell does nothing but import."
+def is_made_of(source, *kinds):
+    "Whether a cell's statements are all of some kinds of `ast` nodes."
     try:
-        body = ast.parse(source).body
+        return all(isinstance(node, kinds) for node in ast.parse(source).body)
     except SyntaxError:  # IPython magic
         return False
-    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
+
+
+def is_set_up(cell, source, opening):
+    """Whether a cell only prepares: imports and calls; before the first picture also whatever a lesson needs
+    for it, but nothing that is exported, and nothing that shows something."""
+    if opening and not EXPORT.search(source):
+        return not cell["outputs"]
+    return is_made_of(source, ast.Import, ast.ImportFrom, *[ast.Expr] * (opening and not cell["outputs"]))
 
 
 def pictures_of(cell):
@@ -47,43 +54,40 @@ def tag(cell, name):
 
 
 def shown(cells):
-    "Cells without directives; hidden ones are left out, imports and what draws the first picture collapsed."
-    kept, opening = [], True
+    "Cells without directives; hidden ones are left out, set-up and what draws the first picture collapsed."
+    kept, opening = [], any(map(has_picture, cells))
     for cell in cells:
         source = source_of(cell)
         if cell["cell_type"] == "code":
             if HIDDEN.search(source) or not DIRECTIVE.sub("", source).strip():
                 continue
             cell["source"] = DIRECTIVE.sub("", source).strip("\n")
-            draws = opening and has_picture(cell) and not EXPORT.search(source)
-            imports = only_imports(cell["source"])
-            if draws or imports:
+            if is_set_up(cell, source, opening):
                 tag(cell, "hide-input")
-            if imports:
-                tag(cell, "imports")
+                tag(cell, "set-up")
+            elif opening and not EXPORT.search(source):
+                tag(cell, "hide-input")
             opening = opening and not has_picture(cell)
         kept.append(cell)
     return kept
 
 
-def imports_after_the_picture(cells):
-    "The imports that stand before the first picture, as one cell behind it."
+def set_up_after_the_picture(cells):
+    "The set-up that stands before the first picture, as one cell behind it."
     first = next((i for i, cell in enumerate(cells) if has_picture(cell)), None)
-    if first is None:
-        return cells
-    is_set_up = [c["cell_type"] == "code" and only_imports(source_of(c)) for c in cells[:first]]
-    set_up = [cell for cell, yes in zip(cells, is_set_up) if yes]
+    before = cells[:first] if first is not None else []
+    set_up = [cell for cell in before if "set-up" in cell["metadata"].get("tags", [])]
     if not set_up:
         return cells
     one = set_up[0] | {"source": "\n\n".join(source_of(cell) for cell in set_up)}
-    before = [cell for cell, yes in zip(cells, is_set_up) if not yes]
-    return [*before, cells[first], one, *cells[first + 1 :]]
+    others = [cell for cell in before if cell not in set_up]
+    return [*others, cells[first], one, *cells[first + 1 :]]
 
 
 def page_of(notebook, number, rewrite):
     "A notebook as the site shows it, its title numbered, its links and those of its outputs rewritten."
     page = copy.deepcopy(notebook)
-    page["cells"] = imports_after_the_picture(shown(page["cells"]))
+    page["cells"] = set_up_after_the_picture(shown(page["cells"]))
     for cell in page["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = rewrite(source_of(cell))

@@ -43,7 +43,7 @@ def key_today(record, root):
 def state(record, today):
     "A sentence where the run is not known to be today's."
     if today is None:
-        return "*Its data are not on the machine that built this page, which cannot tell whether it is today's.*"
+        return "*Whether it is today's cannot be told: its data are not where this page was built.*"
     if today == record["key"]:
         return ""
     return "*Earlier code, data or settings made it: `make reproduce` would run it anew.*"
@@ -96,8 +96,8 @@ def results_page(root, repository, titles):
             runs.setdefault(report, []).append((profile, folder))
     parts = [
         "# Results\n\nEvery published table and figure, with the run that made it. Numbers of the drawn "
-        "world (`mini`) and of the open photographs (`open`) answer whether an idea works; they stand beside the "
-        "papers' numbers, never against them. How a run is read, and what its files hold: "
+        "world (`mini`) and of the open photographs (`open`) answer whether an idea works; they stand "
+        "beside the papers' numbers, never against them. How a run is read, and what its files hold: "
         "[outputs](outputs/README.md)."
     ]
     for report in sorted(runs, key=rank):
