@@ -1,17 +1,15 @@
 """Sphinx's settings for the pages that build.py lays."""
 
-import sys
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 project = "UniFashion and Fashion-RAG"
 author = "The UniFashion notebooks authors"
 copyright = "the UniFashion notebooks authors, MIT licence"
 language = "en"
 html_title = project
-extensions = ["myst_nb", "sphinxcontrib.bibtex", "formulas"]
-html_math_renderer = "drawn"
+extensions = ["myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.mathjax"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
@@ -52,3 +50,25 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "github-dark",
 }
+
+# formulas without a network: MathJax as Jupyter's package carries it, copied beside the pages
+mathjax_path = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
+mathjax2_config = {
+    "showMathMenu": False,
+    "messageStyle": "none",
+    "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]], "processClass": "math"},
+    "HTML-CSS": {"preferredFont": None, "availableFonts": [], "webFont": "STIX-Web", "imageFont": None},
+}
+
+
+def copy_mathjax(app, error):
+    "What the pages load of MathJax."
+    source = Path(find_spec("jupyter_server_mathjax").submodule_search_locations[0]) / "static"
+    left_out = shutil.ignore_patterns("localization", "a11y", "SVG")
+    if not error:
+        shutil.copytree(source, Path(app.outdir) / "_static" / "mathjax", ignore=left_out)
+
+
+def setup(app):
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
