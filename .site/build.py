@@ -161,6 +161,7 @@ def main():
         sys.exit("docs: the site is not built; see above")
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(cache / "html", target)
+    shutil.rmtree(cache)
     pages, files = (list(target.rglob(pattern)) for pattern in ("*.html", "*"))
     size = sum(path.stat().st_size for path in files if path.is_file()) / 1e6
     print(f"docs: {len(pages)} pages, {size:.0f} MB, {time.perf_counter() - start:.0f} s: _site/index.html")
