@@ -7,7 +7,7 @@ from pathlib import Path
 from chapters import front_page, module_of, page_of, pictures_of, read, title_of
 from links import Links, place, works_of
 from names import module_section
-from results import results_page
+from results import results_page, where_published
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/unifashion/unifashion"
@@ -50,9 +50,10 @@ class Site:
         "A page whose links are written as the file `page` of the repository would have them."
         self.write(name, self.links.rewrite(text, page))
 
-    def notebook(self, path, number=""):
+    def notebook(self, path, number="", note=""):
         page = path.relative_to(self.root).as_posix()
         content = page_of(read(path), number, lambda text: self.links.rewrite(text, page))
+        content["cells"][0]["source"] += f"\n\n{note}"
         self.write(place(page), json.dumps(content))
 
 
@@ -112,7 +113,7 @@ def names_pages(site, chapters):
 def report_pages(site, reports):
     "The report notebooks; returns title and line of each."
     for path in reports:
-        site.notebook(path)
+        site.notebook(path, note=where_published(site.root, path.stem))
     titles = {path.stem: title_of(read(path)) for path in reports}
     listed = "\n".join(f"* [{title}]({name}.ipynb): {line}" for name, (title, line) in titles.items())
     head = "# Reports\n\nThe notebooks that `make reproduce` runs: each makes one table, figure or training."

@@ -17,6 +17,33 @@ def records(root):
         yield profile, report, path.parent
 
 
+def label_of(profile, report, folder):
+    "The label of a run on the page, its seed included."
+    seed = "" if folder.name == report else f"-{folder.name.replace('=', '-')}"
+    return anchor(profile, report) + seed
+
+
+def published_runs(root):
+    "The runs that the page shows, those with a table or a figure: report -> [(profile, folder)]."
+    runs = {}
+    for profile, report, folder in records(root):
+        if (folder / "table.md").exists() or list(folder.glob("fig_*.png")):
+            runs.setdefault(report, []).append((profile, folder))
+    return runs
+
+
+def where_published(root, report):
+    "A line of links to a report's runs on the page; empty where there are none."
+    found = published_runs(root).get(report, [])
+    links = [f"[{heading(profile, report, f)}](#{label_of(profile, report, f)})" for profile, f in found]
+    return f"Published: {' · '.join(links)}" if links else ""
+
+
+def heading(profile, report, folder):
+    seed = "" if folder.name == report else f", {folder.name.replace('=', ' ')}"
+    return f"{PROFILES.get(profile, profile)} (`{profile}`){seed}"
+
+
 def rank(report):
     found = [i for i, start in enumerate(ORDER) if report.startswith(start)]
     return (found[0] if found else len(ORDER), report)
@@ -74,13 +101,11 @@ def run_section(profile, report, folder, root, repository):
     "One run: label, heading, facts, table, figures; paths are the repository's."
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     place = folder.relative_to(root).as_posix()
-    label = anchor(profile, report) + (f"-{folder.name.replace('=', '-')}" if folder.name != report else "")
-    seed = f", {folder.name.replace('=', ' ')}" if folder.name != report else ""
     address = f"{repository}/blob/main/{place}"
     links = [f"[the notebook](nbs/reports/{report}.ipynb)", f"[as it ran]({address}/executed.ipynb)"]
     if (folder / "table.csv").exists():
         links.append(f"[the numbers]({address}/table.csv)")
-    parts = [f"({label})=\n### {PROFILES.get(profile, profile)} (`{profile}`){seed}"]
+    parts = [f"({label_of(profile, report, folder)})=\n### {heading(profile, report, folder)}"]
     parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(record, key_today(record, root))}")
     parts += [f"![{picture.stem}]({place}/{picture.name})" for picture in sorted(folder.glob("fig_*.png"))]
     if (folder / "table.md").exists():
@@ -90,10 +115,7 @@ def run_section(profile, report, folder, root, repository):
 
 def results_page(root, repository, titles):
     "The page's Markdown, as it would stand at the repository's root. `titles`: report -> (title, line)."
-    runs = {}
-    for profile, report, folder in records(root):
-        if (folder / "table.md").exists() or list(folder.glob("fig_*.png")):
-            runs.setdefault(report, []).append((profile, folder))
+    runs = published_runs(root)
     parts = [
         "# Results\n\nEvery published table and figure, with the run that made it. Numbers of the drawn "
         "world (`mini`) and of the open photographs (`open`) answer whether an idea works; they stand "

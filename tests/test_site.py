@@ -287,5 +287,7 @@ def test_the_whole_site_is_built(tmp_path):
     results = (site / "results.html").read_text(encoding="utf-8")
     for table in (ROOT / "outputs" / "published").rglob("table.md"):
         assert f'id="{table.parent.parent.name}-{table.parent.name}"'.replace("_", "-") in results, table
+    report = (site / "reports" / "train_pretrain.html").read_text(encoding="utf-8")
+    assert 'href="../results.html#mini-train-pretrain-seed-0"' in report
     figures = list((ROOT / "outputs" / "published").rglob("fig_*.png"))
     assert len(figures) >= 20 and results.count("<img") >= len(figures)
