@@ -5,21 +5,22 @@
 # %% ../../nbs/4_data/07_catalogues.ipynb #dd8d311f
 from __future__ import annotations
 
-import csv, os, re
+import os, re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
 
 from .kagl import read_kagl
-from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, val_of
-from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5, text_lines
+from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, known_split, val_of
+from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5
+from .tables import table_rows
 from ..ground.core import World, data_dir
 
 # %% auto #0
 __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_text', 'text_column', 'find_fashiongen',
-           'open_fashiongen', 'view_numbers', 'read_fashiongen', 'table_rows', 'own_split', 'read_folder', 'add_own',
+           'open_fashiongen', 'view_numbers', 'read_fashiongen', 'own_split', 'read_folder', 'add_own',
            'fewer_products', 'open_catalogue']
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e989b8f4
@@ -63,8 +64,7 @@ def find_fashiongen(
     side: int | None = None,  # px; None: the only side there is
 ) -> Path:
     "The file of a split. Raises `DataError` when it is missing or several sides lie side by side."
-    if split not in FASHIONGEN_FILES:
-        raise DataError(f"no split {split!r}; there are train, val, test", root, None, "unknown split")
+    known_split(split, root)
     pattern = f"fashiongen_{side or '*'}_{side or '*'}_{FASHIONGEN_FILES[split]}.h5"
     found = sorted(Path(root).glob(pattern))
     if not found:
@@ -158,39 +158,6 @@ def read_fashiongen(
 # %% ../../nbs/4_data/07_catalogues.ipynb #bb5cf49c
 OPTIONAL = ("category", "subcategory", "type", "title", "gender", "brand", "colour")
 
-
-def table_rows(
-    path: Path,  # catalogue.csv
-    report,      # rejects lines that cannot be read
-):  # yields (line, dict)
-    "Lines of a CSV table with a header. Raises `DataError` when a needed column is missing."
-    current = [0]
-    def texts():
-        for number, text in text_lines(path, report):
-            current[0] = number
-            yield text + "\n"
-    table = csv.DictReader(texts(), restkey="")
-    missing = [c for c in ("image", "text") if c not in (table.fieldnames or ())]
-    if missing:
-        raise DataError(
-            f"no column {missing[0]!r}; the header has {', '.join(table.fieldnames or ()) or 'nothing'}",
-            path,
-            1,
-            "wrong column",
-        )
-    while True:
-        try:
-            row = next(table)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            report.reject(f"unreadable line ({error})", path, current[0], "wrong field count")
-            continue
-        if "" in row or None in row.values():
-            report.reject("more or fewer fields than the header", path, current[0], "wrong field count")
-        else:
-            yield current[0], {k.strip(): v.strip() for k, v in row.items()}
-
 # %% ../../nbs/4_data/07_catalogues.ipynb #7d3ed813
 def own_split(row: dict, has_val: bool) -> str:
     "The split of a table row: its column, or by hash of the product."
@@ -206,13 +173,14 @@ def read_folder(
     check: bool | None = None,  # read every picture now; None: when skipping
 ) -> Catalogue:
     "A split of a plain folder. Raises `DataError` naming file and line, or counts and skips."
+    known_split(split, root)
     path = inside(root, table)
     root = Path(root)
     rows = CatalogueBuilder(path, on_error)
     views = Counter()
     kept = []
-    for line, row in table_rows(path, rows.report):
-        row["id"] = row.get("id") or Path(row["image"]).stem
+    for line, row in table_rows(path, ("image", "text"), rows.report):
+        row["id"] = row.get("id") or str(PurePosixPath(row["image"]))
         row["product"] = row.get("product") or row["id"]
         if row.get("split", "") not in ("", "train", "val", "test"):
             rows.report.reject(f"split {row['split']!r} is not train, val or test", path, line,
@@ -236,8 +204,7 @@ def add_own(rows: CatalogueBuilder, images: Path, line: int, row: dict, views: C
         path = inside(images, row["image"], line, rows.file)
     except DataError as error:
         return rows.report.reject(error.reason, rows.file, line, error.kind)
-    if not os.path.isfile(path):
-        return rows.report.reject(f"picture {row['image']!r} is missing", rows.file, line, "missing picture")
+    if not os.path.isfile(path): return rows.report.lacks(images, row["image"], rows.file, line)
     view = views[row["product"]]
     views[row["product"]] += 1
     rows.add(line, row["image"], id=row["id"], product=row["product"], text=row["text"], view=view,

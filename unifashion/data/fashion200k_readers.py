@@ -8,8 +8,8 @@ from __future__ import annotations
 import math, re
 from pathlib import Path, PurePosixPath
 
-from .retrieval_readers import SPLITS, clean_text
-from .samples import Catalogue, CatalogueBuilder, DataError, Report, val_of
+from .retrieval_readers import clean_text
+from .samples import Catalogue, CatalogueBuilder, DataError, Report, known_split, val_of
 from .stores import FileStore, inside, text_lines
 
 # %% auto #0
@@ -61,7 +61,7 @@ def _listed(root: Path, category: str, files: str, wanted, rows: CatalogueBuilde
             rows.report.reject(f"{place} is a link out of the folder", path, number, "path leaves the folder")
             continue
         if not there:
-            rows.report.reject(f"picture {place} is missing", path, number, "missing picture")
+            rows.report.lacks(root, place, path, number)
             continue
         kind = place.parts[-3] if len(place.parts) > 3 else category
         rows.add(number, str(place), id=str(place.with_suffix("")), product=product, text=text,
@@ -78,8 +78,7 @@ def read_fashion200k(
     check: bool = False,      # read every picture now
 ) -> Catalogue:
     "A split of Fashion200K. Raises `DataError` naming file and line, or counts and skips."
-    if split not in SPLITS:
-        raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
+    known_split(split, root)
     rows = CatalogueBuilder(Path(root, "labels"), on_error)
     files = "test" if split == "test" else "train"
     wanted = lambda product: split == "test" or val_of(product) == (split == "val")

@@ -10,23 +10,37 @@ from pathlib import Path
 
 from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
+from .samples import known_split
 from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
-from .stores import tar_index, text_lines
+from .stores import tar_index
+from .tables import table_rows
 from ..ground.core import repo_root
 
 # %% auto #0
-__all__ = ['PACKS', 'STYLES', 'HUB', 'kagl_split', 'product_row', 'read_products', 'read_kagl', 'wrong_field', 'add_product',
-           'style_line', 'style_json', 'folder_products', 'read_kagl_folder', 'hub_rows', 'read_kagl_hub',
-           'sentences_of', 'read_kagl_triplets', 'read_kagl_keypoints']
+__all__ = ['PACKS', 'STYLES', 'COLUMNS', 'HUB', 'kagl_split', 'carried', 'product_row', 'read_products', 'read_kagl',
+           'wrong_field', 'add_product', 'style_products', 'style_json', 'folder_products', 'read_kagl_folder',
+           'hub_rows', 'read_kagl_hub', 'sentences_of', 'read_kagl_triplets', 'read_kagl_keypoints']
 
 # %% ../../nbs/4_data/06_kagl.ipynb #72980163
 def kagl_split(
     split: str,        # train, val or test
     root: Path | None = None,  # folder with split.json; None: the ids that the repository carries
 ) -> list:  # product ids
-    "The ids of a split. Raises `DataError` as `read_split`."
-    path = Path(root, "split.json") if root else repo_root() / "data" / "kagl" / "split.json.gz"
+    "The ids of a split. Raises `DataError` as `read_split`, and without a clone where no root is given."
+    path = Path(root, "split.json") if root else carried("split.json.gz")
+    known_split(split, path)
     return read_split(path, split)
+
+
+def carried(
+    name: str,  # of a file
+) -> Path:
+    "A file of `data/kagl/`. Raises `DataError` where the package runs without the repository."
+    try:
+        return repo_root() / "data" / "kagl" / name
+    except FileNotFoundError:
+        raise DataError("is part of the repository, not of the installed package: run this inside a clone",
+                        Path("data/kagl", name), None, "missing file") from None
 
 # %% ../../nbs/4_data/06_kagl.ipynb #36bc8af4
 def product_row(
@@ -112,7 +126,7 @@ def add_product(rows: CatalogueBuilder, name, products, key, present, split_file
         there = present(key)
     except DataError as error:
         return rows.report.reject(error.reason, rows.file, line, error.kind)
-    if not there: return rows.report.reject(f"picture {key} is missing", rows.file, line, "missing picture")
+    if not there: return rows.report.lacks(rows.file.parent / "images", key, rows.file, line)
     if not product.get("title"):
         return rows.report.reject(f"id {name!r} has no title", rows.file, line, "no title")
     visual = product["visual"] if "visual" in product else extract_visual(product.get("description") or "")
@@ -121,26 +135,19 @@ def add_product(rows: CatalogueBuilder, name, products, key, present, split_file
 # %% ../../nbs/4_data/06_kagl.ipynb #9d2f626b
 STYLES = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year",
           "usage", "productDisplayName")
+# field of the pack -> column of Kaggle's table that must be there
+COLUMNS = dict(id="id", gender="gender", master="masterCategory", sub="subCategory", type="articleType",
+               colour="baseColour", title="productDisplayName")
 
 
-def style_line(
-    text: str,       # a line of styles.csv
-    path: Path,      # for messages
-    line: int,       # its number
-    report: Report,  # counts repairs, rejects short lines
-) -> dict | None:  # the product in the pack's words
-    "One line of Kaggle's table; the last field takes what is left of the line."
-    values = [v.strip('" ') for v in text.split(",", len(STYLES) - 1)]
-    if len(values) < len(STYLES):
-        return report.reject(f"{len(values)} fields, {len(STYLES)} expected", path, line, "short line")
-    if values[-1].endswith(","):
-        report.notes["empty last field dropped"] += 1
-    elif "," in values[-1]:
-        report.notes["comma in a title kept"] += 1
-    v = dict(zip(STYLES, values))
-    return dict(id=v["id"], title=v["productDisplayName"].rstrip(","), gender=v["gender"],
-                master=v["masterCategory"], sub=v["subCategory"], type=v["articleType"],
-                colour=[v["baseColour"]], visual="")
+def style_products(
+    path: Path,      # styles.csv
+    report: Report,  # counts repairs, rejects what is no row
+):  # yields (line, product in the pack's words)
+    "The rows of Kaggle's table. Raises `DataError` for a header without one of `COLUMNS`."
+    for line, row in table_rows(path, tuple(COLUMNS.values()), report, free=COLUMNS["title"]):
+        product = {name: row[column] for name, column in COLUMNS.items()}
+        yield line, product | {"colour": [product["colour"]], "visual": ""}
 
 # %% ../../nbs/4_data/06_kagl.ipynb #89dda743
 def style_json(
@@ -162,22 +169,26 @@ def folder_products(root: Path, wanted: list, report: Report) -> tuple:  # (id -
     products = {}
     table = root / "styles.csv"
     if not (root / "styles").is_dir():
-        for line, text in text_lines(table, report):
-            product = style_line(text, table, line, report) if line > 1 else None
-            if product and product["id"] in products:
+        for line, product in style_products(table, report):
+            if product["id"] in products:
                 report.reject(f"duplicate id {product['id']!r}", table, line, "duplicate id")
-            elif product:
+            else:
                 products[product["id"]] = line, product
         return products, "kagl_title"
     for name in wanted:
         path = inside(root, f"styles/{name}.json")
         if not path.exists(): continue
         try:
-            products[name] = path.name, style_json(read_json(path))
+            product = style_json(read_json(path))
         except DataError as error:
             report.reject(error.reason, path, error.row, error.kind)
         except (KeyError, TypeError, AttributeError) as error:
             report.reject(f"no product in this file ({error})", path, None, "broken JSON")
+        else:
+            if product["id"] == name:
+                products[name] = path.name, product
+            else:
+                report.reject(f"holds product {product['id']!r}", path, None, "wrong id")
     return products, "kagl_extracted"
 
 # %% ../../nbs/4_data/06_kagl.ipynb #cef31539
@@ -189,6 +200,7 @@ def read_kagl_folder(
     ids: list | None = None,  # product ids to read; None: those of `split` that the repository carries
 ) -> Catalogue:
     "A split of Kaggle's download. Raises `DataError` naming file and row, or counts and skips."
+    known_split(split, root)
     root = Path(root)
     wanted = kagl_split(split) if ids is None else ids
     table = root / ("styles" if (root / "styles").is_dir() else "styles.csv")
@@ -232,6 +244,7 @@ def read_kagl_hub(
     ids: list | None = None,     # product ids to read; None: those of `split` that the repository carries
 ) -> Catalogue:
     "A split of the hub's version. Raises `DataError` naming the row, or counts and skips."
+    known_split(split, source)
     table = hub_rows(source) if rows is None else rows
     out = CatalogueBuilder(source, on_error)
     columns = {}
@@ -278,7 +291,9 @@ def read_kagl_triplets(
     on_error: str = "raise",     # 'raise' or 'skip'
 ) -> tuple:  # (list of `Triplet`, `Report`)
     "Composed queries. Raises `DataError` naming file and line, or counts and skips."
-    path = Path(root or repo_root() / "data" / "kagl", f"triplets_{split}.jsonl.gz")
+    name = f"triplets_{split}.jsonl.gz"
+    path = Path(root, name) if root else carried(name)
+    known_split(split, path)
     report = Report(on_error)
     queries = []
     known = None if catalogue is None else set(catalogue.products)
@@ -312,11 +327,11 @@ def read_kagl_triplets(
             Triplet(f"{split}-{line}", reference, target, captions, value.get("type", ""), split, changes)
         )
     report.kept = len(queries)
-    if not queries: raise DataError(f"split {split!r} holds no queries", path, None, "empty split")
+    if not queries: report.empty(split, path, "queries")
     return queries, report
 
 # %% ../../nbs/4_data/06_kagl.ipynb #2d04be47
 def read_kagl_keypoints() -> dict:  # product id -> 18 tuples (x, y, visibility), x and y in 0..1
     "Body keypoints of 3,789 people of the 224 pictures, in the 18-point OpenPose order."
-    poses = read_json(repo_root() / "data" / "kagl" / "poses_224.json.gz")["poses"]
+    poses = read_json(carried("poses_224.json.gz"))["poses"]
     return {name: tuple(map(tuple, pose["keypoints"])) for name, pose in poses.items()}

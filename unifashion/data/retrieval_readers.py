@@ -13,11 +13,12 @@ import numpy as np
 
 from .kagl import read_kagl, read_kagl_triplets
 from .samples import Catalogue, CatalogueBuilder, DataError, Report, Triplet
+from .samples import known_split
 from .stores import FileStore, inside, read_json
 from ..ground.core import World, data_dir
 
 # %% auto #0
-__all__ = ['NAME', 'LONGEST', 'SPLITS', 'CATEGORIES', 'json_rows', 'plain_name', 'clean_text', 'Composed', 'picture_files',
+__all__ = ['NAME', 'LONGEST', 'CATEGORIES', 'json_rows', 'plain_name', 'clean_text', 'Composed', 'picture_files',
            'read_fashioniq', 'read_fashioniq_cap', 'with_captions', 'audit_guidance', 'open_composed']
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #95893fbb
@@ -123,8 +124,7 @@ def _gallery(
             continue
         rows.seen.add(name)
         if pictures and name not in files:
-            rows.report.reject(f"picture {name!r} is missing in {images.name}/", rows.file, row,
-                               "missing picture")
+            rows.report.lacks(images, f"{name}.png", rows.file, row)
             continue
         if pictures and files[name] is None:
             rows.report.reject(f"picture {name!r} is a link out of the folder", rows.file, row,
@@ -179,7 +179,6 @@ def _query(
     return Triplet(f"{category}-{split}-{row}", *(ends + [""])[:2], texts, category, split) if texts else None
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #e401b1e3
-SPLITS = ("train", "val", "test")
 CATEGORIES = ("dress", "shirt", "toptee")
 
 
@@ -195,8 +194,7 @@ def read_fashioniq(
     if category not in CATEGORIES:
         raise DataError(f'no category {category!r}; there are {", ".join(CATEGORIES)}', root, None,
                         "unknown category")
-    if split not in SPLITS:
-        raise DataError(f'no split {split!r}; there are {", ".join(SPLITS)}', root, None, "unknown split")
+    known_split(split, root)
     rows = CatalogueBuilder(Path(root, "image_splits", f"split.{category}.{split}.json"), on_error)
     gallery = _gallery(root, category, split, rows, pictures, check)
     path = Path(root, "captions", f"cap.{category}.{split}.json")
@@ -214,7 +212,7 @@ def read_fashioniq(
     report.kept = len(queries)
     if more := len(queries) - len({q.target for q in queries if split != "test"} or queries):
         report.notes["target asked for before"] = more
-    if not queries: raise DataError(f"split {split!r} holds no queries", path, None, "empty split")
+    if not queries: report.empty(split, path, "queries")
     return Composed(gallery, queries, report)
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #01961cbb
@@ -242,6 +240,7 @@ def read_fashioniq_cap(
 ) -> tuple:  # (dict id -> caption, `Report`)
     """Captions of Fashion-IQ-Cap, blanks around them removed.
     Raises `DataError` naming file and row, or counts and skips."""
+    known_split(split, root, ("train", "val"))
     report = Report(on_error)
     captions = {}
     known = None if gallery is None else set(gallery.products)
@@ -256,7 +255,7 @@ def read_fashioniq_cap(
         elif text:
             captions[name] = text
     report.kept = len(captions)
-    if not captions: raise DataError(f"split {split!r} holds no captions", path, None, "empty split")
+    if not captions: report.empty(split, path, "captions")
     return captions, report
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #7677a57c

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
+from .encodings import byte_lines, utf8_file
 from .samples import DataError, Report
 from ..ground.core import digest
 
@@ -291,18 +292,22 @@ def text_lines(
     path: Path,      # a text file, or one ending in .gz
     report: Report,  # rejects lines that are not UTF-8
 ):  # yields (line number from 1, text)
-    "Lines of a UTF-8 file. Raises `DataError` when it is missing or its gzip stream is broken."
+    """Lines of a text file, whatever ends them; UTF-8, or UTF-16 with its mark.
+    Raises `DataError` when it is missing, its gzip stream is broken, or its encoding is another."""
     number = 0
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(byte_lines(utf8_file(file, path)), 1):
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     report.reject(f"not UTF-8 (byte {error.start + 1} of the line)", path, number,
                                   "not UTF-8")
                     continue
-                yield number, text
+                if "\0" in text:
+                    report.reject("a zero byte in the line", path, number, "zero byte")
+                else:
+                    yield number, text
     except FileNotFoundError:
         raise DataError("file is missing", path, None, "missing file") from None
     except (EOFError, zlib.error, OSError) as error:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .samples import LONGEST, DataError, ImageRef, Report, val_of
+from .samples import LONGEST, DataError, ImageRef, Report, known_split, val_of
 from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
 from .stores import text_lines
 from .tryon_stores import MapStore, Pair, PoseStore, TarMaps, TryOnPairs, UVStore, Worn, listed
@@ -18,7 +18,7 @@ from .tryon_stores import pair_lines
 from ..shop.keypoints import check_keypoints
 
 # %% auto #0
-__all__ = ['CATEGORIES', 'CAPTIONS', 'GROUPS', 'read_chunks', 'places', 'Layout', 'VitonHD', 'keep_pair', 'finish', 'check_split',
+__all__ = ['CATEGORIES', 'CAPTIONS', 'GROUPS', 'read_chunks', 'places', 'Layout', 'VitonHD', 'keep_pair', 'same_stem', 'finish',
            'read_vitonhd', 'DressCode', 'dresscode_chunks', 'read_dresscode', 'street_category', 'street_pose',
            'street_poses', 'read_ccp']
 
@@ -74,22 +74,22 @@ class Layout:
     "Where a data set of people keeps what; a subclass is a table of names, and `words` that fill them."
     root: Path
 
-    photo = ""        # name of a person's picture, of {folder}, {person} and {garment}
+    image = ""        # name of a person's picture, of {folder} and {photo}
     pose = ("", "")   # name of the keypoints, form of `PoseStore`
     names = {}        # field of `Worn` -> (name, kind as in `places`)
-    if_paired = {}    # further fields of paired samples,
+    in_shop = {}      # further fields of samples whose in-shop picture is there,
+    if_paired = {}    # of paired ones,
     if_unpaired = {}  # of unpaired ones,
     if_test = {}      # and of those in the test split
 
     def sample(self, pair: Pair, split: str, paired: bool) -> Worn:
         "One sample; nothing is opened."
-        words = self.words(pair, split)
+        words = self.words(pair, split) | dict(photo=pair.photo, shop=pair.shop)
         table = self.names | (self.if_paired if paired else self.if_unpaired)
-        if split == "test":
-            table = table | self.if_test
+        table = table | (self.in_shop if pair.shop else {}) | (self.if_test if split == "test" else {})
         names = {field: (name.format(**words), kind) for field, (name, kind) in table.items()}
         there = places(self.root, names)
-        photo = self.photo.format(**words)
+        photo = self.image.format(**words)
         pose = self.pose[0].format(**words)
         if Path(self.root, pose).parent.is_dir():
             there["keypoints"] = ImageRef(PoseStore(self.root, self.pose[1]), (pose, photo))
@@ -102,21 +102,23 @@ class Layout:
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #ba9bd57d
 class VitonHD(Layout):
     "Where VITON-HD keeps what (spec of its release, sketches as MGD adds them)."
-    photo = "{folder}/image/{person}.jpg"
+    image = "{folder}/image/{photo}"
     pose = ("{folder}/openpose_json/{person}_keypoints.json", "vitonhd")
     names = {
-        "garment": ("{folder}/cloth/{garment}.jpg", ""),
-        "garment_mask": ("{folder}/cloth-mask/{garment}.jpg", "mask"),
         "parse": ("{folder}/image-parse-v3/{person}.png", "lip"),
         "dense": ("{folder}/image-densepose/{person}.jpg", ""),
         "agnostic": ("{folder}/agnostic-v3.2/{person}.jpg", ""),
         "agnostic_mask": ("{folder}/agnostic-mask/{person}_mask.png", "mask"),
         "skeleton": ("{folder}/openpose_img/{person}_rendered.png", ""),
+    }
+    in_shop = {
+        "garment": ("{folder}/cloth/{shop}", ""),
+        "garment_mask": ("{folder}/cloth-mask/{garment}.jpg", "mask"),
         "cloth_sketch": ("cloth_sketch/results/{folder}/{garment}.png", "grey"),
     }
     if_paired = {
         "sketch": ("{folder}/im_sketch/{garment}.png", "grey"),
-        "truth": ("{folder}/image/{person}.jpg", ""),
+        "truth": ("{folder}/image/{photo}", ""),
     }
     if_unpaired = {
         "sketch": ("{folder}/im_sketch_unpaired/{person}_{garment}.png", "grey"),
@@ -129,29 +131,31 @@ class VitonHD(Layout):
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #33124927
 def keep_pair(pairs: list, report: Report, path: Path, line: int, pair: Pair, *files):
-    "Append a pair if its pictures are there; `files` are (file name, names in its folder)."
-    lost = [name for name, names in files if name not in names]
+    "Append a pair if its pictures are there; `files` are (file name, its folder, names in it)."
+    lost = next(((folder, name) for name, folder, names in files if name not in names), None)
     if lost:
-        report.reject(f"picture {lost[0]!r} is missing", path, line, "missing picture")
+        report.lacks(*lost, path, line)
     else:
         pairs.append(pair)
 
 
+def same_stem(
+    name: str,         # of a picture
+    names: frozenset,  # files of another folder
+) -> str:  # the name itself where there is none
+    "The file of that name, or of its stem with another ending."
+    stem = Path(name).stem
+    return next((other for other in (name, f"{stem}.jpg", f"{stem}.png", f"{stem}.jpeg") if other in names), name)
+
+
 def finish(name, split, paired, layout, pairs, report, path) -> TryOnPairs:
-    "The split; raises `DataError` when it is empty."
+    "The split; raises `DataError`, with the reasons, when it is empty."
     report.kept = len(pairs)
     bare = sum(not p.captions for p in pairs)
     if bare:
         report.notes["garment without phrases"] = bare
-    seen = f"{report.rows} seen, {len(report.skipped)} left out"
-    if not pairs: raise DataError(f"split {split!r} holds no rows ({seen})", path, None, "empty split")
+    if not pairs: report.empty(split, path)
     return TryOnPairs(name, split, paired, layout, pairs, report)
-
-
-def check_split(split: str, root: Path):
-    "Raise `DataError` for a split that is none."
-    if split not in ("train", "val", "test"):
-        raise DataError(f"no split {split!r}; there are train, val, test", root, None, "unknown split")
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #d7229ca6
 def read_vitonhd(
@@ -159,24 +163,28 @@ def read_vitonhd(
     split: str,               # train, val (a tenth of train, by hash) or test
     paired: bool = True,      # True: the garment that the person wears; False: the pairs file's other one
     on_error: str = "raise",  # 'raise' or 'skip'
+    shop: bool = True,        # False: samples whose in-shop picture is not there are kept, without it
 ) -> TryOnPairs:
     "A split in VITON-HD's format. Raises `DataError` naming file and line, or counts and skips."
-    check_split(split, root)
+    known_split(split, root)
     root = Path(root)
     part = "test" if split == "test" else "train"
     path = root / f"{part}_pairs.txt"
     report = Report(on_error)
     pairs = []
-    people, cloths = listed(root, f"{part}/image"), listed(root, f"{part}/cloth")
+    images, shelf = root / part / "image", root / part / "cloth"
+    people = listed(root, f"{part}/image")
+    cloths = listed(root, f"{part}/cloth") if shop or shelf.is_dir() else frozenset()
     chunks = read_chunks(root / "captions.json", report) if (root / "captions.json").exists() else {}
     for line, person, other in pair_lines(path, report):
         name = Path(person).stem
-        cloth = person if paired else other
+        cloth = same_stem(person, cloths) if paired else other
         if part == "train" and val_of(name) != (split == "val"):
             report.rows -= 1
             continue
-        pair = Pair(name, Path(cloth).stem, "upper_body", chunks.get(cloth[:5], ()))
-        keep_pair(pairs, report, path, line, pair, (f"{name}.jpg", people), (f"{pair.garment}.jpg", cloths))
+        there = cloth if shop or cloth in cloths else ""
+        pair = Pair(name, Path(cloth).stem, "upper_body", chunks.get(cloth[:5], ()), person, there)
+        keep_pair(pairs, report, path, line, pair, (person, images, people), *[(cloth, shelf, cloths)] * shop)
     return finish("viton_hd", split, paired, VitonHD(root), pairs, report, path)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #e6f27ec9
@@ -185,20 +193,22 @@ CATEGORIES = ("upper_body", "lower_body", "dresses")
 
 class DressCode(Layout):
     "Where Dress Code and its multimodal additions keep what."
-    photo = "{folder}/images/{person}_0.jpg"
+    image = "{folder}/images/{photo}"
     pose = ("{folder}/keypoints/{person}_2.json", "dresscode")
     names = {
-        "garment": ("{folder}/images/{garment}_1.jpg", ""),
-        "garment_mask": ("{folder}/masks/{garment}_1.png", "mask"),
         "parse": ("{folder}/label_maps/{person}_4.png", "dresscode"),
         "dense": ("{folder}/dense/{person}_5.png", "densepose"),
         "dense_uv": ("{folder}/dense/{person}_5_uv.npz", "uv"),
         "skeleton": ("{folder}/skeletons/{person}_5.jpg", ""),
+    }
+    in_shop = {
+        "garment": ("{folder}/images/{shop}", ""),
+        "garment_mask": ("{folder}/masks/{garment}_1.png", "mask"),
         "cleaned": ("{folder}/cleaned_inshop_imgs/{garment}_1_cleaned.jpg", ""),
     }
     if_paired = {
         "sketch": ("{folder}/im_sketch/{garment}_1.png", "grey"),
-        "truth": ("{folder}/images/{person}_0.jpg", ""),
+        "truth": ("{folder}/images/{photo}", ""),
     }
     if_unpaired = {
         "sketch": ("{folder}/im_sketch_unpaired/{person}_0_{garment}_1.png", "grey"),
@@ -240,29 +250,30 @@ def read_dresscode(
     paired: bool = True,       # True: the garment that the person wears; False: another (test only)
     categories=CATEGORIES,     # some of them
     captions: str = "union",   # 'fine', 'coarse', 'union' or '' (none)
-    shop: bool = True,         # the in-shop pictures must be there (MGD's samples have none)
+    shop: bool = True,         # False: samples whose in-shop picture is not there are kept (MGD's have none)
     on_error: str = "raise",   # 'raise' or 'skip'
 ) -> TryOnPairs:
     "A split in Dress Code's format. Raises `DataError` naming file and line, or counts and skips."
-    check_split(split, root)
+    known_split(split, root)
     if not paired and split != "test": raise ValueError("Dress Code has unpaired pairs for test only")
     root = Path(root)
     report = Report(on_error)
     pairs = []
     chunks = dresscode_chunks(root, captions, report)
-    name = f"test_pairs_{'paired' if paired else 'unpaired'}.txt" if split == "test" else "train_pairs.txt"
+    file = f"test_pairs_{'paired' if paired else 'unpaired'}.txt" if split == "test" else "train_pairs.txt"
     for category in categories:
-        path = root / category / name
+        path = root / category / file
         images = listed(root, f"{category}/images")
         for line, person, garment in pair_lines(path, report):
             if split != "test" and val_of(Path(person).stem[:6]) != (split == "val"):
                 report.rows -= 1
                 continue
-            pair = Pair(
-                Path(person).stem, Path(garment).stem, category, chunks.get(Path(garment).stem[:6], ())
-            )
-            keep_pair(pairs, report, path, line, pair, (person, images), *[(garment, images)] * shop)
-    return finish("dress_code", split, paired, DressCode(root), pairs, report, root / name)
+            there = garment if shop or garment in images else ""
+            phrases = chunks.get(Path(garment).stem[:6], ())
+            pair = Pair(Path(person).stem, Path(garment).stem, category, phrases, person, there)
+            asked = (person, garment) if shop else (person,)
+            keep_pair(pairs, report, path, line, pair, *[(name, path.parent / "images", images) for name in asked])
+    return finish("dress_code", split, paired, DressCode(root), pairs, report, root / file)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #e995359f
 # of the pack -> category
@@ -306,7 +317,7 @@ def read_ccp(
     on_error: str = "raise",  # 'raise' or 'skip'
 ) -> tuple:  # (list of `Worn`, `Report`)
     "Street photographs with label maps. Raises `DataError` naming file and line, or counts and skips."
-    check_split(split, root)
+    known_split(split, root)
     root = Path(root)
     report = Report(on_error)
     samples = []
@@ -344,5 +355,5 @@ def read_ccp(
     bare = sum(not s.category for s in samples)
     if bare:
         report.notes["no garment on the body"] = bare
-    if not samples: raise DataError(f"split {split!r} holds no rows", path, None, "empty split")
+    if not samples: report.empty(split, path)
     return samples, report

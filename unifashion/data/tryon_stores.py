@@ -20,8 +20,8 @@ from ..ground.core import digest
 from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 
 # %% auto #0
-__all__ = ['IDS', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'PoseStore', 'UVStore', 'Worn', 'Pair',
-           'TryOnPairs', 'listed', 'pair_lines']
+__all__ = ['IDS', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'placed_in', 'PoseStore', 'UVStore', 'Worn',
+           'Pair', 'TryOnPairs', 'listed', 'pair_lines']
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #f930b6cd
 IDS = dict(lip=20, dresscode=18, stitch=20, ccp=59, densepose=25)  # kind of label map -> number of ids
@@ -110,6 +110,26 @@ def picture_size(path: Path) -> tuple:  # (height, width)
         raise DataError(f"unreadable picture ({complaint(error)})", path, None,
                         "unreadable picture") from None
 
+# %% ../../nbs/4_data/03_tryon_stores.ipynb #b8855375
+def placed_in(
+    points: np.ndarray,  # (18, 3): x, y in pixels, confidence
+    height: int,         # px, of the picture
+    width: int,
+) -> np.ndarray:  # (18, 3): x, y in 0..1, visibility; zeros where a point is missing
+    "Keypoints relative to their picture. Raises `ValueError` for points that are no pixels of this picture."
+    found = points[points[:, 2] > 0, :2]
+    reach = f"points from {found.min(0)} to {found.max(0)}" if len(found) else ""
+    relative = found / (width, height)
+    wrong = ""
+    if len(found) > 1 and np.abs(found).max() <= 2:
+        wrong = "no pixels, but parts of the picture (OpenPose's --keypoint_scale 3 or 4)"
+    elif ((relative < -.05) | (relative > 1.05)).any():
+        wrong = "far outside: was the picture resized?"
+    elif len(found) > 4 and (relative < .5).all():
+        wrong = "all in the upper left quarter: found in a smaller picture?"
+    if wrong: raise ValueError(f"{reach} in a picture of {width} x {height} px are {wrong}")
+    return normalised(points, height, width)
+
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #4497c040
 @dataclass(frozen=True)
 class PoseStore:
@@ -124,14 +144,14 @@ class PoseStore:
         "Raises `DataError` for a missing or broken file and for points that cannot be."
         path, picture = (inside(self.root, name) for name in key)
         try:
-            value = json.loads(path.read_bytes().decode("utf-8-sig"))
+            value = json.loads(path.read_bytes())
         except OSError:
             raise DataError("file is missing or cannot be read", path, None, "missing keypoints") from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
         parse = {"vitonhd": from_vitonhd, "dresscode": from_dresscode}[self.form]
         try:
-            return normalised(parse(value), *picture_size(picture))
+            return placed_in(parse(value), *picture_size(picture))
         except DataError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -183,6 +203,8 @@ class Pair:
     garment: str   # stem of the garment's file
     category: str
     captions: tuple = ()
+    photo: str = ""  # name of the person's file
+    shop: str = ""   # name of the garment's file; '' where it is not there and need not be
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #0f42e182
 class TryOnPairs(Sequence):
