@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import h5py
 import numpy as np
 
+from .datasets import check_call
 from .kagl import read_kagl
 from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, known_split, val_of
 from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5
@@ -133,6 +134,7 @@ def read_fashiongen(
     name: str = "fashiongen",  # data set in the catalogue
 ) -> Catalogue:
     "A split in FashionGen's format. Raises `DataError` naming file and row, or counts and skips."
+    check_call("fashiongen", split, root)
     path = find_fashiongen(root, split, side)
     file = open_fashiongen(path)
     rows = CatalogueBuilder(path, on_error)
@@ -173,7 +175,7 @@ def read_folder(
     check: bool | None = None,  # read every picture now; None: when skipping
 ) -> Catalogue:
     "A split of a plain folder. Raises `DataError` naming file and line, or counts and skips."
-    known_split(split, root)
+    check_call("folder", split, root)
     path = inside(root, table)
     root = Path(root)
     rows = CatalogueBuilder(path, on_error)

@@ -5,14 +5,18 @@
 # %% ../../nbs/4_data/04_datasets.ipynb #0be9a005
 from __future__ import annotations
 
-import re
+import os, re
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 
+from .samples import DataError, known_split
+
 # %% auto #0
 __all__ = ['NOT_KNOWN', 'CUT', 'THREE', 'FASHIONGEN', 'FASHION200K', 'KAGL', 'FOLDER', 'FASHIONIQ', 'VITONHD', 'DRESSCODE', 'CCP',
-           'DATASETS', 'Place', 'expand', 'missing_of', 'Dataset', 'dataset_record', 'tree_status']
+           'DATASETS', 'Place', 'expand', 'missing_of', 'Dataset', 'dataset_record', 'other_names', 'tree_status',
+           'share_there', 'better_root', 'check_call']
 
 # %% ../../nbs/4_data/04_datasets.ipynb #14002c69
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Place:
     path: str
     meaning: str         # what lies there
     needed: bool = True  # False: the data set is usable without
+    shop: bool = False   # True: in-shop pictures, which a sample of the data set may lack
 
 
 def expand(
@@ -191,8 +196,8 @@ VITONHD = Dataset("vitonhd", "VITON-HD", "viton_hd", "pairs of a person and an u
                   wait="none, a download", reader="data.tryon_readers.read_vitonhd", rows="pairs",
                   counts={"train": 11_647, "test": 2_032},
                   trees={"": (Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"),
-                              Place("{train,test}/image", "people"), Place("{train,test}/cloth", "garments"),
-                              Place("{train,test}/cloth-mask", "garment masks"),
+                              Place("{train,test}/image", "people"), Place("{train,test}/cloth", "garments", shop=True),
+                              Place("{train,test}/cloth-mask", "garment masks", shop=True),
                               Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
                               Place("{train,test}/openpose_json", "keypoints"),
                               Place("{train,test}/image-densepose", "DensePose"),
@@ -224,7 +229,7 @@ DRESSCODE = Dataset(
             Place(f"{_REGION}/images", "people ID_0.jpg and garments ID_1.jpg"),
             Place(f"{_REGION}/train_pairs.txt", "a line a pair"),
             Place(f"{_REGION}/test_pairs_{{paired,unpaired}}.txt", "the same for test"),
-            Place(f"{_REGION}/masks", "garment masks"),
+            Place(f"{_REGION}/masks", "garment masks", shop=True),
             Place(f"{_REGION}/keypoints", "18 points"),
             Place(f"{_REGION}/label_maps", "label maps"),
             Place(f"{_REGION}/skeletons", "skeletons", False),
@@ -264,10 +269,68 @@ def dataset_record(
     return DATASETS[name]
 
 # %% ../../nbs/4_data/04_datasets.ipynb #aaa69c42
+def other_names(
+    record: Dataset,
+    split: str,  # of the reader; '' for all
+) -> set:  # words in the names of files that belong to other splits alone
+    "How files say that they are of another split."
+    if not split: return set()
+    names = {disk for disk, splits in record.splits.items() if split not in splits}
+    return names | ({"validation"} if "test" in names else set())  # FashionGen's word for its test
+
+
 def tree_status(
     record: Dataset,
-    root: Path,  # the data set's folder
+    root: Path,        # the data set's folder
+    split: str = "",   # the only one that matters; '' for all
+    shop: bool = True,  # False: in-shop pictures may be missing
 ) -> list:  # dicts: path, meaning, needed, missing (patterns)
     "Every place of the form that is there, with what is missing of it. Nothing is opened."
-    return [dict(path=p.path, meaning=p.meaning, needed=p.needed, missing=missing_of(p, root))
-            for p in record.trees[record.form(root)]]
+    others = other_names(record, split)
+    status = []
+    for place in record.trees[record.form(root)]:
+        names = [name for name in expand(place.path) if not others & set(re.split("[^a-z]+", name))]
+        if not names: continue  # other splits' files
+        missing = [name for name in missing_of(place, root) if name in names]
+        needed = place.needed and (shop or not place.shop)
+        status.append(dict(path=place.path, meaning=place.meaning, needed=needed, missing=missing))
+    return status
+
+# %% ../../nbs/4_data/04_datasets.ipynb #c23efd7c
+def share_there(
+    record: Dataset,
+    root: Path,
+) -> float:  # 0 to 1
+    "How much of what a data set needs is in a folder, in its best form."
+    shares = []
+    for tree in record.trees.values():
+        there = [not missing_of(place, root) for place in tree if place.needed]
+        shares.append(sum(there) / len(there))
+    return max(shares)
+
+
+def better_root(
+    record: Dataset,
+    root: Path,  # in which something is missing
+) -> Path | None:  # None where no folder looks better
+    "The folder above, two above or one below that holds more than half of the data set, and more than this one."
+    root = Path(root).absolute()
+    try:
+        below = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir())[:200]
+    except OSError:
+        below = []
+    best = max((root.parent, root.parent.parent, *below), key=partial(share_there, record))
+    return best if share_there(record, best) > max(.5, share_there(record, root)) else None
+
+
+def check_call(
+    name: str,   # key of `DATASETS`
+    split: str,  # train, val or test
+    root: Path,  # where its reader is told to look
+):
+    "Raise `DataError` for an unknown split, and for a folder that has nothing where one next door has it all."
+    known_split(split, root)
+    record = DATASETS[name]
+    if not share_there(record, root) and (found := better_root(record, root)):
+        raise DataError(f"{record.title} does not lie here; it looks as if it lay in {found}", root, None,
+                        "wrong folder")

@@ -10,7 +10,7 @@ import codecs, io
 from .samples import DataError
 
 # %% auto #0
-__all__ = ['MARKS', 'marked', 'looks_wide', 'utf8_file', 'byte_lines']
+__all__ = ['MARKS', 'marked', 'looks_wide', 'utf8_file', 'byte_lines', 'decoded']
 
 # %% ../../nbs/4_data/02_encodings.ipynb #b61f39bb
 MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
@@ -55,3 +55,11 @@ def byte_lines(
     "Its lines without their ends, whether these are CR, LF or CR LF."
     for line in file:
         yield from line.rstrip(b"\r\n").split(b"\r")
+
+
+def decoded(
+    data: bytes,  # a whole text file
+    path,         # for the message
+) -> str:
+    "Its text without a mark. Raises `DataError` as `utf8_file`, and `UnicodeDecodeError` for what is not UTF-8."
+    return utf8_file(io.BufferedReader(io.BytesIO(data)), path).read().decode("utf-8-sig")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math, re
 from pathlib import Path, PurePosixPath
 
+from .datasets import check_call
 from .retrieval_readers import clean_text
 from .samples import Catalogue, CatalogueBuilder, DataError, Report, known_split, val_of
 from .stores import FileStore, inside, text_lines
@@ -78,7 +79,7 @@ def read_fashion200k(
     check: bool = False,      # read every picture now
 ) -> Catalogue:
     "A split of Fashion200K. Raises `DataError` naming file and line, or counts and skips."
-    known_split(split, root)
+    check_call("fashion200k", split, root)
     rows = CatalogueBuilder(Path(root, "labels"), on_error)
     files = "test" if split == "test" else "train"
     wanted = lambda product: split == "test" or val_of(product) == (split == "val")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .datasets import check_call
 from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
@@ -90,6 +91,7 @@ def read_kagl(
     "A split of the pack. Raises `DataError` naming file and row, or counts and skips."
     if pictures not in PACKS:
         raise ValueError(f"pictures are {' or '.join(map(repr, PACKS))}, not {pictures!r}")
+    check_call("kagl", split, root)
     root = Path(root)
     (tar, shape) = PACKS[pictures]
     rows = CatalogueBuilder(root / "products.jsonl.gz", on_error)
@@ -200,7 +202,7 @@ def read_kagl_folder(
     ids: list | None = None,  # product ids to read; None: those of `split` that the repository carries
 ) -> Catalogue:
     "A split of Kaggle's download. Raises `DataError` naming file and row, or counts and skips."
-    known_split(split, root)
+    check_call("kagl", split, root)
     root = Path(root)
     wanted = kagl_split(split) if ids is None else ids
     table = root / ("styles" if (root / "styles").is_dir() else "styles.csv")

@@ -14,17 +14,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .catalogues import read_fashiongen, read_folder
-from .datasets import Dataset, dataset_record, tree_status
+from .datasets import Dataset, better_root, dataset_record, tree_status
 from .fashion200k_readers import read_fashion200k
 from .kagl import read_kagl, read_kagl_folder, read_kagl_triplets
 from .retrieval_readers import CATEGORIES, read_fashioniq, read_fashioniq_cap
-from .samples import DataError, ImageRef, Report
+from .samples import DataError, ImageRef, Report, known_split
 from .tryon_readers import CATEGORIES as REGIONS, read_ccp, read_dresscode, read_vitonhd
+from .tryon_stores import askew
 
 # %% auto #0
-__all__ = ['PHOTOS', 'MASKS', 'SAME_ASPECT', 'Opened', 'Split', 'places_of', 'splits_of', 'other_aspect', 'check_sizes', 'Seen',
-           'look', 'Looker', 'count_pictures', 'copies', 'splits_in', 'check_split', 'problems_of', 'check',
-           'report_text']
+__all__ = ['PHOTOS', 'MASKS', 'Opened', 'Split', 'places_of', 'splits_of', 'Seen', 'look', 'Looker', 'count_pictures', 'copies',
+           'splits_in', 'check_split', 'problems_of', 'check', 'report_text']
 
 # %% ../../nbs/4_data/11_prepare.ipynb #d1bd790b
 @dataclass(frozen=True)
@@ -105,15 +105,16 @@ def _catalogue_splits(record: Dataset, root: Path, each: list) -> list:
     return found + [Split(f"{s}, composed", "", partial(_kagl_composed, root, s)) for s in composed]
 
 
-def _people_splits(record: Dataset, root: Path, each: list) -> list:
+def _people_splits(record: Dataset, root: Path, each: list, shop: bool) -> list:
     if record.name == "ccp":
         return [Split(split, disk, partial(_street, root, split)) for disk, split in each]
     described = all((root / f"{name}_captions.json").exists() for name in ("fine", "coarse"))
-    sides = [(split, disk, split, True) for disk, split in each] + [("test, unpaired", "", "test", False)]
+    sides = [(split, disk, split, True) for disk, split in each]
+    sides += [("test, unpaired", "", "test", False) for _, split in each if split == "test"]
     if record.name == "vitonhd":
-        return [Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired)) for label, disk, s,
-                paired in sides]
-    read = partial(_pairs, read_dresscode, root, captions="union" if described else "")
+        return [Split(label, disk, partial(_pairs, read_vitonhd, root, s, paired, shop=shop)) for label, disk,
+                s, paired in sides]
+    read = partial(_pairs, read_dresscode, root, captions="union" if described else "", shop=shop)
     return [Split(f"{label}, {c}", disk, partial(read, s, paired, categories=(c,))) for label, disk, s,
             paired in sides for c in REGIONS]
 
@@ -131,35 +132,20 @@ def _composed_splits(record: Dataset, root: Path, each: list) -> list:
 
 def splits_of(
     record: Dataset,
-    root: Path,  # the data set's folder
+    root: Path,         # the data set's folder
+    split: str = "",    # the only one; '' for all
+    shop: bool = True,  # False: in-shop pictures of try-on samples may be missing
 ) -> list:  # of `Split`
-    "What there is to open."
-    each = [(disk, split) for disk, splits in record.splits.items() for split in splits]
-    makers = {"vitonhd": _people_splits, "dresscode": _people_splits, "ccp": _people_splits,
-              "fashioniq": _composed_splits}
-    return makers.get(record.name, _catalogue_splits)(record, Path(root), each)
+    "What there is to open. Raises `DataError` for an unknown split."
+    if split: known_split(split, root)
+    each = [(disk, name) for disk, splits in record.splits.items() for name in splits if split in ("", name)]
+    if record.name in ("vitonhd", "dresscode", "ccp"):
+        return _people_splits(record, Path(root), each, shop)
+    return (_composed_splits if record.name == "fashioniq" else _catalogue_splits)(record, Path(root), each)
 
 # %% ../../nbs/4_data/11_prepare.ipynb #a4e33cac
 PHOTOS = ("image", "person", "garment")       # roles whose copies are counted
 MASKS = ("garment_mask", "agnostic_mask")
-# role -> role
-SAME_ASPECT = {"parse": "person", "dense": "person", "agnostic": "person", "agnostic_mask": "person",
-               "skeleton": "person", "stitch": "person", "garment_mask": "garment"}
-
-
-def other_aspect(a: tuple, b: tuple) -> bool:
-    "Do two sizes (height, width) differ in aspect by more than a pixel's rounding?"
-    return abs(a[0] * b[1] - a[1] * b[0]) > max(*a, *b)
-
-
-def check_sizes(sample, arrays: dict):
-    """Raise `DataError` where a map (role -> array) has another aspect than the picture it belongs to:
-    it would be laid over it askew."""
-    for role, of in SAME_ASPECT.items():
-        if role in arrays and of in arrays and other_aspect(arrays[role].shape[:2], arrays[of].shape[:2]):
-            sizes = [f"{arrays[r].shape[1]} x {arrays[r].shape[0]}" for r in (role, of)]
-            raise DataError(f"{role} is {sizes[0]}, its picture {sizes[1]}",
-                            getattr(sample, role).name, None, "wrong size")
 
 
 @dataclass
@@ -214,7 +200,7 @@ def count_pictures(
     "Open every place of every sample and count."
     roles = defaultdict(_role)
     masks = defaultdict(Counter)
-    other = Counter()
+    other, reasons = {}, []
     for sample in tqdm(opened.samples, desc=f"{name} {label}", disable=None, leave=False):
         found = {role: looker(role, place, label.split(",")[0]) for role, place in places_of(sample).items()}
         for role, seen in found.items():
@@ -225,14 +211,17 @@ def count_pictures(
             else:
                 roles[role]["failed"][seen.error.kind] += 1
                 roles[role]["first"].setdefault(seen.error.kind, str(seen.error))
+                reasons.append(f"{role}: {seen.error}")
             if seen.share >= 0:
                 masks[role]["empty" if seen.share == 0 else "everything" if seen.share == 1 else "usual"] += 1
-            of = found.get(SAME_ASPECT.get(role))
-            if of and of.size and seen.size and other_aspect(seen.size, of.size):
-                other[role] += 1
+        for role, error in askew(sample, {role: seen.size for role, seen in found.items() if seen.size}):
+            other.setdefault(role, []).append(str(error))
+            reasons.append(str(error))
     return dict(pictures={r: {**c, "failed": dict(c["failed"]), "sizes": dict(c["sizes"].most_common(4)),
                               "different sizes": len(c["sizes"])} for r, c in roles.items()},
-                masks={r: dict(c) for r, c in masks.items()}, other_aspect=dict(other))
+                masks={r: dict(c) for r, c in masks.items()}, reasons=reasons,
+                other_aspect={role: len(wrong) for role, wrong in other.items()},
+                askew={role: wrong[0] for role, wrong in other.items()})
 
 # %% ../../nbs/4_data/11_prepare.ipynb #80bf9606
 def copies(looker: Looker) -> dict:
@@ -257,13 +246,15 @@ def check_split(split: Split, looker: Looker, name: str) -> dict:
     try:
         opened = split.open("skip")
     except DataError as error:
-        return dict(disk=split.disk, error=str(error), kind=error.kind, listed=0, read=0, skipped={},
-                    first={}, notes={}, galleries={})
+        report = error.report or Report()
+        return dict(disk=split.disk, error=str(error), kind=error.kind, listed=report.rows, read=0,
+                    skipped={}, first={}, notes={}, galleries={}, reasons=list(map(str, report.skipped)))
     report = opened.report
     first = {e.kind: str(e) for e in reversed(opened.report.skipped)}
     made = dict(disk=split.disk, error="", kind="", listed=report.rows, read=report.kept,
                 skipped=report.counts, first=first, notes=dict(report.notes), galleries=opened.galleries,
                 **count_pictures(opened, split.label, looker, name))
+    made["reasons"] = [str(error) for error in report.skipped] + made["reasons"]
     return made | {"seconds": round(time.perf_counter() - start, 1)}
 
 # %% ../../nbs/4_data/11_prepare.ipynb #57999649
@@ -271,17 +262,22 @@ def problems_of(report: dict, any_size: bool) -> list:
     "One line for everything that is not as it should be."
     lines = [f"missing: {name} ({line['meaning']})" for line in report["tree"] if line["needed"]
              for name in line["missing"]]
+    if report["instead"]:
+        lines.insert(0, f"this looks like another folder: {report['title']} seems to lie in {report['instead']}")
     for label, split in report.get("splits", {}).items():
         if split["error"] and not (any_size and label.startswith("val") and split["kind"] == "empty split"):
             lines.append(f"{label}: {split['error']}")
+        if report["all_reasons"]:
+            lines += [f"{label}: {reason}" for reason in split["reasons"]]
+            continue
         lines += [
             f"{label}: {n} x {kind}, first: {split['first'][kind]}" for kind, n in split["skipped"].items()
         ]
         for role, found in split.get("pictures", {}).items():
             lines += [f"{label}: {role}: {n} x {kind}, first: {found['first'][kind]}" for kind,
                       n in found["failed"].items()]
-        lines += [f"{label}: {role}: {n} of another aspect than the picture they belong to" for role,
-                  n in split.get("other_aspect", {}).items()]
+        lines += [f"{label}: {role}: {n} of another aspect than the picture they belong to, first: "
+                  f"{split['askew'][role]}" for role, n in split.get("other_aspect", {}).items()]
     galleries = {
         name: n for split in report.get("splits", {}).values() for name, n in split["galleries"].items()
     }
@@ -299,21 +295,27 @@ def check(
     root: Path,        # the data set's folder
     contents: bool = True,   # False: only the tree is looked at, nothing is opened
     any_size: bool = False,  # True: other counts than the official ones are no problem (a subset, or drawn)
+    split: str = "",         # the only one looked at; '' for all
+    shop: bool = True,       # False: in-shop pictures of try-on samples may be missing
+    all_reasons: bool = False,  # True: a problem for every row left out, not one for each kind
 ) -> dict:  # plain JSON values
     """A data set's report.
-    Raises `ValueError` for an unknown data set and `FileNotFoundError` for a missing root."""
+    Raises `ValueError` for an unknown data set or split and `FileNotFoundError` for a missing root."""
     record, root = dataset_record(dataset), Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"{root} is not a folder")
+    each = splits_of(record, root, split, shop)
     report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows,
                   licence=record.licence, access=record.access, wait=record.wait, reader=record.reader,
-                  checked=contents, tree=tree_status(record, root))
+                  checked=contents, all_reasons=all_reasons, tree=tree_status(record, root, split, shop))
+    lacking = any(line["needed"] and line["missing"] for line in report["tree"])
+    report["instead"] = str(lacking and better_root(record, root) or "")
     if contents:
         looker = Looker()
-        each = splits_of(record, root)
-        report["splits"] = {split.label: check_split(split, looker, record.name) for split in each}
+        report["splits"] = {part.label: check_split(part, looker, record.name) for part in each}
         parts = lambda disk: [s for s in report["splits"].values() if s["disk"] == disk]
         report["counts"] = {}
-        for disk in record.splits:
+        for disk, splits in record.splits.items():
+            if split and splits != (split,): continue  # other splits of it were not read
             listed = sum(part["listed"] for part in parts(disk))
             read = sum(part["read"] for part in parts(disk))
             report["counts"][disk] = dict(official=record.counts.get(disk), listed=listed, read=read)
@@ -324,7 +326,7 @@ def check(
 # %% ../../nbs/4_data/11_prepare.ipynb #be348990
 def report_text(
     report: dict,   # from `check`
-    most: int = 12,  # problems printed
+    most: int = 12,  # problems printed, where not all reasons were asked for
 ) -> str:
     "A report for reading."
     lines = [report["title"] + (f" ({report['form']} form)" if report["form"] else ""),
@@ -351,7 +353,11 @@ def report_text(
         lines.append("  copies: {groups:,} groups of equal pictures, {files:,} files beyond the first, "
                      "{across_splits:,} groups across splits".format(**report["copies"])
                      + "".join(f", {n:,} within {split}" for split, n in report["copies"]["within"].items()))
-    lines += [f"  ! {text}" for text in report["problems"][:most]
-              ] + [f"  ! and {len(report['problems']) - most} more"] * (len(report["problems"]) > most)
-    looked = "read and opened" if report["checked"] else "names only; --check reads it"
+    shown = report["problems"][:None if report["all_reasons"] else most]
+    lines += [f"  ! {text}" for text in shown]
+    if more := len(report["problems"]) - len(shown):
+        lines.append(f"  ! and {more} more: --all-reasons shows them")
+    read = sum(s["read"] for s in report.get("splits", {}).values())
+    looked = ("read and opened" if read else
+              "nothing could be read") if report["checked"] else "names only; --check reads it"
     return "\n".join(lines + [f"{'complete' if report['complete'] else 'NOT complete'} ({looked})"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .datasets import check_call
 from .kagl import read_kagl, read_kagl_triplets
 from .samples import Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
@@ -194,7 +195,7 @@ def read_fashioniq(
     if category not in CATEGORIES:
         raise DataError(f'no category {category!r}; there are {", ".join(CATEGORIES)}', root, None,
                         "unknown category")
-    known_split(split, root)
+    check_call("fashioniq", split, root)
     rows = CatalogueBuilder(Path(root, "image_splits", f"split.{category}.{split}.json"), on_error)
     gallery = _gallery(root, category, split, rows, pictures, check)
     path = Path(root, "captions", f"cap.{category}.{split}.json")

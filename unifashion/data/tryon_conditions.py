@@ -13,6 +13,7 @@ from .images import fit_image
 from .masks import agnostic_image, agnostic_mask, box_mask, part, pose_maps, torso_box
 from .samples import DataError, ImageRef, TryOn
 from .sketches import TEST_THRESHOLD, photo_sketch, strokes
+from .tryon_stores import check_sizes
 from ..shop.keypoints import check_keypoints, draw_skeleton
 
 # %% auto #0
@@ -89,6 +90,7 @@ class Conditions:
     ):
         self.sample = sample
         self.size = (height, width)
+        self.sizes = {}  # role -> (height, width) of its file, of those that were read
         self.how = how
         self.form, self.stored, self.threshold = form, stored, threshold
 
@@ -101,12 +103,18 @@ class Conditions:
         raise DataError(f"sample {self.sample.id!r} has no {name}", self.sample.person.name, None,
                         "no condition")
 
-    def picture(self, name: str) -> np.ndarray:
-        return fit_image(self.place(name).read(), *self.size, self.how)
-    def map(self, name: str) -> np.ndarray: return fit_map(self.place(name).read(), *self.size, self.how)
+    def read(self, name: str) -> np.ndarray:
+        "A file. Raises `DataError` where it has another aspect than one read before that it belongs to."
+        values = self.place(name).read()
+        self.sizes[name] = values.shape[:2]
+        check_sizes(self.sample, self.sizes)
+        return values
+
+    def picture(self, name: str) -> np.ndarray: return fit_image(self.read(name), *self.size, self.how)
+    def map(self, name: str) -> np.ndarray: return fit_map(self.read(name), *self.size, self.how)
 
     @cached_property
-    def photo(self) -> np.ndarray: return self.place("person").read()
+    def photo(self) -> np.ndarray: return self.read("person")
 
     @cached_property
     def keypoints(self) -> np.ndarray:  # (18, 3)
@@ -136,7 +144,7 @@ class FileConditions(Conditions):
     @cached_property
     def dense(self) -> np.ndarray:
         "A picture (VITON-HD) or body parts (Dress Code)."
-        values = self.place("dense").read()
+        values = self.read("dense")
         return (fit_image if values.ndim == 3 else fit_map)(values, *self.size, self.how)
 
 # %% ../../nbs/4_data/15_tryon_conditions.ipynb #20bdff0d

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from .datasets import check_call
 from .samples import LONGEST, DataError, ImageRef, Report, known_split, val_of
 from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
 from .stores import text_lines
@@ -166,7 +167,7 @@ def read_vitonhd(
     shop: bool = True,        # False: samples whose in-shop picture is not there are kept, without it
 ) -> TryOnPairs:
     "A split in VITON-HD's format. Raises `DataError` naming file and line, or counts and skips."
-    known_split(split, root)
+    check_call("vitonhd", split, root)
     root = Path(root)
     part = "test" if split == "test" else "train"
     path = root / f"{part}_pairs.txt"
@@ -254,7 +255,7 @@ def read_dresscode(
     on_error: str = "raise",   # 'raise' or 'skip'
 ) -> TryOnPairs:
     "A split in Dress Code's format. Raises `DataError` naming file and line, or counts and skips."
-    known_split(split, root)
+    check_call("dresscode", split, root)
     if not paired and split != "test": raise ValueError("Dress Code has unpaired pairs for test only")
     root = Path(root)
     report = Report(on_error)
@@ -317,7 +318,7 @@ def read_ccp(
     on_error: str = "raise",  # 'raise' or 'skip'
 ) -> tuple:  # (list of `Worn`, `Report`)
     "Street photographs with label maps. Raises `DataError` naming file and line, or counts and skips."
-    known_split(split, root)
+    check_call("ccp", split, root)
     root = Path(root)
     report = Report(on_error)
     samples = []

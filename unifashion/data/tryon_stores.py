@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .encodings import decoded
 from .samples import DataError, ImageRef, Report, TryOn
 from .stores import BROKEN, FileStore, TarStore, believe, complaint, inside, text_lines
 from ..ground.core import digest
 from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 
 # %% auto #0
-__all__ = ['IDS', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'placed_in', 'PoseStore', 'UVStore', 'Worn',
-           'Pair', 'TryOnPairs', 'listed', 'pair_lines']
+__all__ = ['IDS', 'SAME_ASPECT', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'placed_in', 'PoseStore',
+           'UVStore', 'Worn', 'Pair', 'other_aspect', 'askew', 'check_sizes', 'TryOnPairs', 'listed', 'pair_lines']
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #f930b6cd
 IDS = dict(lip=20, dresscode=18, stitch=20, ccp=59, densepose=25)  # kind of label map -> number of ids
@@ -118,7 +119,6 @@ def placed_in(
 ) -> np.ndarray:  # (18, 3): x, y in 0..1, visibility; zeros where a point is missing
     "Keypoints relative to their picture. Raises `ValueError` for points that are no pixels of this picture."
     found = points[points[:, 2] > 0, :2]
-    reach = f"points from {found.min(0)} to {found.max(0)}" if len(found) else ""
     relative = found / (width, height)
     wrong = ""
     if len(found) > 1 and np.abs(found).max() <= 2:
@@ -127,7 +127,10 @@ def placed_in(
         wrong = "far outside: was the picture resized?"
     elif len(found) > 4 and (relative < .5).all():
         wrong = "all in the upper left quarter: found in a smaller picture?"
-    if wrong: raise ValueError(f"{reach} in a picture of {width} x {height} px are {wrong}")
+    if wrong:
+        (left, top), (right, bottom) = found.min(0), found.max(0)
+        raise ValueError(f"points at x {left:.4g} to {right:.4g} and y {top:.4g} to {bottom:.4g} "
+                         f"in a picture of {width} x {height} px are {wrong}")
     return normalised(points, height, width)
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #4497c040
@@ -144,9 +147,11 @@ class PoseStore:
         "Raises `DataError` for a missing or broken file and for points that cannot be."
         path, picture = (inside(self.root, name) for name in key)
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(decoded(path.read_bytes(), path))
         except OSError:
             raise DataError("file is missing or cannot be read", path, None, "missing keypoints") from None
+        except DataError:
+            raise
         except (ValueError, RecursionError) as error:
             raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
         parse = {"vitonhd": from_vitonhd, "dresscode": from_dresscode}[self.form]
@@ -205,6 +210,35 @@ class Pair:
     captions: tuple = ()
     photo: str = ""  # name of the person's file
     shop: str = ""   # name of the garment's file; '' where it is not there and need not be
+
+# %% ../../nbs/4_data/03_tryon_stores.ipynb #7be44996
+# role -> role
+SAME_ASPECT = {"parse": "person", "dense": "person", "agnostic": "person", "agnostic_mask": "person",
+               "skeleton": "person", "stitch": "person", "garment_mask": "garment"}
+
+
+def other_aspect(a: tuple, b: tuple) -> bool:
+    "Do two sizes (height, width) differ in aspect by more than a pixel's rounding?"
+    return abs(a[0] * b[1] - a[1] * b[0]) > max(*a, *b)
+
+
+def askew(
+    sample,
+    sizes: dict,  # role -> (height, width)
+):  # yields (role, `DataError`)
+    "The maps that have another aspect than the picture they belong to, over which they would be laid."
+    for role, of in SAME_ASPECT.items():
+        if role in sizes and of in sizes and other_aspect(sizes[role], sizes[of]):
+            shown = ["{1} x {0}".format(*sizes[r]) for r in (role, of)]
+            place = getattr(sample, role)
+            yield role, DataError(f"{role} is {shown[0]}, its picture {shown[1]}",
+                                  Path(getattr(place.store, "root", ""), place.name), None, "wrong size")
+
+
+def check_sizes(sample, sizes: dict):
+    "Raise the first error of `askew`."
+    for _, error in askew(sample, sizes):
+        raise error
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #0f42e182
 class TryOnPairs(Sequence):
