@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os, re
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -21,8 +22,8 @@ from ..ground.core import World, data_dir
 
 # %% auto #0
 __all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_text', 'text_column', 'find_fashiongen',
-           'open_fashiongen', 'view_numbers', 'read_fashiongen', 'own_split', 'read_folder', 'add_own',
-           'fewer_products', 'open_catalogue']
+           'check_fashiongen', 'open_fashiongen', 'view_numbers', 'read_fashiongen', 'own_split', 'read_folder',
+           'add_own', 'fewer_products', 'open_catalogue']
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e989b8f4
 FASHIONGEN_KEYS = ("index", "index_2") + tuple("input_" + name
@@ -77,9 +78,8 @@ def find_fashiongen(
     return found[0]
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #e5af8546
-def open_fashiongen(path: Path):
-    "The checked HDF5 file. Raises `DataError` for missing keys, other lengths, other pictures."
-    file = open_h5(path)
+def check_fashiongen(file, path: Path):
+    "Raises `DataError` for missing keys, other lengths, other pictures."
     missing = [k for k in NEEDED if not isinstance(file.get(k), h5py.Dataset) or not file[k].ndim]
     if missing:
         raise DataError(f"no key {missing[0]!r}; the file has {', '.join(file) or 'none'}", path, missing[0],
@@ -101,7 +101,14 @@ def open_fashiongen(path: Path):
     other = {k: len(file[k]) for k in file if k in FASHIONGEN_KEYS and len(file[k]) != n}
     if other:
         raise DataError(f"{n} pictures, but other lengths: {other}", path, next(iter(other)), "wrong length")
-    return file
+
+
+@contextmanager
+def open_fashiongen(path: Path):
+    "The checked HDF5 file, while the block reads it. Raises `DataError` as `check_fashiongen` and `open_h5`."
+    with open_h5(path) as file:
+        check_fashiongen(file, path)
+        yield file
 
 # %% ../../nbs/4_data/07_catalogues.ipynb #1317d0e8
 def view_numbers(
@@ -136,14 +143,14 @@ def read_fashiongen(
     "A split in FashionGen's format. Raises `DataError` naming file and row, or counts and skips."
     check_call("fashiongen", split, root)
     path = find_fashiongen(root, split, side)
-    file = open_fashiongen(path)
     rows = CatalogueBuilder(path, on_error)
-    blank = [""] * len(file["input_image"])
     notes = rows.report.notes
-    column = lambda key: text_column(file, key, notes) if key in file else blank
-    products, titles, texts = column("input_productID"), column("input_name"), column("input_description")
-    values = dict(category=column("input_category"), subcategory=column("input_subcategory"),
-                  gender=column("input_gender"), brand=column("input_brand"))
+    with open_fashiongen(path) as file:
+        blank = [""] * len(file["input_image"])
+        column = lambda key: text_column(file, key, notes) if key in file else blank
+        products, titles, texts = column("input_productID"), column("input_name"), column("input_description")
+        values = dict(category=column("input_category"), subcategory=column("input_subcategory"),
+                      gender=column("input_gender"), brand=column("input_brand"))
     part = {p: val_of(p) for p in set(products)} if split != "test" else {}
     for i, view in enumerate(view_numbers(products, rows)):
         if split != "test" and part[products[i]] != (split == "val"): continue

@@ -9,13 +9,12 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import h5py
 import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save
 
 from .images import check_image, resize
-from .stores import file_mark
+from .stores import file_mark, open_h5
 from ..ground.core import cache_dir
 from ..ground.files import atomic_write
 
@@ -128,7 +127,7 @@ def convert_hed(
               for b, n in enumerate(HED_LAYERS, 1) for k in range(1, n + 1)}
     groups |= {f"side{b}": f"dsn{b}" for b in range(1, 6)} | {"fuse": "fuse"}
     out = {}
-    with h5py.File(path) as file:
+    with open_h5(path) as file:
         for name, group in groups.items():
             out[f"{name}.weight"] = np.ascontiguousarray(file[f"{group}/vars/0"][()].transpose(3, 2, 0, 1))
             out[f"{name}.bias"] = file[f"{group}/vars/1"][()]

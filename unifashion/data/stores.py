@@ -5,7 +5,8 @@
 # %% ../../nbs/4_data/02_stores.ipynb #a1494666
 from __future__ import annotations
 
-import gzip, hashlib, io, json, os, struct, tarfile, zlib
+import gzip, hashlib, io, json, os, tarfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,19 +15,40 @@ import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
-from .encodings import byte_lines, utf8_file
+from .encodings import byte_lines, decoded, utf8_file
 from .samples import DataError, Report
 from ..ground.core import digest
 
 # %% auto #0
-__all__ = ['LEAST', 'MOST', 'BROKEN', 'believe', 'complaint', 'decode', 'inside', 'file_mark', 'FileStore', 'tar_header',
-           'tar_members', 'slow_members', 'tar_index', 'TarStore', 'open_h5', 'ArrayStore', 'BytesStore', 'text_lines',
-           'json_lines', 'read_json', 'read_split', 'are_ids']
+__all__ = ['LEAST', 'MOST', 'complaint', 'guarded', 'believe', 'open_picture', 'decode', 'inside', 'file_mark', 'content',
+           'FileStore', 'tar_header', 'tar_members', 'slow_members', 'tar_index', 'TarStore', 'open_h5', 'ArrayStore',
+           'BytesStore', 'text_lines', 'parse_json', 'json_lines', 'read_json', 'read_split', 'are_ids']
+
+# %% ../../nbs/4_data/02_stores.ipynb #99623841
+def complaint(error: Exception) -> str:
+    "The first line of what a library says, without the name of a Python object."
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "no known format" if "cannot identify" in lines[0] else lines[0][:200]
+
+
+@contextmanager
+def guarded(
+    reason: str,    # what cannot be done
+    file,           # that is read
+    row=None,       # of it
+    kind: str = "",  # as in `DataError`
+):
+    """Around calls of a file library: whatever they raise over damaged bytes becomes a `DataError`
+    with the file's name."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{reason} ({complaint(error)})", file, row, kind) from None
 
 # %% ../../nbs/4_data/02_stores.ipynb #2148c026
 LEAST, MOST = 4, 50_000_000  # shortest side and area, in px, of a picture that is believed
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
-          zlib.error, Image.DecompressionBombError)  # what Pillow raises
 
 
 def believe(
@@ -41,10 +63,17 @@ def believe(
     return image
 
 
-def complaint(error: Exception) -> str:
-    "The first line of what Pillow says, without the name of a Python object."
-    lines = str(error).splitlines() or [type(error).__name__]
-    return "no known format" if "cannot identify" in lines[0] else lines[0]
+@contextmanager
+def open_picture(
+    source,                # file name, open file
+    file="",               # for the message
+    row=None,              # for the message
+    what: str = "picture",  # or 'map'
+):  # gives an `Image.Image` of a believable size
+    "Pillow's one door. Raises `DataError` for whatever goes wrong, loading in the block included."
+    with guarded(f"truncated or unreadable {what}", file, row, f"unreadable {what}"):
+        with Image.open(source) as image:
+            yield believe(image)
 
 # %% ../../nbs/4_data/02_stores.ipynb #5a765ed5
 def decode(
@@ -53,16 +82,12 @@ def decode(
     row=None,     # for the message
 ) -> np.ndarray:  # (height, width, 3) uint8
     "Decode a picture to RGB. Raises `DataError` when it is truncated or no picture."
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            believe(image).load()
-            image = ImageOps.exif_transpose(image)
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.asarray(image.convert("RGB"))
-    except BROKEN as error:
-        raise DataError(f"truncated or unreadable picture ({complaint(error)})", file, row,
-                        "unreadable picture") from None
+    with open_picture(io.BytesIO(data), file, row) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return np.asarray(image.convert("RGB"))
 
 # %% ../../nbs/4_data/02_stores.ipynb #26e53c66
 def inside(
@@ -101,6 +126,17 @@ def file_mark(
     return digest([size, marks.hexdigest()])
 
 # %% ../../nbs/4_data/02_stores.ipynb #838e77cd
+def content(
+    path: Path,  # a file
+    kind: str,   # 'missing picture', 'missing map' ...
+) -> bytes:
+    "A file's bytes. Raises `DataError` where it is missing or the system refuses it."
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        raise DataError("file is missing or cannot be read", path, None, kind) from None
+
+
 @dataclass(frozen=True)
 class FileStore:
     "Pictures as files under one folder; keys are names relative to it."
@@ -110,11 +146,7 @@ class FileStore:
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
         "Raises `DataError` for a missing, broken or outlying file."
         path = inside(self.root, key)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
-        return decode(data, path)
+        return decode(content(path, "missing picture"), path)
 
     def label(self, key) -> str: return str(key)
 
@@ -128,14 +160,15 @@ class FileStore:
 def tar_header(
     head: bytes,  # 512 bytes
 ) -> tuple:  # (name, size, type letter)
-    "Read one header. Raises `ValueError` when the checksum is wrong."
+    "Read one header. Raises `ValueError` for a wrong checksum or an impossible size."
     total = sum(head[:148]) + 8 * 32 + sum(head[156:])
     if int(head[148:156].strip(b"\0 ") or b"0", 8) != total: raise ValueError("wrong checksum")
+    size = int(head[124:136].strip(b"\0 ") or b"0", 8)
+    if size < 0: raise ValueError("a size below zero")
     text = lambda a, b: head[a:b].split(b"\0")[0].decode("utf-8")
     name = text(0, 100)
     prefix = text(345, 500) if head[257:262] == b"ustar" else ""
-    return (f"{prefix}/{name}" if prefix else name, int(head[124:136].strip(b"\0 ") or b"0", 8),
-            chr(head[156] or 48))
+    return f"{prefix}/{name}" if prefix else name, size, chr(head[156] or 48)
 
 # %% ../../nbs/4_data/02_stores.ipynb #4fd6282d
 def tar_members(
@@ -167,11 +200,8 @@ def slow_members(
     start: int = 0,  # byte of the first header to report
 ):  # yields as `tar_members`
     "The same through the standard library: long names, sparse files and other extensions."
-    try:
-        with tarfile.open(path, "r:") as tar:
-            yield from ((m.name, m.offset_data, m.size, m.type.decode()) for m in tar if m.offset >= start)
-    except tarfile.TarError as error:
-        raise DataError(f"damaged tar ({error})", path, None, "damaged tar") from None
+    with guarded("damaged tar", path, None, "damaged tar"), tarfile.open(path, "r:") as tar:
+        yield from ((m.name, m.offset_data, m.size, m.type.decode()) for m in tar if m.offset >= start)
 
 # %% ../../nbs/4_data/02_stores.ipynb #60c388c5
 def tar_index(
@@ -205,17 +235,17 @@ class TarStore:
     index: dict = field(repr=False)  # from `tar_index`
     shape: tuple | None = None       # (height, width) that undoes a squashed aspect; None: as stored
 
+    def encoded(self, key, kind: str = "missing picture") -> bytes:
+        "A member as stored. Raises `DataError`, of this kind for an unknown one."
+        if key not in self.index: raise DataError(f"no member {key!r}", self.path, key, kind)
+        offset, size = self.index[key]
+        with guarded("cannot be read", self.path, key, "missing file"), open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
         "Raises `DataError` for an unknown member or a broken picture."
-        if key not in self.index: raise DataError(f"no member {key!r}", self.path, key, "missing picture")
-        offset, size = self.index[key]
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError:
-            raise DataError("cannot be opened", self.path, key, "missing file") from None
-        image = decode(data, self.path, key)
+        image = decode(self.encoded(key), self.path, key)
         if self.shape is None: return image
         return np.asarray(Image.fromarray(image).resize(self.shape[::-1], Image.Resampling.BICUBIC))
 
@@ -226,20 +256,41 @@ class TarStore:
 
 # %% ../../nbs/4_data/02_stores.ipynb #e775acb6
 @lru_cache(maxsize=8)
-def _h5(path: str, pid: int, stamp: int): return h5py.File(path, "r")
-
-
-def open_h5(
-    path: Path,  # an HDF5 file
-) -> h5py.File:
-    "This process's own handle. Raises `DataError` for a missing or truncated file."
+def _h5(path: str, pid: int, stamp: int):
     try:
-        return _h5(str(path), os.getpid(), os.stat(path).st_mtime_ns)
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "flag values don't match" not in str(error): raise
+        return h5py.File(path, "r")  # this process has it open already, with a lock
+
+
+def _h5_handle(path: Path) -> h5py.File:
+    "This process's own handle; the system's refusals are told from damage."
+    try:
+        with open(path, "rb") as file:
+            stamp = os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         raise DataError("file is missing", path, None, "missing file") from None
     except OSError as error:
-        raise DataError(f"no readable HDF5 file ({str(error).splitlines()[0]})", path, None,
-                        "damaged HDF5") from None
+        raise DataError(f"cannot be opened ({error.strerror})", path, None, "missing file") from None
+    try:
+        return _h5(str(path), os.getpid(), stamp)
+    except OSError as error:
+        if "unable to lock" not in str(error): raise
+        raise DataError("this disk has no locks: set HDF5_USE_FILE_LOCKING=FALSE", path, None,
+                        "no locks") from None
+
+
+@contextmanager
+def open_h5(
+    path: Path,                 # an HDF5 file
+    row=None,                   # that the block reads, for the message
+    kind: str = "damaged HDF5",  # under which damage is counted
+):  # gives an `h5py.File`
+    """HDF5's one door, to read only. Raises `DataError` for a missing file, and for any damage
+    that the block meets."""
+    with guarded("no readable HDF5", path, row, kind):
+        yield _h5_handle(path)
 
 # %% ../../nbs/4_data/02_stores.ipynb #e715831b
 @dataclass(frozen=True)
@@ -250,13 +301,12 @@ class ArrayStore:
 
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
         "Raises `DataError` for a row that is not there or cannot be read."
-        array = open_h5(self.path)[self.name]
-        if not 0 <= key < len(array):
-            raise DataError(f"no such row: {self.name} has {len(array)}", self.path, key, "missing picture")
-        try:
+        with open_h5(self.path, key, "unreadable picture") as file:
+            array = file[self.name]
+            if not 0 <= key < len(array):
+                raise DataError(f"no such row: {self.name} has {len(array)}", self.path, key,
+                                "missing picture")
             return array[key]
-        except OSError:
-            raise DataError("picture cannot be read", self.path, key, "unreadable picture") from None
 
     def label(self, key) -> str: return f"{Path(self.path).name}#{key}"
 
@@ -272,7 +322,8 @@ class BytesStore:
     mark: str = ""                     # fingerprint of the sequence, where it has one
 
     def encoded(self, key) -> bytes:
-        data = self.blobs[key]
+        with guarded("row cannot be read", self.source, key, "unreadable picture"):
+            data = self.blobs[key]
         return (data.get("bytes") if isinstance(data, dict) else data) or b""
 
     def read(self, key) -> np.ndarray:  # (height, width, 3) uint8
@@ -310,10 +361,28 @@ def text_lines(
                     yield number, text
     except FileNotFoundError:
         raise DataError("file is missing", path, None, "missing file") from None
-    except (EOFError, zlib.error, OSError) as error:
-        report.reject(f"file is broken after this line ({error})", path, number, "truncated file")
+    except DataError:
+        raise
+    except Exception as error:  # of gzip and zlib
+        report.reject(f"file is broken after this line ({complaint(error)})", path, number, "truncated file")
 
 # %% ../../nbs/4_data/02_stores.ipynb #58c45724
+def parse_json(
+    data,            # bytes or text of one JSON value
+    file,            # for the message
+    row=None,        # for the message; None: the line where it breaks
+    pairs=None,      # what an object becomes, from its list of (key, value); None: a dict
+):
+    "A JSON value. Raises `DataError` for anything that is none."
+    with guarded("broken JSON", file, row, "broken JSON"):
+        try:
+            text = decoded(data, file) if isinstance(data, bytes) else data
+            return json.loads(text, object_pairs_hook=pairs)
+        except json.JSONDecodeError as error:
+            line = error.lineno if row is None else row
+            raise DataError(f"broken JSON ({error.msg})", file, line, "broken JSON") from None
+
+
 def json_lines(
     path: Path,      # one JSON object a line, plain or .gz
     report: Report,  # rejects broken lines
@@ -322,9 +391,9 @@ def json_lines(
     for number, line in text_lines(path, report):
         if not line.strip(): continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            report.reject(f"broken JSON ({error})", path, number, "broken JSON")
+            value = parse_json(line, path, number)
+        except DataError as error:
+            report.reject(error.reason, path, number, error.kind)
             continue
         if isinstance(value, dict):
             yield number, value
@@ -334,15 +403,11 @@ def json_lines(
 # %% ../../nbs/4_data/02_stores.ipynb #6009b357
 def read_json(
     path: Path,  # a JSON file, plain or .gz
+    pairs=None,  # as in `parse_json`
 ):
     "One whole JSON value. Raises `DataError` with the line where it breaks."
     lines = list(text_lines(path, Report()))
-    try:
-        return json.loads("\n".join(text for _, text in lines))
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON ({error.msg})", path, error.lineno, "broken JSON") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
-        raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+    return parse_json("\n".join(text for _, text in lines), path, pairs=pairs)
 
 # %% ../../nbs/4_data/02_stores.ipynb #35fa9ea6
 def read_split(

@@ -5,7 +5,6 @@
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #b3b08e57
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 from .datasets import check_call
 from .samples import LONGEST, DataError, ImageRef, Report, known_split, val_of
 from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
-from .stores import text_lines
 from .tryon_stores import MapStore, Pair, PoseStore, TarMaps, TryOnPairs, UVStore, Worn, listed
 from .tryon_stores import pair_lines
 from ..shop.keypoints import check_keypoints
@@ -31,13 +29,7 @@ def read_chunks(
     "Noun chunks by garment id. Raises `DataError` for a broken file; bad entries are raised or counted."
     report = report or Report()
     chunks = {}
-    text = "\n".join(line for _, line in text_lines(path, Report()))
-    try:
-        entries = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON ({error.msg})", path, error.lineno, "broken JSON") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+    entries = read_json(path, pairs=list)
     if not isinstance(entries, list) or not all(isinstance(e, tuple) for e in entries):
         raise DataError("a captions file is one object, id to phrases", path, None, "broken JSON")
     for name, phrases in entries:

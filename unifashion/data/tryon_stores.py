@@ -5,7 +5,7 @@
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #d5ec0d5d
 from __future__ import annotations
 
-import io, json, os, zipfile
+import io, os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .encodings import decoded
 from .samples import DataError, ImageRef, Report, TryOn
-from .stores import BROKEN, FileStore, TarStore, believe, complaint, inside, text_lines
+from .stores import FileStore, TarStore, content, guarded, inside, open_picture, parse_json
+from .stores import text_lines
 from ..ground.core import digest
 from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 
@@ -29,11 +29,10 @@ IDS = dict(lip=20, dresscode=18, stitch=20, ccp=59, densepose=25)  # kind of lab
 
 
 def one_channel(
-    image: Image.Image,  # opened
+    image: Image.Image,  # from `open_picture`
     kind: str,           # key of `IDS`, 'mask' or 'grey'
 ) -> np.ndarray:  # (height, width) uint8
     "The numbers of a picture of one channel. Raises `ValueError` for a label map in colours."
-    believe(image)
     if kind == "grey": return np.asarray(image.convert("L"))
     if image.mode in ("L", "P"): return np.asarray(image)
     if image.mode == "1": return np.asarray(image).astype(np.uint8)
@@ -51,12 +50,8 @@ def decode_map(
 ) -> np.ndarray:  # (height, width) uint8; bool for a mask
     """Decode a label map, a mask or a sketch.
     Raises `DataError` for a broken file, unknown ids, and a mask of other values."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            values = one_channel(image, kind)
-    except BROKEN as error:
-        raise DataError(f"truncated or unreadable map ({complaint(error)})", file, row,
-                        "unreadable map") from None
+    with open_picture(io.BytesIO(data), file, row, "map") as image:
+        values = one_channel(image, kind)
     top = int(values.max())
     if kind == "mask":
         if 1 < top < 128:
@@ -77,11 +72,7 @@ class MapStore(FileStore):
         """Raises `DataError` for a missing, broken or outlying file, and for values that the kind does not
         have."""
         path = inside(self.root, key)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            raise DataError("file is missing or cannot be read", path, None, "missing map") from None
-        return decode_map(data, self.kind, path)
+        return decode_map(content(path, "missing map"), self.kind, path)
 
 
 @dataclass(frozen=True)
@@ -91,25 +82,16 @@ class TarMaps(TarStore):
 
     def read(self, key) -> np.ndarray:  # (height, width) uint8; bool for a mask
         "Raises `DataError` for an unknown member or a broken map."
-        if key not in self.index: raise DataError(f"no member {key!r}", self.path, key, "missing map")
-        offset, size = self.index[key]
-        with open(self.path, "rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-        return decode_map(data, self.kind, self.path, key)
+        return decode_map(self.encoded(key, "missing map"), self.kind, self.path, key)
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #d9e0e104
 def picture_size(path: Path) -> tuple:  # (height, width)
     "From the head of the file. Raises `DataError`."
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as `decode` turns it
-            return believe(image).size[::1 if turned else -1]
-    except FileNotFoundError:
-        raise DataError("picture is missing or cannot be read", path, None, "missing picture") from None
-    except BROKEN as error:
-        raise DataError(f"unreadable picture ({complaint(error)})", path, None,
-                        "unreadable picture") from None
+    if not os.path.isfile(path):
+        raise DataError("file is missing or cannot be read", path, None, "missing picture")
+    with open_picture(path, path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as `decode` turns it
+        return image.size[::1 if turned else -1]
 
 # %% ../../nbs/4_data/03_tryon_stores.ipynb #b8855375
 def placed_in(
@@ -146,14 +128,7 @@ class PoseStore:
     ) -> np.ndarray:  # (18, 3) float64: x and y in 0..1, visibility; zeros where a point is missing
         "Raises `DataError` for a missing or broken file and for points that cannot be."
         path, picture = (inside(self.root, name) for name in key)
-        try:
-            value = json.loads(decoded(path.read_bytes(), path))
-        except OSError:
-            raise DataError("file is missing or cannot be read", path, None, "missing keypoints") from None
-        except DataError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"broken JSON ({str(error)[:80]})", path, None, "broken JSON") from None
+        value = parse_json(content(path, "missing keypoints"), path)
         parse = {"vitonhd": from_vitonhd, "dresscode": from_dresscode}[self.form]
         try:
             return placed_in(parse(value), *picture_size(picture))
@@ -174,17 +149,14 @@ class UVStore:
     def read(self, key) -> np.ndarray:  # (2, height, width) float32
         "Raises `DataError` for a missing or broken file. Pickled content is never loaded."
         path = inside(self.root, key)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                uv = file["uv"]
-        except FileNotFoundError:
-            raise DataError("file is missing", path, None, "missing map") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"no readable body coordinates ({error})", path, None, "unreadable map") from None
+        data = io.BytesIO(content(path, "missing map"))
+        with guarded("no readable body coordinates", path, None, "unreadable map"):
+            with np.load(data, allow_pickle=False) as file:
+                uv = file["uv"].astype(np.float32)
         if uv.ndim != 3 or len(uv) != 2:
             raise DataError(f"body coordinates are (2, height, width), not {uv.shape}", path, None,
                             "wrong shape")
-        return uv.astype(np.float32)
+        return uv
 
     def label(self, key) -> str: return str(key)
 

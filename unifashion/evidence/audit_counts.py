@@ -49,7 +49,8 @@ def sizes(
 def fashiongen_pictures(root: Path, split: str) -> int | None:
     "Pictures of a FashionGen file, counted in it; None where it is missing."
     try:
-        return len(open_fashiongen(find_fashiongen(root, split))["input_image"])
+        with open_fashiongen(find_fashiongen(root, split)) as file:
+            return len(file["input_image"])
     except DataError as error:
         if error.kind == "missing file": return None
         raise
