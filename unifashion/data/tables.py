@@ -40,8 +40,7 @@ def header_names(
     needed: tuple,  # names that must be there
 ) -> tuple:  # (names, number of lines)
     "The names of the columns. Raises `DataError` for a header that cannot be read, or is another."
-    if not lines or lines[0][0] > 1:
-        raise DataError("no header: the first line is empty or unreadable", path, 1, "wrong column")
+    if not lines: raise DataError("no header: the file is empty", path, 1, "wrong column")
     fields, used = one_record(lines, 0)
     if isinstance(fields, str): raise DataError(f"unreadable header ({fields})", path, 1, "wrong column")
     names = [name.strip() for name in fields]
@@ -77,7 +76,10 @@ def table_rows(
     free: str = "",  # column of free text that may hold commas without quotes, where it is the last
 ):  # yields (line, dict)
     "Rows by the header's names. Raises `DataError` for a header that cannot be read or lacks a column."
+    before = len(report.skipped)
     lines = list(text_lines(path, report))
+    if len(report.skipped) > before and (not lines or lines[0][0] > 1):
+        raise report.skipped[before]  # without its header the rest says nothing
     names, at = header_names(lines, path, needed)
     while at < len(lines):
         line, text = lines[at]
