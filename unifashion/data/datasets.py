@@ -196,7 +196,8 @@ VITONHD = Dataset("vitonhd", "VITON-HD", "viton_hd", "pairs of a person and an u
                   wait="none, a download", reader="data.tryon_readers.read_vitonhd", rows="pairs",
                   counts={"train": 11_647, "test": 2_032},
                   trees={"": (Place("{train,test}_pairs.txt", "a line a person: own picture, other garment"),
-                              Place("{train,test}/image", "people"), Place("{train,test}/cloth", "garments", shop=True),
+                              Place("{train,test}/image", "people"),
+                              Place("{train,test}/cloth", "garments", shop=True),
                               Place("{train,test}/cloth-mask", "garment masks", shop=True),
                               Place("{train,test}/image-parse-v3", "label maps, LIP's ids"),
                               Place("{train,test}/openpose_json", "keypoints"),
@@ -313,7 +314,7 @@ def better_root(
     record: Dataset,
     root: Path,  # in which something is missing
 ) -> Path | None:  # None where no folder looks better
-    "The folder above, two above or one below that holds more than half of the data set, and more than this one."
+    "The folder above, two above or one below that holds over half of the data set, and more than this one."
     root = Path(root).absolute()
     try:
         below = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir())[:200]
@@ -328,7 +329,7 @@ def check_call(
     split: str,  # train, val or test
     root: Path,  # where its reader is told to look
 ):
-    "Raise `DataError` for an unknown split, and for a folder that has nothing where one next door has it all."
+    "Raise `DataError` for an unknown split, and for a folder with nothing where one next door has it."
     known_split(split, root)
     record = DATASETS[name]
     if not share_there(record, root) and (found := better_root(record, root)):

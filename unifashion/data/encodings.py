@@ -61,5 +61,5 @@ def decoded(
     data: bytes,  # a whole text file
     path,         # for the message
 ) -> str:
-    "Its text without a mark. Raises `DataError` as `utf8_file`, and `UnicodeDecodeError` for what is not UTF-8."
+    "Its text without a mark. Raises `DataError` as `utf8_file`, and `UnicodeDecodeError` for other bytes."
     return utf8_file(io.BufferedReader(io.BytesIO(data)), path).read().decode("utf-8-sig")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from .datasets import check_call
 from .retrieval_readers import clean_text
-from .samples import Catalogue, CatalogueBuilder, DataError, Report, known_split, val_of
+from .samples import Catalogue, CatalogueBuilder, DataError, Report, val_of
 from .stores import FileStore, inside, text_lines
 
 # %% auto #0

@@ -329,7 +329,7 @@ def read_kagl_triplets(
             Triplet(f"{split}-{line}", reference, target, captions, value.get("type", ""), split, changes)
         )
     report.kept = len(queries)
-    if not queries: report.empty(split, path, "queries")
+    if not queries: raise report.empty(split, path, "queries")
     return queries, report
 
 # %% ../../nbs/4_data/06_kagl.ipynb #2d04be47

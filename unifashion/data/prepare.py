@@ -18,7 +18,7 @@ from .datasets import Dataset, better_root, dataset_record, tree_status
 from .fashion200k_readers import read_fashion200k
 from .kagl import read_kagl, read_kagl_folder, read_kagl_triplets
 from .retrieval_readers import CATEGORIES, read_fashioniq, read_fashioniq_cap
-from .samples import DataError, ImageRef, Report, known_split
+from .samples import DataError, ImageRef, Report, SPLITS, known_split
 from .tryon_readers import CATEGORIES as REGIONS, read_ccp, read_dresscode, read_vitonhd
 from .tryon_stores import askew
 
@@ -137,7 +137,7 @@ def splits_of(
     shop: bool = True,  # False: in-shop pictures of try-on samples may be missing
 ) -> list:  # of `Split`
     "What there is to open. Raises `DataError` for an unknown split."
-    if split: known_split(split, root)
+    known_split(split or SPLITS[0], root)
     each = [(disk, name) for disk, splits in record.splits.items() for name in splits if split in ("", name)]
     if record.name in ("vitonhd", "dresscode", "ccp"):
         return _people_splits(record, Path(root), each, shop)
@@ -200,7 +200,8 @@ def count_pictures(
     "Open every place of every sample and count."
     roles = defaultdict(_role)
     masks = defaultdict(Counter)
-    other, reasons = {}, []
+    other = {}
+    reasons = []
     for sample in tqdm(opened.samples, desc=f"{name} {label}", disable=None, leave=False):
         found = {role: looker(role, place, label.split(",")[0]) for role, place in places_of(sample).items()}
         for role, seen in found.items():
@@ -262,8 +263,8 @@ def problems_of(report: dict, any_size: bool) -> list:
     "One line for everything that is not as it should be."
     lines = [f"missing: {name} ({line['meaning']})" for line in report["tree"] if line["needed"]
              for name in line["missing"]]
-    if report["instead"]:
-        lines.insert(0, f"this looks like another folder: {report['title']} seems to lie in {report['instead']}")
+    if lines and report["instead"]:
+        lines.insert(0, f"another folder? {report['title']} seems to lie in {report['instead']}")
     for label, split in report.get("splits", {}).items():
         if split["error"] and not (any_size and label.startswith("val") and split["kind"] == "empty split"):
             lines.append(f"{label}: {split['error']}")
@@ -307,8 +308,7 @@ def check(
     report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows,
                   licence=record.licence, access=record.access, wait=record.wait, reader=record.reader,
                   checked=contents, all_reasons=all_reasons, tree=tree_status(record, root, split, shop))
-    lacking = any(line["needed"] and line["missing"] for line in report["tree"])
-    report["instead"] = str(lacking and better_root(record, root) or "")
+    report["instead"] = str(better_root(record, root) or "")
     if contents:
         looker = Looker()
         report["splits"] = {part.label: check_split(part, looker, record.name) for part in each}

@@ -213,7 +213,7 @@ def read_fashioniq(
     report.kept = len(queries)
     if more := len(queries) - len({q.target for q in queries if split != "test"} or queries):
         report.notes["target asked for before"] = more
-    if not queries: report.empty(split, path, "queries")
+    if not queries: raise report.empty(split, path, "queries")
     return Composed(gallery, queries, report)
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #01961cbb
@@ -256,7 +256,7 @@ def read_fashioniq_cap(
         elif text:
             captions[name] = text
     report.kept = len(captions)
-    if not captions: report.empty(split, path, "captions")
+    if not captions: raise report.empty(split, path, "captions")
     return captions, report
 
 # %% ../../nbs/4_data/08_retrieval_readers.ipynb #7677a57c

@@ -17,7 +17,7 @@ import numpy as np
 from ..ground.core import digest
 
 # %% auto #0
-__all__ = ['SPLITS', 'LONGEST', 'DataError', 'known_split', 'nearby', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn',
+__all__ = ['SPLITS', 'LONGEST', 'DataError', 'Report', 'ImageRef', 'known_split', 'nearby', 'ImageText', 'Triplet', 'TryOn',
            'hash_share', 'val_of', 'Table', 'Catalogue', 'CatalogueBuilder']
 
 # %% ../../nbs/4_data/01_samples.ipynb #af93eafa
@@ -38,33 +38,6 @@ class DataError(ValueError):
         super().__init__(f"{file}{'' if row is None else f', row {row}'}: {reason}")
 
     def __reduce__(self): return DataError, (self.reason, str(self.file), self.row, self.kind)
-
-# %% ../../nbs/4_data/01_samples.ipynb #15186d65
-SPLITS = ("train", "val", "test")
-
-
-def known_split(
-    split: str,
-    file,          # the folder or file that was to be read, for the message
-    known=SPLITS,  # what there is
-):
-    "Raise `DataError`, naming those there are, for a split that is none."
-    if split not in known:
-        raise DataError(f"no split {split!r}; there are {', '.join(known)}", file, None, "unknown split")
-
-
-def nearby(
-    folder,  # in which a file is missing
-    name,    # of the file, relative to it
-) -> str:  # for a message; '' where there is none
-    "Where a missing file lies instead: one folder higher, or one deeper."
-    folder = Path(folder)
-    try:
-        deeper = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
-        found = [path for path in (folder.parent, *deeper[:200]) if Path(path, name).is_file()]
-    except (OSError, ValueError):
-        return ""
-    return f"; it lies in {found[0]}" if found else ""
 
 # %% ../../nbs/4_data/01_samples.ipynb #3253383c
 @dataclass
@@ -93,13 +66,13 @@ class Report:
         self.looked = True
         self.reject(f"picture {str(name)!r} is missing{elsewhere}", file, row, "missing picture")
 
-    def empty(self, split, file, what="rows"):
-        "Raise the `DataError` of a split of which nothing is left, with the reasons."
+    def empty(self, split, file, what="rows") -> DataError:
+        "The `DataError` to raise for a split of which nothing is left, with the reasons."
         seen = f"{self.rows} seen, {len(self.skipped)} left out"
         reasons = "".join(f"; {line}" for line in self.reasons())
         error = DataError(f"split {split!r} holds no {what} ({seen}{reasons})", file, None, "empty split")
         error.report = self
-        raise error
+        return error
 
     def reasons(self) -> list:
         "Why rows were left out: each kind with its number and its first example."
@@ -129,6 +102,33 @@ class ImageRef:
 
     @property
     def name(self) -> str: return self.store.label(self.key)
+
+# %% ../../nbs/4_data/01_samples.ipynb #15186d65
+SPLITS = ("train", "val", "test")
+
+
+def known_split(
+    split: str,
+    file,          # the folder or file that was to be read, for the message
+    known=SPLITS,  # what there is
+):
+    "Raise `DataError`, naming those there are, for a split that is none."
+    if split not in known:
+        raise DataError(f"no split {split!r}; there are {', '.join(known)}", file, None, "unknown split")
+
+
+def nearby(
+    folder,  # in which a file is missing
+    name,    # of the file, relative to it
+) -> str:  # for a message; '' where there is none
+    "Where a missing file lies instead: one folder higher, or one deeper."
+    folder = Path(folder)
+    try:
+        deeper = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+        found = [path for path in (folder.parent, *deeper[:200]) if Path(path, name).is_file()]
+    except (OSError, ValueError):
+        return ""
+    return f"; it lies in {found[0]}" if found else ""
 
 # %% ../../nbs/4_data/01_samples.ipynb #1338e5e5
 @dataclass(frozen=True)
@@ -334,6 +334,5 @@ class CatalogueBuilder:
     def catalogue(self, name, split, store, protocol="", fit="pad") -> Catalogue:
         "The catalogue; raises `DataError`, with the reasons, when the split is empty."
         self.report.kept = len(self.keys)
-        if not self.keys:
-            self.report.empty(split, self.file)
+        if not self.keys: raise self.report.empty(split, self.file)
         return Catalogue(name, split, dict(self.columns), store, self.keys, self.report, protocol, fit)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .datasets import check_call
-from .samples import LONGEST, DataError, ImageRef, Report, known_split, val_of
+from .samples import LONGEST, DataError, ImageRef, Report, val_of
 from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
 from .tryon_stores import MapStore, Pair, PoseStore, TarMaps, TryOnPairs, UVStore, Worn, listed
 from .tryon_stores import pair_lines
@@ -137,8 +137,8 @@ def same_stem(
     names: frozenset,  # files of another folder
 ) -> str:  # the name itself where there is none
     "The file of that name, or of its stem with another ending."
-    stem = Path(name).stem
-    return next((other for other in (name, f"{stem}.jpg", f"{stem}.png", f"{stem}.jpeg") if other in names), name)
+    others = [Path(name).stem + ending for ending in (".jpg", ".png", ".jpeg")]
+    return next((other for other in (name, *others) if other in names), name)
 
 
 def finish(name, split, paired, layout, pairs, report, path) -> TryOnPairs:
@@ -147,7 +147,7 @@ def finish(name, split, paired, layout, pairs, report, path) -> TryOnPairs:
     bare = sum(not p.captions for p in pairs)
     if bare:
         report.notes["garment without phrases"] = bare
-    if not pairs: report.empty(split, path)
+    if not pairs: raise report.empty(split, path)
     return TryOnPairs(name, split, paired, layout, pairs, report)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #d7229ca6
@@ -264,8 +264,8 @@ def read_dresscode(
             there = garment if shop or garment in images else ""
             phrases = chunks.get(Path(garment).stem[:6], ())
             pair = Pair(Path(person).stem, Path(garment).stem, category, phrases, person, there)
-            asked = (person, garment) if shop else (person,)
-            keep_pair(pairs, report, path, line, pair, *[(name, path.parent / "images", images) for name in asked])
+            place = path.parent / "images", images
+            keep_pair(pairs, report, path, line, pair, (person, *place), *[(garment, *place)] * shop)
     return finish("dress_code", split, paired, DressCode(root), pairs, report, root / file)
 
 # %% ../../nbs/4_data/10_tryon_readers.ipynb #e995359f
@@ -348,5 +348,5 @@ def read_ccp(
     bare = sum(not s.category for s in samples)
     if bare:
         report.notes["no garment on the body"] = bare
-    if not samples: report.empty(split, path)
+    if not samples: raise report.empty(split, path)
     return samples, report
