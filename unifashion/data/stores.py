@@ -256,7 +256,7 @@ class TarStore:
 
 # %% ../../nbs/4_data/02_stores.ipynb #e775acb6
 @lru_cache(maxsize=8)
-def _h5(path: str, pid: int, stamp: int):
+def _h5(path: str, pid: int, stamp: tuple):
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -268,17 +268,17 @@ def _h5_handle(path: Path) -> h5py.File:
     "This process's own handle; the system's refusals are told from damage."
     try:
         with open(path, "rb") as file:
-            stamp = os.fstat(file.fileno()).st_mtime_ns
+            found = os.fstat(file.fileno())
     except FileNotFoundError:
         raise DataError("file is missing", path, None, "missing file") from None
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})", path, None, "missing file") from None
     try:
-        return _h5(str(path), os.getpid(), stamp)
+        return _h5(str(path), os.getpid(), (found.st_ino, found.st_mtime_ns))
     except OSError as error:
         if "unable to lock" not in str(error): raise
-        raise DataError("this disk has no locks: set HDF5_USE_FILE_LOCKING=FALSE", path, None,
-                        "no locks") from None
+        raise DataError("cannot be locked, which reading does not need: set HDF5_USE_FILE_LOCKING=FALSE",
+                        path, None, "locked file") from None
 
 
 @contextmanager
