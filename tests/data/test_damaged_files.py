@@ -1,4 +1,5 @@
-"""Bytes of data files damaged by hand: whatever a library says of them, the reader's error has the file's name.
+"""Bytes of data files damaged by hand:
+whatever a library says of them, the reader's error has the file's name.
 And HDF5 files are read without a lock."""
 
 import fcntl
@@ -251,7 +252,7 @@ BROKEN = {
     "length of the first chunk": lambda d: d[:8] + b"\0\0\0\x05" + d[12:],
     "no such filter": lambda d: with_chunk(d, b"IDAT", zlib.compress(b"\x09" * 37 * 16)),
     "no zlib stream": lambda d: with_chunk(d, b"IDAT", b"\x12\x34\x56"),
-    "no such kind of colour": lambda d: with_chunk(d, b"IHDR", struct.pack(">IIBBBBB", 12, 16, 8, 5, 0, 0, 0)),
+    "no such kind of colour": lambda d: with_chunk(d, b"IHDR", d[16:25] + b"\5\0\0\0"),
     "a short head": lambda d: with_chunk(d, b"IHDR", b"\0\0\0\x0c"),
 }
 
@@ -345,7 +346,7 @@ def test_a_damaged_gzip_stream_is_named(tmp_path, at, new):
 # The guard itself
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("x"), zlib.error("x"), MemoryError(), SyntaxError()])
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("x"), zlib.error("x"), MemoryError()])
 def test_the_guard_names_whatever_is_raised(error):
     with pytest.raises(DataError, match="photos.h5, row 3: no luck") as found:
         with guarded("no luck", "photos.h5", 3, "some kind"):

@@ -13,7 +13,7 @@ from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
 from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
-from .stores import tar_index
+from .stores import guarded, tar_index
 from .tables import table_rows
 from ..ground.core import repo_root
 
@@ -229,11 +229,8 @@ def hub_rows(source: str):
         import datasets
     except ImportError:
         raise ImportError("reading from the hub needs the package datasets: pip install datasets") from None
-    try:
+    with guarded("the hub data set cannot be loaded", source, None, "missing file"):
         parts = datasets.load_dataset(source)
-    except (OSError, ValueError) as error:
-        raise DataError(f"the hub data set cannot be loaded ({error})", source, None,
-                        "missing file") from None
     return next(iter(parts.values())).cast_column("image", datasets.Image(decode=False))
 
 # %% ../../nbs/4_data/06_kagl.ipynb #a42e61e5

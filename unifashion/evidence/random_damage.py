@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip, io, math, multiprocessing, os, re, shutil, struct, warnings, zipfile, zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def structure(data: bytes, rng) -> bytes:
 # %% ../../nbs/8_evidence/16_random_damage.ipynb #c5a1000e
 def mended_png(data: bytes) -> bytes:
     "Every chunk's checksum made right, as far as the lengths can be followed."
-    out, at = data[:8], 8
+    out = data[:8]
+    at = len(out)
     while at + 12 <= len(data):
         end = at + 8 + struct.unpack(">I", data[at:at + 4])[0]
         if end + 4 > len(data): break
@@ -231,8 +233,8 @@ def row_of(case: Case) -> dict:
                 damage=case.damage.name, number=case.number)
 
 
-FORMATS = {"h5": "HDF5", "npz": "npz", "tar": "tar", "gz": "gzip", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG",
-           "json": "JSON"}
+FORMATS = {"h5": "HDF5", "npz": "npz", "tar": "tar", "gz": "gzip", "png": "PNG", "jpg": "JPEG",
+           "jpeg": "JPEG", "json": "JSON"}
 
 # %% ../../nbs/8_evidence/16_random_damage.ipynb #c5a10019
 @dataclass(frozen=True)
@@ -257,7 +259,8 @@ def serve(pipe, parent: int, function):
 class Worker:
     "A process that does one job after another; replaced when it is lost."
     def __init__(self, function):
-        self.function, self.process = function, None
+        self.function = function
+        self.process = None
 
     def start(self):
         context = multiprocessing.get_context("spawn")
@@ -375,19 +378,19 @@ def random_figure(results: list, title: str = "") -> Picture:
     figure, panels = canvas(1, 2, width=9, height=3.6)
     colours = ("ours", "gold", "leaf", "chance", "baseline")
     for axes, by in zip(panels, ("format", "damage")):
-        names = sorted({row[by] for row in results})
+        ends = Counter((row[by], "crash" if crashed(row) else row["read"]) for row in results)
+        tried = Counter(row[by] for row in results)
+        names = sorted(tried)
         left = np.zeros(len(names))
         for end, colour in zip((*READ, "crash"), colours):
-            ends = {name: [row["read"] if not crashed(row) else "crash" for row in results if row[by] == name]
-                    for name in names}
-            shares = np.array([ends[name].count(end) / len(ends[name]) for name in names])
+            shares = np.array([ends[name, end] / tried[name] for name in names])
             axes.barh(names, shares, left=left, color=PALETTE[colour], label=end, height=.75)
             left += shares
         axes.set(xlim=(0, 1), xlabel="share of damaged data sets")
         axes.invert_yaxis()
         axes.grid(visible=False)
         for y, name in enumerate(names):
-            axes.text(1.01, y, str(len(ends[name])), va="center", size=8)
+            axes.text(1.01, y, str(tried[name]), va="center", size=8)
     panels[0].set_title(title)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
