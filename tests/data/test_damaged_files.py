@@ -28,12 +28,10 @@ from unifashion.data.stores import (
     TarStore,
     decode,
     guarded,
-    json_lines,
     open_h5,
-    parse_json,
-    read_json,
     tar_index,
 )
+from unifashion.data.texts import json_lines, parse_json, read_json
 from unifashion.data.tryon_stores import MapStore, PoseStore, TarMaps, UVStore, picture_size
 
 NAME = "fashiongen_8_8_validation.h5"

@@ -33,11 +33,9 @@ from unifashion.data.stores import (
     decode,
     file_mark,
     inside,
-    json_lines,
-    read_json,
     tar_index,
-    text_lines,
 )
+from unifashion.data.texts import json_lines, read_json, text_lines
 
 
 class Greys:

@@ -39,7 +39,7 @@ from unifashion.data.sketches import (
     photo_sketch,
     strokes,
 )
-from unifashion.data.stores import read_json
+from unifashion.data.texts import read_json
 from unifashion.data.tryon_conditions import WANTED, conditions_of, fit_map, fit_points
 from unifashion.data.tryon_readers import read_ccp, read_chunks, read_dresscode, read_vitonhd
 from unifashion.data.tryon_stores import decode_map, placed_in

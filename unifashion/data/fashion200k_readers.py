@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from .datasets import check_call
 from .retrieval_readers import clean_text
 from .samples import Catalogue, CatalogueBuilder, DataError, Report, val_of
-from .stores import FileStore, inside, text_lines
+from .stores import FileStore, inside
+from .texts import text_lines
 
 # %% auto #0
 __all__ = ['LABELS', 'PICTURE', 'read_fashion200k']

@@ -12,9 +12,9 @@ from .datasets import check_call
 from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
-from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
-from .stores import guarded, tar_index
+from .stores import BytesStore, FileStore, TarStore, guarded, inside, tar_index
 from .tables import table_rows
+from .texts import json_lines, read_json, read_split
 from ..ground.core import repo_root
 
 # %% auto #0

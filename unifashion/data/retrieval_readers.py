@@ -15,7 +15,8 @@ from .datasets import check_call
 from .kagl import read_kagl, read_kagl_triplets
 from .samples import Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
-from .stores import FileStore, inside, read_json
+from .stores import FileStore, inside
+from .texts import read_json
 from ..ground.core import World, data_dir
 
 # %% auto #0

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .datasets import check_call
 from .samples import LONGEST, DataError, ImageRef, Report, val_of
-from .stores import FileStore, TarStore, json_lines, read_json, read_split, tar_index
+from .stores import FileStore, TarStore, tar_index
+from .texts import json_lines, read_json, read_split
 from .tryon_stores import MapStore, Pair, PoseStore, TarMaps, TryOnPairs, UVStore, Worn, listed
 from .tryon_stores import pair_lines
 from ..shop.keypoints import check_keypoints

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.catalogues import find_fashiongen, open_fashiongen
 from ..data.samples import DataError
-from ..data.stores import read_json
+from ..data.texts import read_json
 from .audit import CATEGORIES, audit_row
 from ..ground.show import PALETTE, Picture, canvas
 from ..ground.text_control import mean_interval, wilson
