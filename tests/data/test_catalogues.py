@@ -399,7 +399,7 @@ MOVED = {
     "numbers in front": lambda row: ["9", *row],
     "turned round": lambda row: row[::-1],
     "prices behind": lambda row: [*row, "1999", "5 6"],
-    "seasons taken away": lambda row: [value for name, value in zip(HEAD.split(","), row) if name != "season"],
+    "seasons taken away": lambda row: [v for name, v in zip(HEAD.split(","), row) if name != "season"],
 }
 
 
@@ -421,9 +421,10 @@ def test_kaggle_header_without_a_needed_column_is_refused(tmp_path):
     root = write_kaggle(tmp_path, [line(1)])
     table = (root / "styles.csv").read_text().replace("articleType", "kind").replace("baseColour", "paint")
     (root / "styles.csv").write_text(table)
-    with pytest.raises(DataError, match="no column 'articleType', 'baseColour'; the header has id, gender") as e:
+    wanted = "no column 'articleType', 'baseColour'; the header has id, gender"
+    with pytest.raises(DataError, match=wanted) as found:
         read_kagl_folder(root, "test", ids=["1"], on_error="skip")
-    assert e.value.file.name == "styles.csv" and e.value.kind == "wrong column"
+    assert found.value.file.name == "styles.csv" and found.value.kind == "wrong column"
 
 
 def test_kaggle_comma_that_could_be_of_two_columns_leaves_the_row_out(tmp_path):
@@ -669,7 +670,7 @@ def test_folder_however_the_table_was_saved(tmp_path, data):
 @pytest.mark.parametrize(
     "data, message, kind",
     [
-        (TEXT.encode("utf-16-le"), "looks like UTF-16 without a byte order mark: save it as UTF-8", "not UTF-8"),
+        (TEXT.encode("utf-16-le"), "looks like UTF-16 without a byte order mark", "not UTF-8"),
         (b"\xff\xfe" + TEXT.encode("utf-16-le")[:-1], "broken UTF-16", "not UTF-8"),
         (TEXT.replace("text", "t" * 200_000, 1).encode(), "field larger than field limit", "wrong column"),
         (('"' + TEXT).encode(), "unreadable header", "wrong column"),
@@ -688,7 +689,9 @@ def test_folder_a_table_that_is_none_is_named(tmp_path, data, message, kind):
         assert found.value.file.name == "catalogue.csv" and found.value.kind == kind
 
 
-@pytest.mark.parametrize("bad", ['3.jpg,"open,c,test', '"3.jpg,open,c,test', "3.jpg,ze\0ro,c,test", '3.jpg,"a" b,c,test'])
+@pytest.mark.parametrize(
+    "bad", ['3.jpg,"open,c,test', '"3.jpg,open,c,test', "3.jpg,ze\0ro,c,test", '3.jpg,"a" b,c,test']
+)
 def test_folder_a_bad_line_swallows_no_other(tmp_path, bad):
     root = write_own(tmp_path, [GOOD[0], bad, GOOD[1], '2.jpg,"Late, long",d,test'])
     with pytest.raises(DataError, match="catalogue.csv, row 3"):
@@ -703,7 +706,8 @@ def test_folder_a_quoted_text_of_two_lines_is_one_row(tmp_path):
 
 
 def test_folder_a_text_torn_by_an_unreadable_line_is_left_out(tmp_path):
-    c = read_folder(write_own(tmp_path, [b'0.jpg,"Red\ncaf\xe9\nlong",a,test', GOOD[1]]), "test", on_error="skip")
+    root = write_own(tmp_path, [b'0.jpg,"Red\ncaf\xe9\nlong",a,test', GOOD[1]])
+    c = read_folder(root, "test", on_error="skip")
     assert c.ids == ["1.jpg"] and {e.row for e in c.report.skipped} == {2, 3, 4}
 
 
