@@ -20,6 +20,7 @@ from conftest import ROOT
 from PIL import Image
 
 from unifashion.data.catalogues import NEEDED, read_fashiongen
+from unifashion.data.doors import guarded, open_h5
 from unifashion.data.samples import DataError, Report
 from unifashion.data.stores import (
     ArrayStore,
@@ -27,9 +28,7 @@ from unifashion.data.stores import (
     FileStore,
     TarStore,
     decode,
-    guarded,
     json_lines,
-    open_h5,
     parse_json,
     read_json,
     tar_index,

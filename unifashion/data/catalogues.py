@@ -13,9 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from .doors import LEAST, MOST, open_h5
 from .kagl import read_kagl
 from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, val_of
-from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5, text_lines
+from .stores import ArrayStore, FileStore, inside, text_lines
 from ..ground.core import World, data_dir
 
 # %% auto #0

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .doors import guarded
 from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .stores import BytesStore, FileStore, TarStore, inside, json_lines, read_json, read_split
-from .stores import guarded, tar_index, text_lines
+from .stores import tar_index, text_lines
 from ..ground.core import repo_root
 
 # %% auto #0
