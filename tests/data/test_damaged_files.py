@@ -20,6 +20,7 @@ from conftest import ROOT
 from PIL import Image
 
 from unifashion.data.catalogues import NEEDED, read_fashiongen
+from unifashion.data.doors import guarded, open_h5
 from unifashion.data.samples import DataError, Report
 from unifashion.data.stores import (
     ArrayStore,
@@ -27,8 +28,6 @@ from unifashion.data.stores import (
     FileStore,
     TarStore,
     decode,
-    guarded,
-    open_h5,
     tar_index,
 )
 from unifashion.data.texts import json_lines, parse_json, read_json

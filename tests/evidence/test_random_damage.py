@@ -168,7 +168,7 @@ def test_a_planted_unguarded_reading_is_a_crash_in_the_table(folder, monkeypatch
     case = Case("fashiongen", Target("*.h5", (), (torn,)), torn, 0)
     sound = r.run_random(case, folder)
     assert (sound["read"], sound["prepare"]) == ("named error", "told") and ".h5" in sound["reads"]
-    monkeypatch.setattr("unifashion.data.stores.guarded", lambda *about: nullcontext())
+    monkeypatch.setattr("unifashion.data.doors.guarded", lambda *about: nullcontext())
     planted = r.run_random(case, folder)
     assert (planted["read"], planted["prepare"]) == ("crash", "crash") and "DataError" not in planted["reads"]
     line = r.random_rows([sound, planted])[0]

@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 
 from .datasets import check_call
+from .doors import LEAST, MOST, open_h5
 from .kagl import read_kagl
 from .samples import Catalogue, CatalogueBuilder, DataError, hash_share, known_split, val_of
-from .stores import LEAST, MOST, ArrayStore, FileStore, inside, open_h5
+from .stores import ArrayStore, FileStore, inside
 from .tables import table_rows
 from ..ground.core import World, data_dir
 

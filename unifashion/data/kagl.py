@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 
 from .datasets import check_call
+from .doors import guarded
 from .kagl_text import extract_visual, join_text
 from .samples import LONGEST, Catalogue, CatalogueBuilder, DataError, Report, Triplet
 from .samples import known_split
-from .stores import BytesStore, FileStore, TarStore, guarded, inside, tar_index
+from .stores import BytesStore, FileStore, TarStore, inside, tar_index
 from .tables import table_rows
 from .texts import json_lines, read_json, read_split
 from ..ground.core import repo_root

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save
 
+from .doors import open_h5
 from .images import check_image, resize
-from .stores import file_mark, open_h5
+from .stores import file_mark
 from ..ground.core import cache_dir
 from ..ground.files import atomic_write
 

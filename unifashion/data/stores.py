@@ -6,73 +6,19 @@
 from __future__ import annotations
 
 import hashlib, io, os, tarfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
+from .doors import complaint, content, guarded, open_h5, open_picture
 from .samples import DataError, Report
 from ..ground.core import digest
 
 # %% auto #0
-__all__ = ['LEAST', 'MOST', 'complaint', 'guarded', 'believe', 'open_picture', 'decode', 'inside', 'file_mark', 'content',
-           'FileStore', 'tar_header', 'tar_members', 'slow_members', 'tar_index', 'TarStore', 'open_h5', 'ArrayStore',
-           'BytesStore']
-
-# %% ../../nbs/4_data/02_stores.ipynb #99623841
-def complaint(error: Exception) -> str:
-    "The first line of what a library says, without the name of a Python object."
-    lines = str(error).splitlines() or [type(error).__name__]
-    return "no known format" if "cannot identify" in lines[0] else lines[0][:200]
-
-
-@contextmanager
-def guarded(
-    reason: str,    # what cannot be done
-    file,           # that is read
-    row=None,       # of it
-    kind: str = "",  # as in `DataError`
-):
-    """Around calls of a file library: whatever they raise over damaged bytes becomes a `DataError`
-    with the file's name."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{reason} ({complaint(error)})", file, row, kind) from None
-
-# %% ../../nbs/4_data/02_stores.ipynb #2148c026
-LEAST, MOST = 4, 50_000_000  # shortest side and area, in px, of a picture that is believed
-
-
-def believe(
-    image: Image.Image,  # opened, not yet loaded
-) -> Image.Image:  # the same
-    "Raise `ValueError` for an absurd size and for channels of more than 8 bits."
-    width, height = image.size
-    if min(width, height) < LEAST or width * height > MOST:
-        raise ValueError(f"a picture of {width:,} x {height:,} pixels")
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise ValueError(f"channels of more than 8 bits, mode {image.mode}")
-    return image
-
-
-@contextmanager
-def open_picture(
-    source,                # file name, open file
-    file="",               # for the message
-    row=None,              # for the message
-    what: str = "picture",  # or 'map'
-):  # gives an `Image.Image` of a believable size
-    "Pillow's one door. Raises `DataError` for whatever goes wrong, loading in the block included."
-    with guarded(f"truncated or unreadable {what}", file, row, f"unreadable {what}"):
-        with Image.open(source) as image:
-            yield believe(image)
+__all__ = ['decode', 'inside', 'file_mark', 'FileStore', 'tar_header', 'tar_members', 'slow_members', 'tar_index', 'TarStore',
+           'ArrayStore', 'BytesStore']
 
 # %% ../../nbs/4_data/02_stores.ipynb #5a765ed5
 def decode(
@@ -125,17 +71,6 @@ def file_mark(
     return digest([size, marks.hexdigest()])
 
 # %% ../../nbs/4_data/02_stores.ipynb #838e77cd
-def content(
-    path: Path,  # a file
-    kind: str,   # 'missing picture', 'missing map' ...
-) -> bytes:
-    "A file's bytes. Raises `DataError` where it is missing or the system refuses it."
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        raise DataError("file is missing or cannot be read", path, None, kind) from None
-
-
 @dataclass(frozen=True)
 class FileStore:
     "Pictures as files under one folder; keys are names relative to it."
@@ -252,44 +187,6 @@ class TarStore:
 
     @property
     def fingerprint(self) -> str: return digest(["tar", file_mark(self.path), self.shape])
-
-# %% ../../nbs/4_data/02_stores.ipynb #e775acb6
-@lru_cache(maxsize=8)
-def _h5(path: str, pid: int, stamp: tuple):
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        if "flag values don't match" not in str(error): raise
-        return h5py.File(path, "r")  # this process has it open already, with a lock
-
-
-def _h5_handle(path: Path) -> h5py.File:
-    "This process's own handle; the system's refusals are told from damage."
-    try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-    except FileNotFoundError:
-        raise DataError("file is missing", path, None, "missing file") from None
-    except OSError as error:
-        raise DataError(f"cannot be opened ({error.strerror})", path, None, "missing file") from None
-    try:
-        return _h5(str(path), os.getpid(), (found.st_ino, found.st_mtime_ns))
-    except OSError as error:
-        if "unable to lock" not in str(error): raise
-        raise DataError("cannot be locked, which reading does not need: set HDF5_USE_FILE_LOCKING=FALSE",
-                        path, None, "locked file") from None
-
-
-@contextmanager
-def open_h5(
-    path: Path,                 # an HDF5 file
-    row=None,                   # that the block reads, for the message
-    kind: str = "damaged HDF5",  # under which damage is counted
-):  # gives an `h5py.File`
-    """HDF5's one door, to read only. Raises `DataError` for a missing file, and for any damage
-    that the block meets."""
-    with guarded("no readable HDF5", path, row, kind):
-        yield _h5_handle(path)
 
 # %% ../../nbs/4_data/02_stores.ipynb #e715831b
 @dataclass(frozen=True)

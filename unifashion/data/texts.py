@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs, gzip, io, json
 from pathlib import Path
 
+from .doors import complaint, guarded
 from .samples import DataError, Report
-from .stores import complaint, guarded
 
 # %% auto #0
 __all__ = ['MARKS', 'marked', 'looks_wide', 'utf8_file', 'byte_lines', 'decoded', 'text_lines', 'parse_json', 'json_lines',

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .doors import content, guarded, open_picture
 from .samples import DataError, ImageRef, Report, TryOn
-from .stores import FileStore, TarStore, content, guarded, inside, open_picture
+from .stores import FileStore, TarStore, inside
 from .texts import parse_json, text_lines
 from ..ground.core import digest
 from ..shop.keypoints import from_dresscode, from_vitonhd, normalised

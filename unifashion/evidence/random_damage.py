@@ -256,6 +256,9 @@ def serve(pipe, parent: int, function):
                 pipe.send(Lost(repr(error)))
 
 
+
+
+# %% ../../nbs/8_evidence/16_random_damage.ipynb #c5a1001j
 class Worker:
     "A process that does one job after another; replaced when it is lost."
     def __init__(self, function):
