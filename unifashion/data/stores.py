@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .doors import complaint, content, guarded, open_h5, open_picture
+from .doors import content, guarded, open_h5, open_picture
 from .samples import DataError, Report
 from ..ground.core import digest
 
