@@ -263,13 +263,13 @@ def problems_of(report: dict, any_size: bool) -> list:
     "One line for everything that is not as it should be."
     lines = [f"missing: {name} ({line['meaning']})" for line in report["tree"] if line["needed"]
              for name in line["missing"]]
-    if lines and report["instead"]:
+    if lines and report.get("instead"):
         lines.insert(0, f"another folder? {report['title']} seems to lie in {report['instead']}")
     for label, split in report.get("splits", {}).items():
         small = any_size and label.startswith("val")  # a val that is cut from a small train
         if split["error"] and not (small and "(0 seen, 0 left out)" in split["error"]):
             lines.append(f"{label}: {split['error']}")
-        if report["all_reasons"]:
+        if report.get("all_reasons"):
             lines += [f"{label}: {reason}" for reason in split["reasons"]]
             continue
         lines += [
