@@ -107,12 +107,18 @@ class Prepare:
     root: Path                     # the data set's folder
     check: bool = False            # read every row and open every picture
     any_size: bool = False         # a subset, or drawn: other counts than the official ones are no problem
-    json: Path | None = None       # write the report there
+    split: str = ""                # train, val or test alone
+    no_shop: bool = False          # in-shop pictures of try-on samples may be missing
+    all_reasons: bool = False      # every row left out with its reason, not the first of each kind
+    json: Path | None = None       # write the report there; its folder must exist
 
     def __call__(self) -> int:  # exit code
         from unifashion.data.prepare import check, report_text
         from unifashion.ground.files import write_json
-        report = check(self.dataset, self.root, self.check, self.any_size)
+        if self.json and (self.json.is_dir() or not self.json.parent.is_dir()):
+            raise FileNotFoundError(f"--json {self.json}: wanted is a file in a folder that exists")
+        report = check(self.dataset, self.root, self.check, self.any_size, self.split, not self.no_shop,
+                       self.all_reasons)
         if self.json:
             write_json(self.json, report)
         print(report_text(report))
