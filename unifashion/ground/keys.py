@@ -8,7 +8,7 @@ __all__ = ['SHIPPED', 'REAL', 'TRUTH', 'Header', 'cell_code', 'declared', 'heade
            'seed_list', 'plan', 'draw_plan']
 
 # %% ../../nbs/0_ground/11_keys.ipynb #5dfe7471
-import ast, functools, hashlib, json
+import ast, functools, hashlib, json, os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,11 +166,11 @@ REAL = "$UNIFASHION_DATA/"
 def real_data(
     name,  # '$UNIFASHION_DATA/annotations'
 ) -> dict:  # as `fingerprint`; empty where it is not there
-    "What is there of real data that a report can do without."
-    try:
-        return fingerprint(data_dir() / name.removeprefix(REAL))
-    except FileNotFoundError:
-        return {}
+    """What is there of real data that a report can do without.
+    Raises `FileNotFoundError` where `UNIFASHION_DATA` names no folder of data."""
+    if not os.environ.get("UNIFASHION_DATA"): return {}
+    place = data_dir() / name.removeprefix(REAL)
+    return fingerprint(place) if place.exists() else {}
 
 # %% ../../nbs/0_ground/11_keys.ipynb #c6addf46
 @dataclass(frozen=True, eq=False)
