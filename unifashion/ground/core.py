@@ -273,9 +273,9 @@ def repo_root() -> Path:  # folder that holds settings.ini
 def named_folder(
     variable,  # of the environment: 'UNIFASHION_DATA'
 ) -> Path | None:  # absolute; None where the variable is unset or empty
-    "The folder that a variable names, seen from the working folder. Raises `RuntimeError` for `~` of nobody."
+    "The folder that a variable names, seen from the working folder."
     text = os.environ.get(variable)
-    return Path(text).expanduser().absolute() if text else None
+    return Path(os.path.expanduser(text)).absolute() if text else None
 
 
 def settle_folders():
@@ -290,9 +290,10 @@ def cache_dir() -> Path:  # exists when returned
     """Where computed things lie: `UNIFASHION_CACHE`, else the user's cache folder.
     Raises `PermissionError` that says what to set."""
     try:
-        folder = named_folder("UNIFASHION_CACHE") or Path(user_cache_path("unifashion")).expanduser()
+        folder = named_folder("UNIFASHION_CACHE") or user_cache_path("unifashion")
+        if not folder.is_absolute(): raise OSError("the user has no home")
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise PermissionError(
             f"no folder for what is computed ({error}): set UNIFASHION_CACHE to one that can be written"
         ) from None
