@@ -43,7 +43,7 @@ class OneNode:
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
 # %% ../nbs/app.ipynb #b7da1b52
-# all that Snakemake could share between machines but the cache of sources, which it would lay into the user's home
+# what machines may share: all but the cache of sources, which Snakemake lays into the user's home
 SHARED = ("persistence", "input-output", "software-deployment", "sources", "storage-local-copies")
 
 
@@ -54,10 +54,10 @@ def snakemake_command(
 ) -> list:  # words of the command
     "The call of Snakemake that makes these nodes."
     root = str(repo_root())
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(Path(root, "Snakefile")), "--directory", root,
-            "--configfile", str(settings), "--cores", str(cores or os.cpu_count()), "--nolock",
-            "--rerun-incomplete", "--keep-going", "--resources", "gpu=1", "--rerun-triggers", "mtime",
-            "--shared-fs-usage", *SHARED, "--", *[node.stamp.as_posix() for node in nodes]]
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(Path(root, "Snakefile")),
+            "--directory", root, "--configfile", str(settings), "--cores", str(cores or os.cpu_count()),
+            "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "gpu=1", "--rerun-triggers",
+            "mtime", "--shared-fs-usage", *SHARED, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
 def workflow_settings(

@@ -39,7 +39,7 @@ def git_state(
     changes = git(root, "status", "--porcelain", "--", *watched)
     return git(root, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
-
+# %% ../../nbs/0_ground/12_circumstances.ipynb #64d78c47
 def peak_memory() -> float:  # MiB
     "The most memory that this process, or the largest of its children, has held."
     try:

@@ -269,7 +269,7 @@ def repo_root() -> Path:  # folder that holds settings.ini
         "package, which can `unifashion prepare` data sets; clone the repository, and run `make` there"
     )
 
-
+# %% ../../nbs/0_ground/01_core.ipynb #fb71e055
 def named_folder(
     variable,  # of the environment: 'UNIFASHION_DATA'
 ) -> Path | None:  # absolute; None where the variable is unset or empty
@@ -299,7 +299,7 @@ def cache_dir() -> Path:  # exists when returned
         ) from None
     return folder
 
-
+# %% ../../nbs/0_ground/01_core.ipynb #fb71e057
 # what a folder of real data holds some of, one folder a data set
 DATA_FOLDERS = ("annotations", "ccp", "dress_code", "fashion200k", "fashion_iq", "fashiongen", "folder",
                 "kagl", "viton_hd")

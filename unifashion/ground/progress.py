@@ -30,7 +30,8 @@ def earlier(
     published = Path("outputs", "published", node.profile, *node.folder.parts[4:])
     siblings = sorted((repo_root() / published).parent.glob("seed=*"))
     for folder in (repo_root() / node.folder, repo_root() / published, *siblings):
-        if (folder / "run.json").exists(): return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = folder / "run.json"
+        if record.exists(): return json.loads(record.read_text(encoding="utf-8"))
     return None
 
 
@@ -107,7 +108,7 @@ def lines_of(
     threading.Thread(target=read, daemon=True, name="reader").start()
     return said
 
-
+# %% ../../nbs/0_ground/15_progress.ipynb #5e11c0de
 def follow(
     stream,      # what a workflow says, a stream of text
     nodes,       # that it runs
@@ -137,8 +138,8 @@ def show_work(
     live,   # on a terminal
 ):
     "One line: what is being done."
-    states = [state for state in (doing(node, begun) for node in nodes) if state]
-    text = "  ... " + ("; ".join(states) or f"the workflow is starting a report, {spell(time.time() - begun)}")
+    states = "; ".join(filter(None, [doing(node, begun) for node in nodes]))
+    text = f"  ... {states or 'starting a report, ' + spell(time.time() - begun)}"
     if live:
         print(CLEAR + text[:shutil.get_terminal_size().columns - 1], end="", flush=True)
     else:

@@ -78,9 +78,9 @@ def hold(
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         file.close()
-        raise OSError(f"no locks on the disk of {path} ({error.strerror}): move the clone and UNIFASHION_CACHE "
-                      "to a disk that has them, or, where one run works at a time, set UNIFASHION_LOCKS=no"
-                      ) from None
+        what = f"no locks on the disk of {path} ({error.strerror})"
+        raise OSError(f"{what}: move the clone and UNIFASHION_CACHE to a disk that has them, or, where one "
+                      "run works at a time, set UNIFASHION_LOCKS=no") from None
     file.seek(0)
     file.truncate()
     file.write(str(os.getpid()))
@@ -88,7 +88,7 @@ def hold(
     HELD[path] = file
     return True
 
-
+# %% ../../nbs/0_ground/13_runs.ipynb #95612204
 def let_go(
     path,  # of the lock file
 ):
