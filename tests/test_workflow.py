@@ -220,17 +220,26 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(toy):
     assert code == 0 and "1 of 1 reports to run" in out, out + err
 
 
-def test_a_user_without_a_name_is_given_one(monkeypatch):
+def test_a_user_without_name_and_home_is_given_both(toy, monkeypatch):
     from unifashion import app
 
     def nameless():
         raise OSError("No username set in the environment")
 
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    assert "LOGNAME" not in app.workflow_environment().keys() - os.environ.keys()
+    usual = app.workflow_environment()
+    assert all(usual.get(name) == os.environ.get(name) for name in ("HOME", "LOGNAME"))
     monkeypatch.setattr(app.getpass, "getuser", nameless)
+    monkeypatch.setattr(app.os.path, "expanduser", lambda path: path)
     environment = app.workflow_environment()
     assert environment["LOGNAME"] == f"user{os.getuid()}" and "PYTHONIOENCODING" not in environment
+    assert environment["HOME"] == environment["UNIFASHION_CACHE"] == os.environ["UNIFASHION_CACHE"]
+
+
+def test_a_cache_that_cannot_be_written_ends_in_one_line(toy):
+    write_report(toy, "figure_toy")
+    code, out, err = reproduce(env=os.environ | {"UNIFASHION_CACHE": "/dev/null/cache"})
+    assert code == 1 and err.count("\n") == 1 and "set UNIFASHION_CACHE to one that can be written" in err
 
 
 def test_a_disk_without_locks_ends_in_one_line(toy):

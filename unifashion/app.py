@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from .ground.circumstances import git_state
-from .ground.core import digest, repo_root, settle_folders
+from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .ground.files import write_json
 from .ground.keys import plan
@@ -72,7 +72,9 @@ def workflow_settings(
 
 def workflow_environment() -> dict:  # variables
     "The environment in which Snakemake and its jobs work, on any account and in any language."
-    own = {WATCHED: str(os.getpid()), "PYTHONUTF8": "1"}
+    own = {WATCHED: str(os.getpid()), "PYTHONUTF8": "1", "UNIFASHION_CACHE": str(cache_dir())}
+    if not os.path.isabs(os.path.expanduser("~")):
+        own["HOME"] = str(cache_dir())
     try:
         getpass.getuser()
     except (KeyError, OSError):  # a number without a name

@@ -293,7 +293,7 @@ def cache_dir() -> Path:  # exists when returned
         folder = named_folder("UNIFASHION_CACHE") or user_cache_path("unifashion")
         if not folder.is_absolute(): raise OSError("the user has no home")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # platformdirs raises the latter for a user without a home
         raise PermissionError(
             f"no folder for what is computed ({error}): set UNIFASHION_CACHE to one that can be written"
         ) from None
