@@ -15,6 +15,8 @@ TOP = {
     "README.md",
     "LICENSE",
     "CITATION.cff",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Makefile",
     "Snakefile",
     "settings.ini",
