@@ -152,7 +152,7 @@ def test_each_failing_claim_is_said_once_with_all_its_differences(tmp_path):
     assert "Not a claim" not in line and "Blue" not in line
     table = f.table_rows_of(f.claims_glance("table1_cross_modal_retrieval", tmp_path))
     assert [row["claim"] for row in table] == ["Long | wide is better", "Red is better", "Blue is better"]
-    assert table[1]["real photographs, kagl_full"].startswith("fails")
+    assert table[1]["real photographs†, kagl_full"].startswith("fails")
 
 
 # --- what is made

@@ -20,8 +20,8 @@ from ..ground.tables import table_markdown
 # %% auto #0
 __all__ = ['SCALES', 'EARLIER', 'PURPOSES', 'WINGS', 'Item', 'read_contents', 'Published', 'published', 'todays_node',
            'is_current', 'table_rows_of', 'verdicts_of', 'link_to', 'failing_claims', 'state_of', 'contents_table',
-           'earlier_runs', 'glance', 'claims_glance', 'audit_glance', 'duration', 'data_words', 'profiles_table',
-           'wings_table', 'chapter_links']
+           'earlier_runs', 'headings_of', 'glance', 'claims_glance', 'audit_glance', 'duration', 'data_words',
+           'profiles_table', 'wings_table', 'chapter_links']
 
 # %% ../../nbs/8_evidence/16_front_page.ipynb #a8b51e04
 # profiles that answer for something -> what they answer for
@@ -167,7 +167,7 @@ def failing_claims(
     lines = [f"* *{claim}.* Fails on {'; on '.join(places)}." for claim, places in failed.items()]
     return "\n".join(lines) or "None of the claims that were tested fails."
 
-# %% ../../nbs/8_evidence/16_front_page.ipynb #f77a1d71
+# %% ../../nbs/8_evidence/16_front_page.ipynb #a560910b
 def state_of(
     item: Item,
     profile: str,
@@ -207,21 +207,30 @@ def earlier_runs(
             made.setdefault(commit, []).append(f"{item.title} ({scale})")
     if not made: return ""
     lines = [f"* {commit}: {', '.join(dict.fromkeys(names))}" for commit, names in made.items()]
-    head = f"{EARLIER} Made with earlier code or settings; <code>make reproduce</code> runs it anew."
-    return "\n".join(["<details>", f"<summary>{head} (which)</summary>", "", *lines, "", "</details>"])
+    head = f"{EARLIER} Made with earlier code or settings (unfold to see which)."
+    head = f"<summary>{head} <code>make reproduce</code> makes it anew.</summary>"
+    return "\n".join(["<details>", head, "", *lines, "", "</details>"])
 
-# %% ../../nbs/8_evidence/16_front_page.ipynb #bc92435c
+# %% ../../nbs/8_evidence/16_front_page.ipynb #7f3fb7c3
+def headings_of(
+    report: str,                 # its name
+    folder: Path | None = None,  # default: outputs/published of the repository
+) -> dict:  # profile -> heading
+    "Headings of a report's columns, marked where earlier code made them."
+    headings = {}
+    for profile, scale in SCALES.items():
+        runs = published(report, profile, folder)
+        headings[profile] = scale + EARLIER * any(not is_current(run, folder) for run in runs)
+    return headings
+
+
 def glance(
     report: str,                 # its name
     metric: str,                 # one of its metrics
     folder: Path | None = None,  # default: outputs/published of the repository
 ) -> str:  # Markdown
     "One metric of a published table at every scale, headings of earlier runs marked."
-    headings = {}
-    for profile, scale in SCALES.items():
-        runs = published(report, profile, folder)
-        headings[profile] = scale + EARLIER * any(not is_current(run, folder) for run in runs)
-    return at_a_glance(report, metric, headings, folder)
+    return at_a_glance(report, metric, headings_of(report, folder), folder)
 
 
 def claims_glance(
@@ -230,10 +239,10 @@ def claims_glance(
 ) -> str:  # Markdown
     "The claims that a report tests: a row a claim, a column a scale and protocol."
     lines = {}
-    for profile, scale in SCALES.items():
+    for profile, heading in headings_of(report, folder).items():
         for row in [row for run in published(report, profile, folder) for row in verdicts_of(run)]:
             line = lines.setdefault(row["claim"], {"claim": row["claim"]})
-            line[f"{scale}, {row['protocol']}"] = f"{row['verdict']} <sub>{row['difference']}</sub>"
+            line[f"{heading}, {row['protocol']}"] = f"{row['verdict']}<br><sub>{row['difference']}</sub>"
     return table_markdown(lines.values())
 
 
