@@ -17,6 +17,8 @@ TOP = {
     "README.md",
     "LICENSE",
     "CITATION.cff",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Makefile",
     "Snakefile",
     "settings.ini",
