@@ -59,8 +59,9 @@ docs: setup  ## the chapters as a site in _site
 	@exec "$(BIN)/python" .site/build.py
 
 book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
-	@echo "book: exporting unifashion/ from the notebooks, cleaning them"
-	@PATH="$(BIN):$$PATH"; nbdev_export && nbdev_clean
+	@echo "book: exporting unifashion/ from the notebooks, running nbs/index.ipynb, cleaning"
+	@PATH="$(BIN):$$PATH"; JUPYTER_PATH="$(ENVIRONMENT)/share/jupyter:$$JUPYTER_PATH"; export JUPYTER_PATH; \
+		nbdev_export && jupyter nbconvert --log-level=CRITICAL --to notebook --execute --inplace nbs/index.ipynb && nbdev_clean
 	@$(MAKE) --no-print-directory readme PYTHON="$(PYTHON)"
 
 # the README is the index notebook's prose and outputs, its links seen from the root
