@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_report
+from PIL import Image
 
 REPRODUCE = [sys.executable, "-m", "unifashion.app", "reproduce", "--profile", "smoke"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -278,7 +279,10 @@ def test_a_relative_folder_of_data_is_the_callers(toy, tmp_path):
 
 
 def test_what_a_terminal_cannot_show_is_replaced(tmp_path):
-    (tmp_path / "catalogue.csv").write_text("image,text,split\n外套.png,coat,test\n", encoding="utf-8")
+    rows = "image,text,split\ncoat.png,a coat,test\n外套.png,a coat,test\n"
+    (tmp_path / "catalogue.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "coat.png")
     words = [sys.executable, "-m", "unifashion.app", "prepare", "folder", "--root", str(tmp_path), "--check"]
     for coding in ("latin-1", "ascii:strict"):
         own = {"env": os.environ | {"PYTHONIOENCODING": coding}, "cwd": ROOT}
