@@ -3,6 +3,7 @@ site that is built, and the whole one."""
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -270,7 +271,8 @@ def test_the_whole_site_is_built(tmp_path):
     for name in (".site", "nbs", "data", "outputs/published", "unifashion"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.h5"))
     shutil.copy(ROOT / "outputs" / "README.md", tmp_path / "outputs")
-    shutil.copy(ROOT / "settings.ini", tmp_path)
+    for path in filter(os.path.isfile, ROOT.glob("[A-Za-z]*")):  # what pages link at the top
+        shutil.copy(path, tmp_path)
     done = build(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     site = tmp_path / "_site"

@@ -16,14 +16,13 @@ from PIL import Image
 from unifashion.data.fashion200k_readers import LABELS, read_fashion200k
 from unifashion.data.retrieval_readers import (
     LONGEST,
-    SPLITS,
     audit_guidance,
     open_composed,
     read_fashioniq,
     read_fashioniq_cap,
     with_captions,
 )
-from unifashion.data.samples import Catalogue, DataError, val_of
+from unifashion.data.samples import SPLITS, Catalogue, DataError, val_of
 from unifashion.ground.core import World
 from unifashion.shop import fashion200k_files
 from unifashion.shop import retrieval_files as formats
