@@ -126,7 +126,7 @@ def lay(root, folder):
     site = Site(root, folder)
     wings = {wing: sorted((root / "nbs" / wing).glob("[0-9]*.ipynb")) for wing in WINGS}
     parts = [wing_page(site, wing, chapters) for wing, chapters in wings.items() if chapters]
-    use = [path for path in (root / "nbs" / "app.ipynb", root / "nbs" / "demo.ipynb") if path.exists()]
+    use = sorted(path for path in (root / "nbs").glob("*.ipynb") if path.name != "index.ipynb")
     for path in use:
         site.notebook(path)
     chapters = [path for rooms in wings.values() for path in rooms] + use
