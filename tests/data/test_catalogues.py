@@ -705,6 +705,15 @@ def test_folder_a_quoted_text_of_two_lines_is_one_row(tmp_path):
     assert c.texts == ['Red,\n"long"', "Red again"]
 
 
+def test_folder_an_open_quote_in_the_last_column_swallows_no_row(tmp_path):
+    lines = ['0.jpg,a,test,"red shirt', "1.jpg,b,test,blue", "2.jpg,c,test,jeans 32\"", "3.jpg,d,test,x"]
+    root = write_own(tmp_path, lines, head="image,product,split,text")
+    with pytest.raises(DataError, match="row 2: no CSV record: a quote that is not closed"):
+        read_folder(root, "test")
+    c = read_folder(root, "test", on_error="skip")
+    assert c.texts == ["blue", 'jeans 32"', "x"] and c.report.counts == {"wrong field count": 1}
+
+
 def test_folder_a_text_torn_by_an_unreadable_line_is_left_out(tmp_path):
     root = write_own(tmp_path, [b'0.jpg,"Red\ncaf\xe9\nlong",a,test', GOOD[1]])
     c = read_folder(root, "test", on_error="skip")

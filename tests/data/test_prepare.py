@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from unifashion.app import main
-from unifashion.data.datasets import DATASETS, Place, dataset_record, expand, missing_of
+from unifashion.data.datasets import DATASETS, Place, better_root, dataset_record, expand, missing_of
 from unifashion.data.prepare import check, report_text
 from unifashion.data.samples import DataError
 from unifashion.data.tryon_stores import check_sizes, other_aspect
@@ -497,3 +497,17 @@ def test_a_picture_that_claims_a_billion_pixels_is_not_allocated(drawn):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_there(tmp_path, monkeypatch):
+    "Such as `lost+found` on a disk of its own: no reason to fail."
+    (tmp_path / "lost+found").mkdir()
+    before = Path.exists
+
+    def refused(path):
+        if "lost+found" in path.parts: raise PermissionError(13, "Permission denied", str(path))
+        return before(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    for record in DATASETS.values():
+        assert better_root(record, tmp_path) is None

@@ -784,6 +784,8 @@ def test_poses_in_pixels_are_placed_in_their_picture():
     assert np.allclose(placed_in(pixels, 64, 48), STANDING)
     few = np.where(np.arange(18)[:, None] < 3, pixels / (3, 3, 1), 0)
     assert np.allclose(placed_in(few, 64, 48)[:3], STANDING[:3] / (3, 3, 1)), "three points may be anywhere"
+    head = np.where(np.isin(np.arange(18), (0, 1, 2, 3, 14, 16))[:, None], pixels / (3, 3, 1), 0)
+    assert placed_in(head, 64, 48)[:, 2].sum() == 6, "a head and an arm, without hip or legs, may be too"
     assert not placed_in(np.zeros((18, 3)), 64, 48).any()
 
 

@@ -53,6 +53,7 @@ def publish(folder, report, profile="mini", page=CLAIMS, seed=None, current=Fals
         node = f.todays_node(record)
         record["profile"] = load_profile(profile, node.header.sections).as_dict()
         record["code"] = f.chapters_of(node.header.modules)
+        record["report_code"] = f.digest([report, node.header.code])
         if profile != "open":
             record["key"] = node.key()
     (home / "run.json").write_text(json.dumps(record | facts))
@@ -113,6 +114,7 @@ def test_a_run_of_real_photographs_is_judged_without_them(tmp_path, monkeypatch)
     assert f.is_current(new, tmp_path)
     assert not f.is_current(f.Published(new.folder, new.record | {"code": {"ground.core": "x"}}), tmp_path)
     assert not f.is_current(f.Published(new.folder, new.record | {"profile": {}}), tmp_path)
+    assert not f.is_current(f.Published(new.folder, new.record | {"report_code": "0" * 16}), tmp_path)
     publish(tmp_path, "train_pretrain", "open", page="", seed=0)  # of other code: what was read is old
     assert not f.is_current(new, tmp_path)
 

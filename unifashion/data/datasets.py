@@ -44,7 +44,10 @@ def missing_of(
 ) -> list:  # patterns without braces that nothing matches
     "What of a place is not there. Looks at names only."
     def there(name):
-        return next(Path(root).glob(name), None) is not None if "*" in name else Path(root, name).exists()
+        try:
+            return any(True for _ in Path(root).glob(name)) if "*" in name else Path(root, name).exists()
+        except OSError:  # a folder that may not be looked into
+            return False
     return [name for name in expand(place.path) if not there(name)]
 
 # %% ../../nbs/4_data/07_datasets.ipynb #5d281006

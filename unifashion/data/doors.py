@@ -33,11 +33,14 @@ def guarded(
     kind: str = "",  # as in `DataError`
 ):
     """Around calls of a file library: whatever they raise over damaged bytes becomes a `DataError`
-    with the file's name."""
+    with the file's name; a lack of memory has a kind of its own."""
     try:
         yield
-    except DataError:
+    except (DataError, NameError):  # the latter is a fault of ours
         raise
+    except MemoryError:
+        why = "not enough memory to read it, unless its sizes are damaged"
+        raise DataError(why, file, row, "out of memory") from None
     except Exception as error:
         raise DataError(f"{reason} ({complaint(error)})", file, row, kind) from None
 

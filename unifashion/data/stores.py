@@ -147,14 +147,15 @@ def tar_index(
     index = {}
     seen = set()
     try:
-        for name, offset, size, letter in tar_members(path):
+        for raw, offset, size, letter in tar_members(path):
+            name = raw.removeprefix("./")
             if letter in "12":
                 report.reject(f"{name!r} is a link", path, name, "link in tar")
             elif letter in "07" and name in seen:
                 report.reject(f"{name!r} occurs twice", path, name, "duplicate id")
             elif letter in "07":
                 seen.add(name)
-                index[name.removeprefix("./")] = (offset, size)
+                index[name] = (offset, size)
     except OSError:
         raise DataError("cannot be opened", path, None, "missing file") from None
     except DataError as error:

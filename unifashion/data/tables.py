@@ -20,17 +20,19 @@ def one_record(
     lines: list,     # (number, text) of a file's lines
     at: int,         # position of the first line
     width: int = 0,  # fields of the header; 0: not known yet
+    most: int = 1000,  # lines that a record may have
 ) -> tuple:  # (fields, or what is wrong as a text; number of lines)
     "The record that begins at a line, by CSV's rules."
-    reader = csv.reader((text + "\n" for _, text in lines[at:at + 1000]), strict=True)
+    reader = csv.reader((text + "\n" for _, text in lines[at:at + most]), strict=True)
     try:
         fields = next(reader)
     except csv.Error as error:
         return f"no CSV record: {error}", 1
     used = reader.line_num
     whole = lines[at + used - 1][0] - lines[at][0] == used - 1  # no line of it was left out
-    if used > 1 and not (whole and len(fields) == (width or len(fields))):
-        return "no CSV record: a quote that is not closed", 1
+    rows = [text for _, text in lines[at + 1:at + used] if len(next(csv.reader([text]), ())) == len(fields)]
+    if used > 1 and (rows or not whole or len(fields) != (width or len(fields))):
+        return "no CSV record: a quote that is not closed, or a line break before what looks like a row", 1
     return fields, used
 
 # %% ../../nbs/4_data/05_tables.ipynb #32fa5e0a
@@ -83,7 +85,7 @@ def table_rows(
     names, at = header_names(lines, path, needed)
     while at < len(lines):
         line, text = lines[at]
-        fields, used = one_record(lines, at, len(names))
+        fields, used = one_record(lines, at, len(names), 1 if free == names[-1] else 1000)
         at += used
         if not fields: continue  # a blank line
         if free == names[-1] and (isinstance(fields, str) or len(fields) > len(names)):

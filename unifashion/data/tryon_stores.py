@@ -108,7 +108,7 @@ def placed_in(
         wrong = "no pixels, but parts of the picture (OpenPose's --keypoint_scale 3 or 4)"
     elif ((relative < -.05) | (relative > 1.05)).any():
         wrong = "far outside: was the picture resized?"
-    elif len(found) > 4 and (relative < .5).all():
+    elif points[8:14, 2].any() and (relative < .5).all():  # hip, knee or foot among them
         wrong = "all in the upper left quarter: found in a smaller picture?"
     if wrong:
         (left, top), (right, bottom) = found.min(0), found.max(0)

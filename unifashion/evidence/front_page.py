@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .claims import at_a_glance, published_rows
 from ..ground.code_digests import chapters_of
-from ..ground.core import PROFILES, load_profile, repo_root
+from ..ground.core import PROFILES, digest, load_profile, repo_root
 from ..ground.keys import plan, report_files
 from ..ground.tables import table_markdown
 
@@ -106,9 +106,9 @@ def is_current(
         return False
     if load_profile(node.profile).world.dataset == "drawn":
         return node.key() == run.record["key"]
-    settings = load_profile(node.profile, node.header.sections).as_dict()
-    if run.record["code"] != chapters_of(node.header.modules) or run.record["profile"] != settings:
-        return False
+    if run.record.get("report_code") != digest([node.header.report, node.header.code]): return False
+    if run.record["code"] != chapters_of(node.header.modules): return False
+    if run.record["profile"] != load_profile(node.profile, node.header.sections).as_dict(): return False
     read = {up.header.report for up in node.reads}
     return all(is_current(up, folder) for report in read for up in published(report, node.profile, folder))
 

@@ -305,6 +305,7 @@ def finish(self: Run) -> dict:  # the record
     record |= {"started": self.started.isoformat(timespec="seconds"),
                "seconds": round(time.perf_counter() - self.clock, 3), "stages": self.stages,
                "peak_memory_mib": peak_memory(), "code": self.parts["chapters"],
+               "report_code": digest(self.parts["report"]),
                "data": {name: digest(found) for name, found in self.parts["data"].items()},
                "inputs": self.inputs, "outputs": {p.relative_to(self.folder).as_posix(): digest_of(p)
                                                   for p in files}}
