@@ -59,7 +59,7 @@ def test_guesses_are_announced_with_their_sum(toy, monkeypatch):
         "about 60 s",
         "about 2 min",
         "no earlier run to go by",
-        "one after another 3 min; 1 unknown (50 GFLOP/s in fp32 here)",
+        "one after another about 3 min; 1 unknown (50 GFLOP/s here)",
     ]
 
 

@@ -58,7 +58,10 @@ def announced(
     lines = [f"  {name:<44} {words}" for name, (_, words) in guesses.items()]
     if known and len(nodes) > 1:
         others = f"; {len(nodes) - len(known)} unknown" if len(known) < len(nodes) else ""
-        lines.append(f"  one after another {spell(sum(known))}{others} ({speed:.0f} GFLOP/s in fp32 here)")
+        words = [words for _, words in guesses.values()]
+        limits = [limit for limit in ("at most", "at least") if any(word.startswith(limit) for word in words)]
+        bound = limits[0] if len(limits) == 1 else "about"
+        lines.append(f"  one after another {bound} {spell(sum(known))}{others} ({speed:.0f} GFLOP/s here)")
     return "\n".join(lines)
 
 # %% ../../nbs/0_ground/15_progress.ipynb #f666ebb7
