@@ -67,7 +67,7 @@ def workflow_settings(
     values = {"profile": options.profile, "full": int(options.full), "seeds": (options.seeds or "").split(),
               "only": list(options.reports), "set": list(options.set)}
     folder = repo_root() / "outputs" / "runs" / options.profile
-    return write_json(folder / f".workflow-{digest(values)}-{os.getpid()}.json", values)
+    return write_json(folder / f".workflow-{digest(values)}.json", values)
 
 
 def workflow_environment() -> dict:  # variables

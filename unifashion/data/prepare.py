@@ -309,8 +309,7 @@ def check(
     report = dict(dataset=record.name, title=record.title, form=record.form(root), rows=record.rows,
                   licence=record.licence, access=record.access, wait=record.wait, reader=record.reader,
                   checked=contents, all_reasons=all_reasons, tree=tree_status(record, root, split, shop))
-    lacking = any(place["needed"] and place["missing"] for place in report["tree"])
-    report["instead"] = str(better_root(record, root) or "") if lacking else ""
+    report["instead"] = str(better_root(record, root) or "")
     if contents:
         looker = Looker()
         report["splits"] = {part.label: check_split(part, looker, record.name) for part in each}

@@ -47,7 +47,7 @@ def expected(
     bound = {(True, False): "at most", (False, True): "at least"}.get(scales, "about")
     return seconds, f"{bound} {spell(seconds)}"
 
-
+# %% ../../nbs/0_ground/15_progress.ipynb #3cf46ab4
 def announced(
     nodes,  # that have to run
 ) -> str:  # lines
@@ -58,8 +58,7 @@ def announced(
     lines = [f"  {name:<44} {words}" for name, (_, words) in guesses.items()]
     if known and len(nodes) > 1:
         others = f"; {len(nodes) - len(known)} unknown" if len(known) < len(nodes) else ""
-        words = [words for _, words in guesses.values()]
-        limits = [limit for limit in ("at most", "at least") if any(word.startswith(limit) for word in words)]
+        limits = [limit for limit in ("at most", "at least") if limit in " ".join(lines)]
         bound = limits[0] if len(limits) == 1 else "about"
         lines.append(f"  one after another {bound} {spell(sum(known))}{others} ({speed:.0f} GFLOP/s here)")
     return "\n".join(lines)
