@@ -49,31 +49,17 @@ def rank(report):
     return (found[0] if found else len(ORDER), report)
 
 
-def key_today(record, root):
-    "The key that this run would have now; None where its data are not here, or its report is gone."
+def is_todays(record, folder, root):
+    "Whether today's code and settings are those that made a run, as the front page says it."
     sys.path.insert(0, str(root))
-    from unifashion.ground.core import load_profile
-    from unifashion.ground.keys import REAL, plan, real_data
+    from unifashion.evidence.front_page import Published, is_current
 
-    given = record["parameters"]
-    seeds = str(given.get("seeds", given.get("seed", "0")))
-    words = [f"{k}={v}" for k, v in given.items() if k not in ("profile", "seed", "seeds", "full")]
-    try:
-        nodes = plan(given["profile"], given.get("full", False), seeds, (record["report"],), words)
-        names = {name for node in nodes for name in node.header.data if name.startswith(REAL)}
-        drawn = load_profile(given["profile"]).world.dataset == "drawn"
-        return nodes[-1].key() if drawn or all(map(real_data, names)) else None
-    except (FileNotFoundError, ValueError):
-        return None
+    return is_current(Published(folder, record), root / "outputs" / "published")
 
 
-def state(record, today):
-    "A sentence where the run is not known to be today's."
-    if today is None:
-        return "*Whether it is today's cannot be told: its data are not where this page was built.*"
-    if today == record["key"]:
-        return ""
-    return "*Earlier code, data or settings made it: `make reproduce` would run it anew.*"
+def state(todays):
+    "A sentence where the run is not today's."
+    return "" if todays else "*Earlier code or settings made it: `make reproduce` would run it anew.*"
 
 
 def facts(record):
@@ -106,7 +92,7 @@ def run_section(profile, report, folder, root, repository):
     if (folder / "table.csv").exists():
         links.append(f"[the numbers]({address}/table.csv)")
     parts = [f"({label_of(profile, report, folder)})=\n### {heading(profile, report, folder)}"]
-    parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(record, key_today(record, root))}")
+    parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(is_todays(record, folder, root))}")
     parts += [f"![{picture.stem}]({place}/{picture.name})" for picture in sorted(folder.glob("fig_*.png"))]
     if (folder / "table.md").exists():
         parts.append(lowered((folder / "table.md").read_text(encoding="utf-8"), 1))
