@@ -1,22 +1,35 @@
-(
-    "Set up the environment that `make` uses: the pins of environment.yml, then this package. Called by the "
-    "Makefile; a second call is instant.\n"
-    "\n"
-    "The argument is the environment's folder: an active virtual or conda environment, which is used as it "
-    "is, or `.venv`, which is made.\n"
-    "uv installs where it can be had, else pip.\n"
-    "Every expected failure is one line: another Python, a full disk, no network.\n"
-)
+"""Set up the environment that `make` uses: the pins of environment.yml, then this package. Called by the
+Makefile; a second call is instant.
 
-import hashlib, os, re, shutil, subprocess, sys
+The argument is the environment's folder: an active virtual or conda environment, which is used as it is once
+it has been looked at, or `.venv`, which is made.
+uv installs where it can be had, else pip.
+Every expected failure is one line: another Python, a full disk, no network.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-PYTHONS, FREE = (
-    ((3, 11), (3, 13)),
-    6e9,
-)  # versions that the pins support; bytes that a fresh environment needs at most
-SOURCES = ["environment.yml", "settings.ini", "setup.py", "pyproject.toml", ".setup.py"]
+OWN = ROOT / ".venv"  # where no other environment is active
+PYTHONS = ((3, 11), (3, 13))  # versions that the pins support, both included
+FREE = 3e9  # bytes that a fresh environment needs at least
+SOURCES = [
+    "environment.yml",
+    "settings.ini",
+    "setup.py",
+    "pyproject.toml",
+    ".setup.py",
+    ".torchvision-schemas/torchvision_schemas.py",
+]
+# settings of pip and uv that would install elsewhere than into the environment
+ELSEWHERE = ["PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "UV_SYSTEM_PYTHON", "PYTHONHOME"]
 TROUBLE = {  # what an installer says -> what it means
     r"No space left on device|os error 28|Disk quota exceeded":
         "the disk is full: free some space (a fresh environment takes up to 6 GB) and start again",
@@ -31,17 +44,23 @@ def stop(message):
     sys.exit("set-up: " + message)
 
 
+def surroundings():
+    "The environment variables of an installer, which shall install into the environment and nowhere else."
+    env = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    env["PIP_USER"] = "0"  # stronger than `user = yes` in pip.conf
+    return env
+
+
 def run(*words, env=None):
     "Run quietly; the exit code and what was said."
     done = subprocess.run(
         [str(w) for w in words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        env=env,
+        env=env or surroundings(),
         cwd=str(ROOT),
     )
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 def explain(said):
@@ -61,6 +80,16 @@ def check_python(version, name):
         stop("Python %s to %s is needed; %s is %s" % (low, high, name, ".".join(map(str, version[:2]))))
 
 
+def version_of(python):
+    "The version of a Python, as numbers; None where it does not run."
+    code, said = run(python, "-c", "import sys; print(*sys.version_info[:2])")
+    return None if code else tuple(map(int, said.split()))
+
+
+def has_pip(python):
+    return run(python, "-m", "pip", "--version")[0] == 0
+
+
 def pins(text):
     "The pip part of environment.yml: the lines below '- pip:', indented deeper."
     block = re.search(r"^( *)- pip:\n((?:\1 +.*\n|\s*\n)*)", text, re.M).group(2)
@@ -72,14 +101,63 @@ def alone(text):
     return re.findall(r"^ *# --no-deps ([^\s#]+)", text, re.M)
 
 
+def changes(python, names):
+    "What the pins change of what an environment has, as 'numpy 1.26.4 to 2.4.6', and how many they add."
+    program = (
+        "import importlib.metadata as m, json; "
+        "print(json.dumps([[d.metadata['Name'], d.version] for d in m.distributions()]))"
+    )
+    found = json.loads(run(python, "-c", program)[1])
+    plain = {re.sub(r"[-_.]+", "-", str(name)).lower(): version for name, version in found}
+    changed = []
+    added = 0
+    for pin in names:
+        name, wanted = re.sub(r"\[.*\]", "", pin).split("==")
+        has = plain.get(re.sub(r"[-_.]+", "-", name).lower())
+        if has is None:
+            added += 1
+        elif has.split("+")[0] != wanted:
+            changed.append("%s %s to %s" % (name, has, wanted))
+    return changed, added
+
+
+def check_active(home):
+    "Stop unless an active environment can be installed into. It is asked before anything is installed."
+    python = home / "bin" / "python"
+    if not python.exists():
+        stop(
+            "the active environment %s is not there, or has no Python: deactivate it (unset VIRTUAL_ENV), "
+            "and .venv is used" % home
+        )
+    version = version_of(python)
+    if version is None:
+        stop("the Python of the active environment %s does not run: deactivate it, and .venv is used" % home)
+    check_python(version, "that of the active environment %s" % home)
+    if not has_pip(python):
+        stop("the active environment %s has no pip: add it (python -m ensurepip), or deactivate it" % home)
+
+
+def say_what_changes(home, names):
+    "One line, before an environment that others may use is changed."
+    changed, added = changes(home / "bin" / "python", names)
+    more = ", and %d more" % (len(changed) - 5) if len(changed) > 5 else ""
+    what = "changes " + ", ".join(changed[:5]) + more if changed else "changes no package"
+    print(
+        "set-up: the active environment is used: %s, adds %d of %d pinned packages; to leave it alone, "
+        "deactivate it and start again" % (what, added, len(names)),
+        flush=True,
+    )
+
+
 def make_environment(home):
     """The environment's Python.
     `.venv` is made, and made anew where an interrupted or moved one does not run; no other is touched."""
     python = home / "bin" / "python"
-    if python.exists() and run(python, "-m", "pip", "--version")[0] == 0:
+    if home != OWN:
         return python
-    if home != ROOT / ".venv":
-        stop("the active environment %s has no pip: add it (python -m ensurepip), or deactivate it" % home)
+    version = version_of(python) if python.exists() else None
+    if version and PYTHONS[0] <= version <= PYTHONS[1] and has_pip(python):
+        return python
     code, said = run(sys.executable, "-m", "venv", "--clear", home)
     if code and "ensurepip" in said:
         stop("Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)")
@@ -88,29 +166,32 @@ def make_environment(home):
     return python
 
 
+def can_write(folder):
+    "Whether a folder can be written or made."
+    folder = Path(folder)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_absolute() and os.access(str(folder), os.W_OK)
+
+
 def uv_settings(python):
     "pip's own settings, for uv, which does not read them."
-    env, config = (
-        dict(os.environ),
-        dict(
-            re.findall(
-                r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$",
-                run(python, "-m", "pip", "config", "list")[1],
-                re.M,
-            )
-        ),
-    )
+    listed = run(python, "-m", "pip", "config", "list")[1]
+    config = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", listed, re.M))
     names = {
         "find-links": "UV_FIND_LINKS",
         "index-url": "UV_DEFAULT_INDEX",
         "extra-index-url": "UV_INDEX",
         "cert": "SSL_CERT_FILE",
     }
+    env = surroundings()
     for name, variable in names.items():
         if config.get(name):
             env.setdefault(variable, config[name].replace("\\n", " "))
     if "UV_INDEX" in env:
         env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # as pip: the best of all indexes
+    if not can_write(env.get("UV_CACHE_DIR") or env.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")):
+        env["UV_NO_CACHE"] = "1"
     env.update(
         UV_NO_PROGRESS="1",
         UV_PYTHON=str(python),
@@ -133,12 +214,12 @@ def installer(python):
     env = uv_settings(python)
 
     def install(*words):
-        code, said = 1, ""
-        if "torch" in words[0] and not env.get(
-            "UV_FIND_LINKS"
-        ):  # spares a machine without a GPU the CUDA files
+        # `auto` spares a machine without a GPU the CUDA files; where there is no such index, the plain way
+        if "torch" in words[0] and not env.get("UV_FIND_LINKS"):
             code, said = run(uv, "pip", "install", "--torch-backend=auto", *words, env=env)
-        return run(uv, "pip", "install", *words, env=env) if code else (code, said)
+            if code == 0:
+                return code, said
+        return run(uv, "pip", "install", *words, env=env)
 
     return install
 
@@ -154,39 +235,59 @@ def mismatched(python):
     return said.strip() == "True"
 
 
+def install_all(python):
+    "The pins, torch first, then this package."
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    install = installer(python)
+    names = pins(text)
+    steps = [
+        [name for name in names if name.split("==")[0] in ("torch", "torchvision")],
+        names,
+        ["--no-deps", *alone(text)],
+        ["--no-deps", "--no-build-isolation", "-e", "."],
+    ]
+    for step in steps:
+        code, said = install(*step)
+        if code:
+            explain(said)
+    if mismatched(python):
+        code, said = install("--no-deps", "--no-build-isolation", "./.torchvision-schemas")
+        if code:
+            explain(said)
+
+
+def check_disk():
+    free = shutil.disk_usage(str(ROOT)).free
+    if free < FREE:
+        stop("the disk is full: %.1f GB are free here; a fresh environment takes about 3 to 6" % (free / 1e9))
+
+
+def fingerprint():
+    "What the environment is made of, and for which folder."
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in SOURCES]
+    return hashlib.sha256("\n".join([str(ROOT), *texts]).encode()).hexdigest()
+
+
 def main():
     check_python(sys.version_info, sys.executable)
-    home = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".venv").absolute()
-    files = [ROOT / name for name in SOURCES] + [ROOT / ".torchvision-schemas" / "torchvision_schemas.py"]
-    wanted = hashlib.sha256("\n".join([str(ROOT), *[f.read_text() for f in files]]).encode()).hexdigest()
+    home = Path(sys.argv[1] if len(sys.argv) > 1 else OWN).absolute()
+    home = OWN if home.resolve() == OWN.resolve() else home
+    wanted = fingerprint()
     stamp = home / ".unifashion"
     if stamp.exists() and stamp.read_text() == wanted and (home / "bin" / "python").exists():
         return
-    if not (home / ".unifashion").exists() and shutil.disk_usage(str(ROOT)).free < FREE / 2:
-        stop(
-            "the disk is full: %.1f GB are free here, and a fresh environment takes about 3 to 6"
-            % (shutil.disk_usage(str(ROOT)).free / 1e9)
-        )
+    sys.stdout.reconfigure(errors="replace")
+    if home != OWN:
+        check_active(home)
+    if not stamp.exists():
+        check_disk()
     print("setting up %s (once)" % os.path.relpath(str(home), str(ROOT)), flush=True)
     try:
+        if home != OWN:
+            say_what_changes(home, pins((ROOT / "environment.yml").read_text(encoding="utf-8")))
         python = make_environment(home)
         stamp.unlink(missing_ok=True)
-        text = (ROOT / "environment.yml").read_text()
-        install, names = installer(python), pins(text)
-        steps = [
-            [n for n in names if n.split("==")[0] in ("torch", "torchvision")],
-            names,
-            ["--no-deps", *alone(text)],
-            ["--no-deps", "--no-build-isolation", "-e", "."],
-        ]
-        for step in steps:
-            code, said = install(*step)
-            if code:
-                explain(said)
-        if mismatched(python):
-            code, said = install("--no-deps", "--no-build-isolation", "./.torchvision-schemas")
-            if code:
-                explain(said)
+        install_all(python)
         stamp.write_text(wanted)
     except OSError as error:
         explain(str(error))

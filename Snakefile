@@ -1,53 +1,73 @@
 # The reports as a graph: one rule a report, read from the headers in nbs/reports
 # (nbs/0_ground/11_keys.ipynb).
 # `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
-import os, shlex, sys
+import os
+import shlex
+import sys
 
 from unifashion.ground.core import load_profile
 from unifashion.ground.execution import WATCHED, end_with_parent
 from unifashion.ground.keys import plan
 
-end_with_parent()                      # the process that started this one, where it says so
+end_with_parent()  # the process that started this one, where it says so
 os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
 
 
-def given(name, default=""):
-    return str(default if config.get(name) is None else config[name])
+def listed(value):
+    "Words of a setting: a list as it is; a line, as one writes it by hand, at its blanks."
+    return value if isinstance(value, list) else str("" if value is None else value).split()
 
 
-profile = given("profile", "mini")
-full = bool(int(given("full", 0)))
-seeds, only, words = given("seeds"), given("only"), given("set")
-nodes = plan(profile, full, seeds, only.split(), words.split())
+profile = config.get("profile", "mini")
+full = bool(int(config.get("full", 0)))
+seeds = listed(config.get("seeds")) or None
+only = listed(config.get("only"))
+settings = listed(config.get("set"))
+nodes = plan(profile, full, seeds, only, settings)
 reports = {}
 for node in nodes:
     reports.setdefault(node.header.report, {})[str(node.seed)] = node
 
 
-def upstream(by_seed):  # a key covers what it follows, so times of files decide nothing: `ancient`
-    return lambda wildcards: [ancient(str(up.stamp)) for up in by_seed[wildcards.get("seed", "None")].reads]
+def upstream(by_seed):
+    "Stamps of what a report reads. A key covers it, so times of files decide nothing: `ancient`."
+
+    def stamps(wildcards):
+        node = by_seed[wildcards.get("seed", "None")]
+        return [ancient(str(above.stamp)) for above in node.reads]
+
+    return stamps
 
 
 def call(report, by_seed):
+    "The command line of a report's job. Words are quoted one by one, whatever they hold."
+
     def line(wildcards):
         node = by_seed[wildcards.get("seed", "None")]
-        own = str(node.seed) if node.seed is not None else node.parameters.get("seeds", "0")
-        words_of_call = [sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile,
-                         "--seeds", own, "--key", wildcards.key]
+        own = node.parameters.get("seeds", "0") if node.seed is None else str(node.seed)
+        words = [sys.executable, "-m", "unifashion.app", "node", report, "--profile", profile]
+        words += ["--seeds", own, "--key", wildcards.key]
         if full:
-            words_of_call.append("--full")
-        if report == only and words:
-            words_of_call += ["--set", *words.split()]
-        return shlex.join(words_of_call)
+            words.append("--full")
+        if only == [report] and settings:
+            words += ["--set", *settings]
+        return shlex.join(words)
+
     return line
 
 
 def stamp(node):
-    return str((node.folder.parent / "seed={seed}" if node.seed is not None else node.folder) / "{key}.done")
+    "Where a report's stamp lies, with wildcards for seed and key."
+    folder = node.folder if node.seed is None else node.folder.parent / "seed={seed}"
+    return str(folder / "{key}.done")
+
+
+def computes(node):
+    return "machine" in node.header.sections
 
 
 def threads_of(node):
-    return load_profile(profile).machine.threads if "machine" in node.header.sections else 1
+    return load_profile(profile).machine.threads if computes(node) else 1
 
 
 wildcard_constraints:
@@ -60,12 +80,13 @@ rule all:
 
 
 for report, by_seed in reports.items():
+    first = next(iter(by_seed.values()))
+
     rule:
         name: report
         input: upstream(by_seed)
-        output: stamp(next(iter(by_seed.values())))
+        output: stamp(first)
         params: call=call(report, by_seed)
-        threads: threads_of(next(iter(by_seed.values())))
-        # reports that compute take turns
-        resources: gpu=int("machine" in next(iter(by_seed.values())).header.sections)
+        threads: threads_of(first)
+        resources: gpu=int(computes(first))  # reports that compute take turns
         shell: "exec {params.call}"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *(ROOT / "nbs").glob("app.ipynb")])
+AT_THE_ROOT = [ROOT / "nbs" / name for name in ("app.ipynb", "package.ipynb")]
+CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *AT_THE_ROOT])
 REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
 WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "8_evidence")
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
@@ -30,10 +31,24 @@ def pytest_unconfigure(config):
         config.cache_of_session.cleanup()
 
 
-def pytest_collection_modifyitems(items):
-    "The long ones first, the longest at the very start, so that two workers end at about the same time."
+def pytest_addoption(parser):
+    parser.addoption("--only", default="", help="run the tests whose path or name contains this")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Those that `--only` names, the long ones first, the longest at the very start,
+    so that two workers end at about the same time."""
+    only = config.getoption("only").lower()
+    left = [item for item in items if only not in item.nodeid.lower()]
+    items[:] = [item for item in items if only in item.nodeid.lower()]
+    config.hook.pytest_deselected(items=left)
     long = "test_same_bytes", "test_chapters", "test_workflow"
     items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.getoption("only"):
+        terminalreporter.write_line(f"no test's path or name contains {config.getoption('only')!r}")
 
 
 def write_report(

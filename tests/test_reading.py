@@ -16,7 +16,8 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 GUARDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 SCRIPTS = [
     *sorted((ROOT / "tests").rglob("*.py")),
-    *(ROOT / name for name in (".setup.py", ".mkdocs.py", "setup.py", "Snakefile")),
+    *(ROOT / name for name in (".setup.py", "setup.py", "Snakefile")),
+    *sorted((ROOT / ".site").glob("*.py")),
     ROOT / ".torchvision-schemas" / "torchvision_schemas.py",
 ]
 

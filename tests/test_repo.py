@@ -11,10 +11,14 @@ import sys
 import pytest
 from conftest import CHAPTERS, REPORTS, ROOT, WINGS
 
+from unifashion.ground.circumstances import git
+
 TOP = {
     "README.md",
     "LICENSE",
     "CITATION.cff",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Makefile",
     "Snakefile",
     "settings.ini",
@@ -31,10 +35,10 @@ HEAVY = ("torch", "transformers", "diffusers")
 
 
 def tracked():
-    done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("not a git checkout")
-    return [name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+    names = git(ROOT, "ls-files", "-z")
+    if names is None:
+        pytest.skip("git is absent, or does not know this folder as a repository of its own")
+    return [name for name in names.split("\0") if name and (ROOT / name).exists()]
 
 
 def cells(path, kind="code"):
@@ -198,10 +202,10 @@ def chapter_faults(chapters):
 
 
 def expected_module(path):
-    """The module that a chapter's place asks for:
-    5_models/08_tower.ipynb exports models.tower, app.ipynb exports app."""
+    """The module that a chapter's place asks for: 5_models/08_tower.ipynb exports models.tower,
+    app.ipynb exports app, package.ipynb the package itself."""
     if path.parent.name == "nbs":
-        return path.stem
+        return {"package": "__init__"}.get(path.stem, path.stem)
     return f"{path.parent.name[2:]}.{path.stem.split('_', 1)[1]}"
 
 
@@ -211,7 +215,7 @@ def height(path):
 
 
 def test_the_chapters_are_all_there():
-    names = modules_of(ROOT / "unifashion")
+    names = modules_of(ROOT / "unifashion") | {"__init__"}
     assert len(CHAPTERS) >= 85 and {module_of(path) for path in CHAPTERS} == names
     assert len(CHAPTERS) == len(names), "two chapters export one module"
     in_wings = {path.parent.name for path in CHAPTERS} - {"nbs"}
@@ -385,13 +389,9 @@ def test_outputs_of_the_book_are_small():
     )
 
 
-def git(*words):
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-
-
 @pytest.mark.skipif(
-    git("rev-parse", "--is-shallow-repository").stdout.strip() != "false",
-    reason="a clone without its history",
+    git(ROOT, "rev-parse", "--is-shallow-repository") != "false",
+    reason="git is absent, or this is no clone with its history",
 )
 def test_published_runs_name_commits_of_this_history():
     made = {
@@ -401,7 +401,7 @@ def test_published_runs_name_commits_of_this_history():
     lost = [
         str(record.parent.relative_to(ROOT))
         for record, commit in made.items()
-        if git("merge-base", "--is-ancestor", commit, "HEAD").returncode
+        if git(ROOT, "merge-base", "--is-ancestor", commit, "HEAD") is None
     ]
     assert made and not lost, lost
 

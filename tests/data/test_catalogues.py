@@ -380,7 +380,7 @@ def test_kaggle_small(tmp_path):
 @pytest.mark.parametrize(
     "lines, pictures, kind",
     [
-        ([line(1), line(2), "3,Men"], (1, 2, 3), "short line"),
+        ([line(1), line(2), "3,Men"], (1, 2, 3), "wrong field count"),
         ([line(1), line(2), line(2)], (1, 2), "duplicate id"),
         ([line(1).encode(), line(2).encode(), line(3, "Caf\xe9").encode("latin-1")], (1, 2, 3), "not UTF-8"),
         ([line(1), line(2), line(3)], (1, 2), "missing picture"),
@@ -393,6 +393,56 @@ def test_kaggle_damage(tmp_path, lines, pictures, kind):
         read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"])
     c = read_kagl_folder(tmp_path, "test", ids=["1", "2", "3"], on_error="skip")
     assert c.ids == ["1", "2"] and kind in c.report.counts
+
+
+MOVED = {
+    "numbers in front": lambda row: ["9", *row],
+    "turned round": lambda row: row[::-1],
+    "prices behind": lambda row: [*row, "1999", "5 6"],
+    "seasons taken away": lambda row: [v for name, v in zip(HEAD.split(","), row) if name != "season"],
+}
+
+
+@pytest.mark.parametrize("shape", MOVED)
+def test_kaggle_columns_go_by_their_names(tmp_path, shape):
+    def moved(text):
+        return ",".join(MOVED[shape](text.split(",")))
+
+    root = write_kaggle(tmp_path, [moved(line(k, f"Shirt number {k}")) for k in (1, 2, 3)])
+    head = moved(HEAD).replace("1999", "price").replace("5 6", "others").replace("9,", ",", 1)
+    table = (root / "styles.csv").read_text()
+    (root / "styles.csv").write_text(table.replace(HEAD, head))
+    c = read_kagl_folder(root, "test", ids=["3", "1"])
+    assert c.ids == ["3", "1"] and c.texts == ["Shirt number 3", "Shirt number 1"]
+    assert c.subcategories == ["Topwear"] * 2 and c.column("colour") == ["Blue"] * 2 and not c.report.notes
+
+
+def test_kaggle_header_without_a_needed_column_is_refused(tmp_path):
+    root = write_kaggle(tmp_path, [line(1)])
+    table = (root / "styles.csv").read_text().replace("articleType", "kind").replace("baseColour", "paint")
+    (root / "styles.csv").write_text(table)
+    wanted = "no column 'articleType', 'baseColour'; the header has id, gender"
+    with pytest.raises(DataError, match=wanted) as found:
+        read_kagl_folder(root, "test", ids=["1"], on_error="skip")
+    assert found.value.file.name == "styles.csv" and found.value.kind == "wrong column"
+
+
+def test_kaggle_comma_that_could_be_of_two_columns_leaves_the_row_out(tmp_path):
+    lines = [line(1) + ",1999", line(2, "Shirt, Slim") + ",1999", line(3, '"Shirt, Wide"') + ",1999"]
+    root = write_kaggle(tmp_path, lines)
+    table = (root / "styles.csv").read_text().replace(HEAD, HEAD + ",price")
+    (root / "styles.csv").write_text(table)
+    c = read_kagl_folder(root, "test", ids=["1", "2", "3"], on_error="skip")
+    assert c.texts == ["Blue Shirt", "Shirt, Wide"]
+    assert c.report.counts == {"wrong field count": 1, "no product": 1}
+
+
+def test_kaggle_file_of_another_product_is_refused(tmp_path):
+    root = write_kaggle(tmp_path, [line(1)])
+    (root / "styles").mkdir()
+    (root / "styles/1.json").write_text(json.dumps({"data": {"id": 2, "productDisplayName": "Blue Shirt"}}))
+    with pytest.raises(DataError, match=r"1.json: holds product '2'"):
+        read_kagl_folder(root, "test", ids=["1"])
 
 
 def test_kaggle_full(tmp_path):
@@ -536,9 +586,9 @@ GOOD = ['0.jpg,"Red, long",a,test', "1.jpg,Red again,a,test", "2.jpg,Blue,b,trai
 
 def test_folder(tmp_path):
     c = read_folder(write_own(tmp_path, GOOD), "test")
-    assert c.ids == ["0", "1"] and c.texts[0] == "Red, long"
+    assert c.ids == ["0.jpg", "1.jpg"] and c.texts[0] == "Red, long"
     assert c.products == ["a", "a"] and c.column("view") == [0, 1] and c.protocol == "folder"
-    assert read_folder(tmp_path, "train").ids == ["2"]
+    assert read_folder(tmp_path, "train").ids == ["2.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -565,7 +615,164 @@ def test_folder_damage(tmp_path, bad, kind):
         read_folder(root, "test", check=True)
     assert found.value.kind == kind and (found.value.row == 5 or kind == "unreadable picture")
     c = read_folder(root, "test", on_error="skip")
-    assert c.ids == ["0", "1"] and c.report.counts == {kind: 1}
+    assert c.ids == ["0.jpg", "1.jpg"] and c.report.counts == {kind: 1}
+
+
+def test_folder_the_same_name_in_many_folders(tmp_path):
+    for k in range(9):
+        for name in ("front", "back"):
+            path = tmp_path / f"images/dresses/{k}/{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(k))
+    rows = [f"dresses/{k}/{name}.jpg,Dress {k},{k},test" for k in range(9) for name in ("front", "back")]
+    (tmp_path / "catalogue.csv").write_text("\n".join(["image,text,product,split", *rows]))
+    c = read_folder(tmp_path, "test")
+    assert len(set(c.ids)) == 18 and len(c.rows_of) == 9 and c.ids[1] == "dresses/0/back.jpg"
+    assert [len(views) for views in c.rows_of.values()] == [2] * 9 and c.column("view") == [0, 1] * 9
+
+
+def test_folder_two_endings_are_two_pictures(tmp_path):
+    root = write_own(tmp_path, ["0.jpg,Red,,test", "0.png,Blue,,test"])
+    (root / "images/0.png").write_bytes((root / "images/0.jpg").read_bytes())
+    c = read_folder(root, "test")
+    assert c.ids == c.products == ["0.jpg", "0.png"]
+
+
+def test_folder_an_id_column_names_the_pictures(tmp_path):
+    root = write_own(tmp_path, ["0.jpg,Red,x7,test", "1.jpg,Blue,x7,test"], head="image,text,id,split")
+    with pytest.raises(DataError, match="row 3: duplicate id 'x7'"):
+        read_folder(root, "test")
+    assert read_folder(root, "test", on_error="skip").ids == ["x7"]
+
+
+TEXT = "\n".join(["image,text,product,split", *GOOD]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TEXT.replace("\n", "\r").encode(),
+        TEXT.replace("\n", "\r\n").encode("utf-8-sig"),
+        TEXT.encode("utf-16"),
+        b"\xfe\xff" + TEXT.encode("utf-16-be"),
+        TEXT.encode("utf-32"),
+    ],
+    ids=["CR", "CR LF and a mark", "UTF-16", "UTF-16 BE", "UTF-32"],
+)
+def test_folder_however_the_table_was_saved(tmp_path, data):
+    root = write_own(tmp_path, GOOD)
+    want = read_folder(root, "test")
+    (root / "catalogue.csv").write_bytes(data)
+    c = read_folder(root, "test")
+    assert (c.ids, c.texts, c.products) == (want.ids, want.texts, want.products)
+
+
+@pytest.mark.parametrize(
+    "data, message, kind",
+    [
+        (TEXT.encode("utf-16-le"), "looks like UTF-16 without a byte order mark", "not UTF-8"),
+        (b"\xff\xfe" + TEXT.encode("utf-16-le")[:-1], "broken UTF-16", "not UTF-8"),
+        (TEXT.replace("text", "t" * 200_000, 1).encode(), "field larger than field limit", "wrong column"),
+        (('"' + TEXT).encode(), "unreadable header", "wrong column"),
+        (TEXT.replace("product", "text", 1).encode(), "column 'text' comes twice", "wrong column"),
+        (TEXT.replace(",", ";").encode(), "parted by commas, not by ';'", "wrong column"),
+        (TEXT.replace(",", "\t").encode(), r"parted by commas, not by '\\t'", "wrong column"),
+        (b"", "no header", "wrong column"),
+    ],
+)
+def test_folder_a_table_that_is_none_is_named(tmp_path, data, message, kind):
+    root = write_own(tmp_path, GOOD)
+    (root / "catalogue.csv").write_bytes(data)
+    for on_error in ("raise", "skip"):
+        with pytest.raises(DataError, match=message) as found:
+            read_folder(root, "test", on_error=on_error)
+        assert found.value.file.name == "catalogue.csv" and found.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "bad", ['3.jpg,"open,c,test', '"3.jpg,open,c,test', "3.jpg,ze\0ro,c,test", '3.jpg,"a" b,c,test']
+)
+def test_folder_a_bad_line_swallows_no_other(tmp_path, bad):
+    root = write_own(tmp_path, [GOOD[0], bad, GOOD[1], '2.jpg,"Late, long",d,test'])
+    with pytest.raises(DataError, match="catalogue.csv, row 3"):
+        read_folder(root, "test")
+    c = read_folder(root, "test", on_error="skip")
+    assert c.ids == ["0.jpg", "1.jpg", "2.jpg"] and [e.row for e in c.report.skipped] == [3]
+
+
+def test_folder_a_quoted_text_of_two_lines_is_one_row(tmp_path):
+    c = read_folder(write_own(tmp_path, ['0.jpg,"Red,\n""long""",a,test', GOOD[1]]), "test")
+    assert c.texts == ['Red,\n"long"', "Red again"]
+
+
+def test_folder_an_open_quote_in_the_last_column_swallows_no_row(tmp_path):
+    lines = ['0.jpg,a,test,"red shirt', "1.jpg,b,test,blue", "2.jpg,c,test,jeans 32\"", "3.jpg,d,test,x"]
+    root = write_own(tmp_path, lines, head="image,product,split,text")
+    with pytest.raises(DataError, match="row 2: no CSV record: a quote that is not closed"):
+        read_folder(root, "test")
+    c = read_folder(root, "test", on_error="skip")
+    assert c.texts == ["blue", 'jeans 32"', "x"] and c.report.counts == {"wrong field count": 1}
+
+
+def test_folder_a_text_torn_by_an_unreadable_line_is_left_out(tmp_path):
+    root = write_own(tmp_path, [b'0.jpg,"Red\ncaf\xe9\nlong",a,test', GOOD[1]])
+    c = read_folder(root, "test", on_error="skip")
+    assert c.ids == ["1.jpg"] and {e.row for e in c.report.skipped} == {2, 3, 4}
+
+
+def test_the_reasons_stand_in_the_error_of_an_empty_split(tmp_path):
+    root = write_own(tmp_path, ["8.jpg,Red,a,test", "9.jpg,Red,a,test", "0.jpg,,b,test"])
+    with pytest.raises(DataError) as found:
+        read_folder(root, "test", on_error="skip")
+    assert "(3 seen, 3 left out; 2 x missing picture, first:" in str(found.value)
+    assert "row 2: picture '8.jpg' is missing" in str(found.value) and "1 x no text" in str(found.value)
+    assert len(found.value.report.skipped) == 3
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_pictures_one_folder_off_are_found(tmp_path, deep):
+    root = write_own(tmp_path / "own", GOOD)
+    place = root / "images/images" if deep else root
+    place.mkdir(exist_ok=True)
+    for path in (root / "images").glob("*.jpg"):
+        path.rename(place / path.name)
+    for on_error in ("raise", "skip"):
+        with pytest.raises(DataError) as found:
+            read_folder(root, "test", on_error=on_error)
+        assert f"picture '0.jpg' is missing; it lies in {place}" in str(found.value)
+
+
+@pytest.mark.parametrize("place", ["own/images", "."])
+def test_a_root_one_folder_off_is_told(tmp_path, place):
+    root = write_own(tmp_path / "own", GOOD)
+    with pytest.raises(DataError, match="does not lie here") as found:
+        read_folder(tmp_path / place, "test")
+    assert str(found.value).endswith(f"it looks as if it lay in {root}")
+
+
+def test_an_unknown_split_is_answered_with_the_known_ones(tmp_path):
+    root, pack = write_own(tmp_path / "own", GOOD), write_pack(tmp_path / "kagl")
+    kaggle = write_kaggle(tmp_path / "kaggle", [line(1)])
+    for read in (
+        lambda: read_folder(root, "tets"),
+        lambda: read_kagl(pack, "tets"),
+        lambda: read_kagl_folder(kaggle, "tets", ids=["1"]),
+        lambda: read_kagl_hub("tets", rows=hub_table(), ids=["1"]),
+        lambda: read_kagl_triplets("tets"),
+        lambda: read_fashiongen(tmp_path, "tets"),
+    ):
+        with pytest.raises(DataError, match="no split 'tets'; there are train, val, test"):
+            read()
+
+
+def test_without_the_repository_the_carried_files_are_missed_by_name(monkeypatch):
+    def none():
+        raise FileNotFoundError("no repository found")
+
+    monkeypatch.setattr(kagl, "repo_root", none)
+    for read in (lambda: kagl_split("test"), lambda: read_kagl_triplets("test"), read_kagl_keypoints):
+        with pytest.raises(DataError, match="is part of the repository, not of the installed package"):
+            read()
 
 
 def test_folder_splits_by_hash(tmp_path):

@@ -1,5 +1,6 @@
 "Sample types, the catalogue, reports, stores: behaviour, round trips, pickling, damage."
 
+import gzip
 import io
 import multiprocessing
 import pickle
@@ -33,11 +34,9 @@ from unifashion.data.stores import (
     decode,
     file_mark,
     inside,
-    json_lines,
-    read_json,
     tar_index,
-    text_lines,
 )
+from unifashion.data.texts import json_lines, parse_json, read_json, text_lines
 
 
 class Greys:
@@ -365,8 +364,6 @@ def test_bad_lines(tmp_path, line, kind):
 
 
 def test_text_files(tmp_path):
-    import gzip
-
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfa\r\nb")
     assert list(text_lines(tmp_path / "bom.txt", Report())) == [(1, "a"), (2, "b")]
     data = gzip.compress(b"a\n" * 5000)
@@ -378,6 +375,38 @@ def test_text_files(tmp_path):
     (tmp_path / "bad.json").write_text('{"a": 1,\n}')
     with pytest.raises(DataError, match="row 2"):
         read_json(tmp_path / "bad.json")
+
+
+def test_lines_and_values_whoever_saved_them(tmp_path):
+    text = '{"id": "é"}\n{"id": "b"}\n'
+    want = [(1, {"id": "é"}), (2, {"id": "b"})]
+    for data in (
+        text.replace("\n", "\r").encode(),
+        text.replace("\n", "\r\r\n").encode("utf-8-sig"),
+        text.encode("utf-16"),
+        text.encode("utf-32"),
+    ):
+        (tmp_path / "a.jsonl").write_bytes(data)
+        assert list(json_lines(tmp_path / "a.jsonl", Report())) == want
+        (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+        assert list(json_lines(tmp_path / "a.jsonl.gz", Report())) == want
+    (tmp_path / "a.json").write_bytes('{"a": ["é"]}'.encode("utf-16"))
+    assert read_json(tmp_path / "a.json") == {"a": ["é"]}
+    assert parse_json((tmp_path / "a.json").read_bytes(), "a.json") == {"a": ["é"]}
+
+
+def test_a_zero_byte_is_a_bad_line_and_utf_16_without_its_mark_a_bad_file(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\nt\0wo\nthree\n")
+    report = Report("skip")
+    assert list(text_lines(tmp_path / "a.txt", report)) == [(1, "one"), (3, "three")]
+    assert [(e.row, e.kind) for e in report.skipped] == [(2, "zero byte")]
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32-le"):
+        (tmp_path / "a.txt").write_bytes("one\ntwo\n".encode(encoding))
+        with pytest.raises(DataError, match="a.txt: looks like UTF-16 without a byte order mark"):
+            list(text_lines(tmp_path / "a.txt", Report("skip")))
+    (tmp_path / "a.txt").write_bytes("one".encode("utf-16")[:-1])
+    with pytest.raises(DataError, match="broken UTF-16"):
+        list(text_lines(tmp_path / "a.txt", Report("skip")))
 
 
 def test_no_torch_in_the_data_chapters():

@@ -14,9 +14,10 @@ from conftest import ROOT
 from PIL import Image
 
 from unifashion.app import main
-from unifashion.data.datasets import DATASETS, Place, dataset_record, expand, missing_of
-from unifashion.data.prepare import check, check_sizes, other_aspect, report_text
+from unifashion.data.datasets import DATASETS, Place, better_root, dataset_record, expand, missing_of
+from unifashion.data.prepare import check, report_text
 from unifashion.data.samples import DataError
+from unifashion.data.tryon_stores import check_sizes, other_aspect
 from unifashion.evidence.malformed import (
     GOOD,
     TARGETS,
@@ -223,10 +224,10 @@ def test_annotations_alone_are_counted(copy):
 def test_a_map_of_another_aspect_is_an_error(drawn):
     from unifashion.data.tryon_readers import read_vitonhd
 
-    sample, person = read_vitonhd(drawn["vitonhd"], "test")[0], np.zeros((64, 48, 3))
-    check_sizes(sample, {"person": person, "parse": np.zeros((32, 24))})
+    sample = read_vitonhd(drawn["vitonhd"], "test")[0]
+    check_sizes(sample, {"person": (64, 48), "parse": (32, 24)})
     with pytest.raises(DataError, match="parse is 48 x 32, its picture 48 x 64"):
-        check_sizes(sample, {"person": person, "parse": np.zeros((32, 48))})
+        check_sizes(sample, {"person": (64, 48), "parse": (32, 48)})
     assert (
         not other_aspect((1024, 768), (512, 384))
         and not other_aspect((387, 256), (386, 256))
@@ -255,6 +256,102 @@ def test_exit_codes_and_messages(drawn, tmp_path, capsys):
         main(["prepare", "folder", "--root", str(tmp_path / "none")]) == 1
         and "is not a folder" in capsys.readouterr().err
     )
+
+
+def printed(capsys, *words):
+    "Exit code and text of `unifashion prepare`."
+    code = main(["prepare", *map(str, words)])
+    return code, capsys.readouterr().out
+
+
+def test_a_split_of_which_nothing_is_left_says_why(copy, capsys):
+    root = copy("vitonhd")
+    for path in (root / "test/image").iterdir():
+        path.unlink()
+    code, text = printed(capsys, "vitonhd", "--root", root, "--check", "--any-size", "--split", "test")
+    n = len((root / "test_pairs.txt").read_text().splitlines())
+    assert code == 1 and f"holds no rows ({n} seen, {n} left out; {n} x missing picture, first:" in text
+    assert "NOT complete (nothing could be read)" in text and "read and opened" not in text
+
+
+def test_all_reasons_are_printed_on_request(copy, capsys):
+    root = copy("vitonhd")
+    lost = sorted((root / "test/image").iterdir())[0]
+    lost.unlink()
+    poses = sorted((root / "train/openpose_json").iterdir())
+    for path in poses:
+        path.write_text("{")
+    words = ("vitonhd", "--root", root, "--check", "--any-size")
+    short, full = printed(capsys, *words)[1], printed(capsys, *words, "--all-reasons")[1]
+    assert len(poses) > 1 and sum(path.name in short for path in poses) == 1
+    assert "test: 1 x missing picture, first:" in short and " more" not in full
+    assert all(f"{path}, row 1: broken JSON" in full for path in poses)
+    assert f"picture '{lost.name}' is missing" in full
+    text = printed(capsys, *words, "--all-reasons", "--split", "test")[1]
+    assert lost.name in text and poses[0].name not in text
+
+
+def test_one_split_alone(copy, capsys):
+    root = copy("vitonhd")
+    shutil.rmtree(root / "train")
+    (root / "train_pairs.txt").unlink()
+    words = ("vitonhd", "--root", root, "--check", "--any-size")
+    assert printed(capsys, *words)[0] == 1
+    code, text = printed(capsys, *words, "--split", "test")
+    assert code == 0 and "complete (read and opened)" in text
+    assert "train" not in text.replace("{train,test}", "")
+    assert main(["prepare", "vitonhd", "--root", str(root), "--split", "tets"]) == 1
+    assert "no split 'tets'; there are train, val, test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fashiongen", "kagl", "ccp", "fashioniq", "folder", "fashion200k"])
+def test_every_data_set_can_be_asked_for_one_split(drawn, name):
+    report = check(name, drawn[name], any_size=True, split="test")
+    assert report["complete"], report["problems"]
+    assert {label.split(",")[0].split(" ")[0] for label in report["splits"]} == {"test"}
+    assert set(report["counts"]) == {"test"}
+
+
+@pytest.mark.parametrize("name, folders", [("vitonhd", ["cloth", "cloth-mask"]), ("dresscode", ["masks"])])
+def test_samples_without_shop_pictures(copy, capsys, name, folders):
+    root = copy(name)
+    for folder in folders:
+        for path in root.glob(f"*/{folder}"):
+            shutil.rmtree(path)
+    for path in root.glob("*/images/*_1.jpg"):
+        path.unlink()
+    words = (name, "--root", root, "--check", "--any-size", "--split", "test")
+    code, text = printed(capsys, *words)
+    assert code == 1 and "MISSING" in text
+    code, text = printed(capsys, *words, "--no-shop")
+    assert code == 0 and "complete (read and opened)" in text and "MISSING" not in text
+    assert "person" in text and not re.search(r"opened:.*\bgarment\b", text)
+
+
+@pytest.mark.parametrize("place", ["deep", "high"])
+def test_the_folder_next_door_is_named(drawn, capsys, place):
+    root = drawn["vitonhd"]
+    code, text = printed(capsys, "vitonhd", "--root", root / "test" if place == "deep" else root.parent)
+    assert code == 1 and f"VITON-HD seems to lie in {root}" in text
+
+
+def test_a_map_of_another_aspect_is_shown_with_its_file(copy):
+    root = copy("vitonhd")
+    path = sorted((root / "test/image-parse-v3").iterdir())[0]
+    Image.open(path).resize((48, 32), Image.Resampling.NEAREST).save(path)
+    problems = check("vitonhd", root, any_size=True)["problems"]
+    assert [line for line in problems if line.startswith("test: parse: 1 of another aspect")
+            and f"{path}: parse is 48 x 32, its picture 48 x 64" in line]
+
+
+def test_a_report_has_a_folder_before_the_work_begins(drawn, tmp_path, monkeypatch, capsys):
+    import unifashion.data.prepare as prepare
+
+    monkeypatch.setattr(prepare, "check", None)
+    for path in (tmp_path / "none" / "report.json", tmp_path):
+        assert main(["prepare", "folder", "--root", str(drawn["folder"]), "--json", str(path)]) == 1
+        assert str(path) in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 # Drawn formats
@@ -400,3 +497,17 @@ def test_a_picture_that_claims_a_billion_pixels_is_not_allocated(drawn):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_there(tmp_path, monkeypatch):
+    "Such as `lost+found` on a disk of its own: no reason to fail."
+    (tmp_path / "lost+found").mkdir()
+    before = Path.exists
+
+    def refused(path):
+        if "lost+found" in path.parts: raise PermissionError(13, "Permission denied", str(path))
+        return before(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    for record in DATASETS.values():
+        assert better_root(record, tmp_path) is None

@@ -39,10 +39,10 @@ from unifashion.data.sketches import (
     photo_sketch,
     strokes,
 )
-from unifashion.data.stores import read_json
+from unifashion.data.texts import read_json
 from unifashion.data.tryon_conditions import WANTED, conditions_of, fit_map, fit_points
 from unifashion.data.tryon_readers import read_ccp, read_chunks, read_dresscode, read_vitonhd
-from unifashion.data.tryon_stores import decode_map
+from unifashion.data.tryon_stores import decode_map, placed_in
 from unifashion.ground.core import stream
 from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.shop.keypoints import (
@@ -701,8 +701,14 @@ def test_damaged_pairs_files(case, name, copy):
 def test_bom_crlf_and_blank_lines_are_no_damage(name, copy):
     path = copy / name / ("test_pairs.txt" if name == "viton_hd" else "upper_body/test_pairs_paired.txt")
     before = len(READ[name](copy / name, "test"))
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n\r\n"))
-    assert len(READ[name](copy / name, "test")) == before
+    data = path.read_bytes()
+    for other in (
+        b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n\r\n"),
+        data.replace(b"\n", b"\r"),
+        data.decode().encode("utf-16"),
+    ):
+        path.write_bytes(other)
+        assert len(READ[name](copy / name, "test")) == before
 
 
 @pytest.mark.parametrize("name", READ)
@@ -740,6 +746,112 @@ KEYPOINTS_FILES = {
     "bytes": b"\xff\xfe\x00",
     "empty": "",
 }
+
+
+STANDING = np.stack([np.linspace(0.4, 0.6, 18), np.linspace(0.1, 0.9, 18), np.ones(18)], 1)
+POSES = {  # what a pose file holds in place of pixels of its picture: (change of points in 0..1, message)
+    "0..1 (keypoint_scale 3)": (lambda p: p, "are no pixels, but parts of the picture"),
+    "-1..1 (keypoint_scale 4)": (lambda p: p * (2, 2, 1) - (1, 1, 0), "are no pixels"),
+    "a picture of twice the side": (lambda p: p * (96, 128, 1), "are far outside: was the picture resized?"),
+    "a little larger": (lambda p: p * (60, 80, 1), "are far outside"),
+    "left of the picture": (lambda p: p * (48, 64, 1) - (30, 0, 0), "are far outside"),
+    "half the side": (lambda p: p * (24, 32, 1), "all in the upper left quarter"),
+}
+
+
+@pytest.mark.parametrize("case", POSES)
+@pytest.mark.parametrize("name", READ)
+def test_poses_that_are_no_pixels_of_their_picture_are_refused(case, name, copy):
+    sample = READ[name](copy / name, "test")[0]
+    change, message = POSES[case]
+    points = change(STANDING)
+    if name == "dress_code" and "keypoint_scale" not in case:
+        points = points / (2, 2, 1)  # its unit is two pixels
+    body = np.zeros((25, 3))
+    body[list(BODY_25)] = points
+    value = {"keypoints": points.tolist(), "people": [{"pose_keypoints_2d": body.ravel().tolist()}]}
+    path = copy / name / sample.keypoints.key[0]
+    path.write_text(json.dumps(value))
+    with pytest.raises(DataError) as found:
+        sample.keypoints.read()
+    assert message in str(found.value) and "points at x" in str(found.value)
+    assert "in a picture of 48 x 64 px" in str(found.value) and path.name in str(found.value)
+    assert found.value.kind == "broken keypoints"
+
+
+def test_poses_in_pixels_are_placed_in_their_picture():
+    pixels = STANDING * (48, 64, 1)
+    assert np.allclose(placed_in(pixels, 64, 48), STANDING)
+    few = np.where(np.arange(18)[:, None] < 3, pixels / (3, 3, 1), 0)
+    assert np.allclose(placed_in(few, 64, 48)[:3], STANDING[:3] / (3, 3, 1)), "three points may be anywhere"
+    head = np.where(np.isin(np.arange(18), (0, 1, 2, 3, 14, 16))[:, None], pixels / (3, 3, 1), 0)
+    assert placed_in(head, 64, 48)[:, 2].sum() == 6, "a head and an arm, without hip or legs, may be too"
+    assert not placed_in(np.zeros((18, 3)), 64, 48).any()
+
+
+def test_pictures_lie_under_the_names_in_the_list(copy):
+    root = copy / "viton_hd"
+    want = {s.id: (s.person.read(), s.garment.read()) for s in read_vitonhd(root, "test")}
+    lines = []
+    for person, garment in map(str.split, (root / "test_pairs.txt").read_text().splitlines()):
+        lines.append(f"{Path(person).stem}.jpeg {Path(garment).stem}.png")
+        (root / "test/image" / person).rename(root / "test/image" / f"{Path(person).stem}.jpeg")
+        Image.open(root / "test/cloth" / garment).save(root / "test/cloth" / f"{Path(garment).stem}.png")
+    for path in (root / "test/cloth").glob("*.jpg"):
+        path.unlink()
+    (root / "test_pairs.txt").write_text("\n".join(lines))
+    for paired in (True, False):
+        read = read_vitonhd(root, "test", paired)
+        assert len(read) == len(want)
+        for sample in read:
+            assert sample.person.key.endswith(".jpeg") and sample.garment.key.endswith(".png")
+            assert (sample.person.read() == want[sample.person_id][0]).all()
+            assert (sample.garment.read() == want[sample.garment_id][1]).all()
+    (root / "test_pairs.txt").write_text(lines[0].replace(".jpeg", ".jpg"))
+    with pytest.raises(DataError, match=r"picture '\d+_00.jpg' is missing"):
+        read_vitonhd(root, "test")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_samples_without_shop_pictures(name, copy):
+    root = copy / name
+    for sample in READ[name](root, "test"):
+        (root / sample.garment.key).unlink()
+    with pytest.raises(DataError, match="is missing"):
+        READ[name](root, "test")
+    if name == "viton_hd":
+        shutil.rmtree(root / "test/cloth")
+    for paired in (True, False):
+        read = READ[name](root, "test", paired, shop=False)
+        assert len(read) and not {sample.garment for sample in read} - {None}
+        assert read[0].garment_mask is None and read[0].sketch is not None and read[0].garment_id
+        assert read[0].person.read().shape == (64, 48, 3)
+    with pytest.raises(DataError, match="has no garment"):
+        conditions_of(read[0], ("garment",), 64, 48)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_map_of_another_aspect_is_refused_when_read_with_its_picture(name, copy):
+    sample = READ[name](copy / name, "test")[0]
+    path = copy / name / sample.parse.key
+    parse = Image.open(path)
+    parse.resize((24, 32), Image.Resampling.NEAREST).save(path)
+    assert conditions_of(sample, ("person", "parse"), 64, 48)["parse"].shape == (64, 48)
+    parse.resize((48, 32), Image.Resampling.NEAREST).save(path)
+    for wanted in (("person", "parse"), ("parse", "person"), ("agnostic",)):
+        with pytest.raises(DataError, match="parse is 48 x 32, its picture 48 x 64") as found:
+            conditions_of(sample, wanted, 64, 48)
+        assert found.value.file == path and found.value.kind == "wrong size"
+
+
+@pytest.mark.parametrize("name", READ)
+def test_an_unknown_split_and_a_root_one_folder_off(name, copy):
+    with pytest.raises(DataError, match="no split 'tets'; there are train, val, test"):
+        READ[name](copy / name, "tets")
+    below = "test" if name == "viton_hd" else "upper_body"
+    with pytest.raises(DataError) as found:
+        READ[name](copy / name / below, "test")
+    assert str(found.value).endswith(f"it looks as if it lay in {copy / name}")
 
 
 @pytest.mark.parametrize("case", KEYPOINTS_FILES)

@@ -120,6 +120,7 @@ def test_counts_of_drawn_files(tmp_path, name, rows):
 
 def test_no_folder_no_count(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path))
+    (tmp_path / "annotations").mkdir()
     assert count_all(World("kagl"), Formats()) == {} and home_of("vitonhd", World("kagl"), Formats()) is None
     (tmp_path / "annotations" / "fashion_iq").mkdir(parents=True)
     assert home_of("fashioniq", World("kagl"), Formats()) == tmp_path / "annotations" / "fashion_iq"

@@ -74,6 +74,45 @@ def test_paths_follow_the_environment(tmp_path, monkeypatch):
         core.data_dir()
 
 
+def test_a_folder_of_data_is_absolute_and_holds_data(tmp_path, monkeypatch):
+    (tmp_path / "data" / "kagl").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNIFASHION_DATA", "data")
+    monkeypatch.setenv("UNIFASHION_CACHE", "kept")
+    core.settle_folders()
+    monkeypatch.chdir("/")
+    assert core.data_dir() == tmp_path / "data" and core.cache_dir() == tmp_path / "kept"
+    monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="empty, which holds none of annotations, ccp"):
+        core.data_dir()
+
+
+def test_the_data_folders_are_those_of_the_data_sets():
+    from unifashion.data.datasets import DATASETS
+
+    assert set(core.DATA_FOLDERS) == {record.folder for record in DATASETS.values()} | {"annotations"}
+
+
+def test_a_home_that_cannot_be_written_is_said(monkeypatch):
+    for name in ("UNIFASHION_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    with pytest.raises(PermissionError, match="set UNIFASHION_CACHE"):
+        core.cache_dir()
+
+
+@pytest.mark.parametrize("settings", ["[DEFAULT]\nlib_name = mybook\n", "", "lib_name=unifashion2"])
+def test_another_nbdev_project_is_not_this_repository(tmp_path, monkeypatch, settings):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "settings.ini").write_text(settings)
+    here = core.repo_root()
+    monkeypatch.chdir(tmp_path)
+    assert not core.is_clone(tmp_path) and core.repo_root() == here != tmp_path
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = unifashion\n")
+    assert core.repo_root() == tmp_path
+
+
 def test_repo_root_is_found_from_below(monkeypatch):
     root = core.repo_root()
     monkeypatch.chdir(root / "nbs")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import write_report
 
-from unifashion.ground import files, runs
+from unifashion.ground import circumstances, files, runs
 from unifashion.ground.code_digests import chapters_of, code_hash
 from unifashion.ground.keys import plan, read_header
 
@@ -137,6 +138,39 @@ def test_real_data_is_named_when_missing(chain, monkeypatch):
         plan("open", only=("figure_toy",))[0].key()
 
 
+def test_a_mistyped_folder_of_data_is_no_folder_without_data(chain, monkeypatch):
+    write_report(chain, "figure_toy", data=("$UNIFASHION_DATA/annotations",), sections=())
+    monkeypatch.delenv("UNIFASHION_DATA", raising=False)
+    without = plan("open", only=("figure_toy",))[0].key()
+    monkeypatch.setenv("UNIFASHION_DATA", "data/mistyped")
+    with pytest.raises(FileNotFoundError, match="mistyped, which is not a folder"):
+        plan("open", only=("figure_toy",))[0].key()
+    (chain / "data" / "mistyped").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="mistyped, which holds none of"):
+        plan("open", only=("figure_toy",))[0].key()
+    (chain / "data" / "mistyped" / "kagl").mkdir()
+    assert plan("open", only=("figure_toy",))[0].key() == without
+
+
+@pytest.mark.parametrize("seeds", ["-1", "a", "", " ", "0 0", "0,1", "1.5", str(1 << 32), [], [0, -1], True])
+def test_seeds_that_are_none_are_refused(chain, seeds):
+    with pytest.raises(ValueError, match="seeds are whole numbers from 0, each once"):
+        plan("smoke", seeds=seeds)
+    assert [node.seed for node in plan("smoke", seeds="2 0", only=("train_toy",))] == [2, 0]
+
+
+def test_values_are_taken_as_they_are_written(chain):
+    report = chain / "nbs/reports/train_toy.ipynb"
+    edit(report, "full: bool = False", "full: bool = False\\ntext: str = \\\"\\\"\\nsteps: int = 1")
+    values = "a, b  #c 'd' \"e\" =f\\\n$HOME ü雪😀"
+    node = plan("smoke", only=("train_toy",), words=[f"text={values}", "steps=2"])[-1]
+    assert node.parameters["text"] == values and node.parameters["steps"] == 2
+    refused = {"steps": "name=value; here: 'steps'", "seed=1": "--seeds", "profile=open": "--profile"}
+    for word, said in refused.items():
+        with pytest.raises(ValueError, match=said):
+            plan("smoke", only=("train_toy",), words=[word])
+
+
 def test_unknown_names_list_the_valid_ones(chain):
     with pytest.raises(ValueError, match="unknown profile 'tiny'; choose one of smoke, mini, open, paper"):
         plan("tiny")
@@ -144,11 +178,11 @@ def test_unknown_names_list_the_valid_ones(chain):
         ValueError, match="unknown report 'table9'; there are figure_toy, table_toy, train_toy"
     ):
         plan("smoke", only=("table9",))
-    with pytest.raises(ValueError, match="seeds are integers"):
+    with pytest.raises(ValueError, match="seeds are whole numbers"):
         plan("smoke", seeds="zero")
-    with pytest.raises(ValueError, match="train_toy has no parameter 'sed'; it takes profile, seed, full"):
+    with pytest.raises(ValueError, match="train_toy has no parameter 'sed'; it takes none"):
         plan("smoke", only=("train_toy",), words=["sed=1"])
-    with pytest.raises(ValueError, match="full is of type bool; here: 'perhaps'"):
+    with pytest.raises(ValueError, match="full has an option of its own: --full"):
         plan("smoke", only=("train_toy",), words=["full=perhaps"])
     with pytest.raises(ValueError, match="are set for one report"):
         plan("smoke", words=["full=1"])
@@ -303,6 +337,49 @@ def test_a_killed_holder_frees_its_lock(tmp_path):
         holder.wait()
     assert runs.hold(tmp_path / "l", wait=False) and runs.hold(tmp_path / "l")
     runs.let_go(tmp_path / "l")
+
+
+def test_a_disk_without_locks_is_no_other_process(tmp_path, monkeypatch, capsys):
+    import errno
+    import fcntl
+
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for wait in (True, False):
+        with pytest.raises(OSError, match="no locks on the disk of .*No locks av.*UNIFASHION_LOCKS=no"):
+            runs.hold(tmp_path / "l", wait=wait)
+    assert "waiting" not in capsys.readouterr().out and (tmp_path / "l").resolve() not in runs.HELD
+    monkeypatch.setenv("UNIFASHION_LOCKS", "no")
+    assert runs.hold(tmp_path / "l")
+
+
+@pytest.fixture
+def other_repository(tmp_path):
+    "A repository with one commit, and in it an unpacked download of something else."
+    folder = tmp_path / "other"
+    (folder / "download" / "nbs").mkdir(parents=True)
+    (folder / "file").write_text("")
+    own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "file"], [*own, "commit", "-qm", "one"]):
+        if shutil.which("git") is None:
+            pytest.skip("git is absent")
+        subprocess.run(["git", "-C", folder, *words], check=True)
+    return folder
+
+
+def test_git_speaks_of_this_repository_alone(other_repository, monkeypatch):
+    commit, dirty = circumstances.git_state(other_repository)
+    assert len(commit) == 40 and dirty is False
+    assert circumstances.git_state(other_repository / "download") == (None, None)
+    monkeypatch.setenv("GIT_DIR", str(other_repository / "nothing"))
+    assert circumstances.git_state(other_repository) == (commit, False)
+    (other_repository / "data").mkdir()
+    (other_repository / "data" / "new").write_text("")
+    assert circumstances.git_state(other_repository) == (commit, True)
+    monkeypatch.setenv("PATH", str(other_repository))
+    assert circumstances.git_state(other_repository) == (None, None)
 
 
 def test_publishing_takes_finished_runs_and_small_files(chain):

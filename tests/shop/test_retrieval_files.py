@@ -16,14 +16,13 @@ from PIL import Image
 from unifashion.data.fashion200k_readers import LABELS, read_fashion200k
 from unifashion.data.retrieval_readers import (
     LONGEST,
-    SPLITS,
     audit_guidance,
     open_composed,
     read_fashioniq,
     read_fashioniq_cap,
     with_captions,
 )
-from unifashion.data.samples import Catalogue, DataError, val_of
+from unifashion.data.samples import SPLITS, Catalogue, DataError, val_of
 from unifashion.ground.core import World
 from unifashion.shop import fashion200k_files
 from unifashion.shop import retrieval_files as formats
@@ -524,7 +523,7 @@ WHOLE = {  # name: (bytes, kind)
     "null": (b"null", "wrong shape"),
     "an empty list": (b"[]", "empty split"),
     "latin-1": ('["caf\xe9"]'.encode("latin-1"), "not UTF-8"),
-    "UTF-16": ("[]".encode("utf-16"), "not UTF-8"),
+    "UTF-16 without its mark": ("[]".encode("utf-16-le"), "not UTF-8"),
     "nested without end": (b"[" * 100_000, "broken JSON"),
     "a number of 10,000 digits": (b"[" + b"9" * 10_000 + b"]", "broken JSON"),
 }
@@ -681,7 +680,7 @@ LINES = {  # name: (line, kind)
     "dots": (b"women/../../1/1_0.jpeg\t1\tred dress", "path leaves the folder"),
     "absolute": (b"/etc/women/1/1_0.jpeg\t1\tred dress", "path leaves the folder"),
     "backslash": (b"women\\..\\1\\1_0.jpeg\t1\tred", "path leaves the folder"),
-    "zero byte": (b"women/a/b/1/1\0_0.jpeg\t1\tred dress", "path leaves the folder"),
+    "zero byte": (b"women/a/b/1/1\0_0.jpeg\t1\tred dress", "zero byte"),
     "no product": (b"1_0.jpeg\t1\tred dress", "wrong id"),
     "no number": (b"women/a/b/1/one.jpeg\t1\tred dress", "wrong id"),
     "no picture": (b"women/a/b/1/1_0.jpeg\t1\tred dress", "missing picture"),

@@ -17,7 +17,8 @@ from PIL import Image
 
 from unifashion.data.retrieval_readers import read_fashioniq_cap
 from unifashion.data.samples import Catalogue, DataError
-from unifashion.data.stores import FileStore, read_json
+from unifashion.data.stores import FileStore
+from unifashion.data.texts import read_json
 from unifashion.evidence.key_words import (
     absent_rows,
     count_words,

@@ -5,7 +5,7 @@
 # %% ../../nbs/4_data/01_samples.ipynb #f3f5a6e6
 from __future__ import annotations
 
-import hashlib, json
+import hashlib, json, os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -17,12 +17,13 @@ import numpy as np
 from ..ground.core import digest
 
 # %% auto #0
-__all__ = ['LONGEST', 'DataError', 'Report', 'ImageRef', 'ImageText', 'Triplet', 'TryOn', 'hash_share', 'val_of', 'Table',
-           'Catalogue', 'CatalogueBuilder']
+__all__ = ['SPLITS', 'LONGEST', 'DataError', 'Report', 'ImageRef', 'known_split', 'nearby', 'ImageText', 'Triplet', 'TryOn',
+           'hash_share', 'val_of', 'Table', 'Catalogue', 'CatalogueBuilder']
 
 # %% ../../nbs/4_data/01_samples.ipynb #af93eafa
 class DataError(ValueError):
     "Input that cannot be used: says what is wrong, in which file, at which row."
+    report = None  # of the reader, where a split came out empty
     def __init__(
         self,
         reason: str,     # what is wrong, and what to do about it
@@ -47,6 +48,7 @@ class Report:
     kept: int = 0            # rows in the catalogue
     skipped: list = field(default_factory=list)    # a `DataError` each
     notes: Counter = field(default_factory=Counter)  # repairs and remarks, counted
+    looked: bool = field(default=False, repr=False)  # was the first missing picture looked for elsewhere?
 
     def __post_init__(self):
         if self.on_error not in ("raise", "skip"):
@@ -57,6 +59,25 @@ class Report:
         error = DataError(reason, file, row, kind)
         if self.on_error == "raise": raise error
         self.skipped.append(error)
+
+    def lacks(self, folder, name, file, row=None):
+        "Reject a row whose picture is not in its folder; for the first one, say where it lies instead."
+        elsewhere = "" if self.looked else nearby(folder, name)
+        self.looked = True
+        self.reject(f"picture {str(name)!r} is missing{elsewhere}", file, row, "missing picture")
+
+    def empty(self, split, file, what="rows") -> DataError:
+        "The `DataError` to raise for a split of which nothing is left, with the reasons."
+        seen = f"{self.rows} seen, {len(self.skipped)} left out"
+        reasons = "".join(f"; {line}" for line in self.reasons())
+        error = DataError(f"split {split!r} holds no {what} ({seen}{reasons})", file, None, "empty split")
+        error.report = self
+        return error
+
+    def reasons(self) -> list:
+        "Why rows were left out: each kind with its number and its first example."
+        first = {e.kind: e for e in reversed(self.skipped)}
+        return [f"{n} x {kind}, first: {first[kind]}" for kind, n in self.counts.items()]
 
     @property
     def counts(self) -> dict: return dict(Counter(e.kind for e in self.skipped))
@@ -81,6 +102,33 @@ class ImageRef:
 
     @property
     def name(self) -> str: return self.store.label(self.key)
+
+# %% ../../nbs/4_data/01_samples.ipynb #15186d65
+SPLITS = ("train", "val", "test")
+
+
+def known_split(
+    split: str,
+    file,          # the folder or file that was to be read, for the message
+    known=SPLITS,  # what there is
+):
+    "Raise `DataError`, naming those there are, for a split that is none."
+    if split not in known:
+        raise DataError(f"no split {split!r}; there are {', '.join(known)}", file, None, "unknown split")
+
+
+def nearby(
+    folder,  # in which a file is missing
+    name,    # of the file, relative to it
+) -> str:  # for a message; '' where there is none
+    "Where a missing file lies instead: one folder higher, or one deeper."
+    folder = Path(folder)
+    try:
+        deeper = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+        found = [path for path in (folder.parent, *deeper[:200]) if Path(path, name).is_file()]
+    except (OSError, ValueError):
+        return ""
+    return f"; it lies in {found[0]}" if found else ""
 
 # %% ../../nbs/4_data/01_samples.ipynb #1338e5e5
 @dataclass(frozen=True)
@@ -284,9 +332,7 @@ class CatalogueBuilder:
         self.keep(good)
 
     def catalogue(self, name, split, store, protocol="", fit="pad") -> Catalogue:
-        "The catalogue; raises `DataError` when the split is empty."
+        "The catalogue; raises `DataError`, with the reasons, when the split is empty."
         self.report.kept = len(self.keys)
-        if not self.keys:
-            seen = f"{self.report.rows} seen, {len(self.report.skipped)} left out"
-            raise DataError(f"split {split!r} holds no rows ({seen})", self.file, None, "empty split")
+        if not self.keys: raise self.report.empty(split, self.file)
         return Catalogue(name, split, dict(self.columns), store, self.keys, self.report, protocol, fit)

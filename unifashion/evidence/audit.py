@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.samples import DataError
-from ..data.stores import read_json
+from ..data.texts import read_json
 from ..ground.core import load_profile, stream
 from ..ground.show import PALETTE, PAPER, Picture, canvas
 from ..ground.tables import table_markdown

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.catalogues import find_fashiongen, open_fashiongen
 from ..data.samples import DataError
-from ..data.stores import read_json
+from ..data.texts import read_json
 from .audit import CATEGORIES, audit_row
 from ..ground.show import PALETTE, Picture, canvas
 from ..ground.text_control import mean_interval, wilson
@@ -49,7 +49,8 @@ def sizes(
 def fashiongen_pictures(root: Path, split: str) -> int | None:
     "Pictures of a FashionGen file, counted in it; None where it is missing."
     try:
-        return len(open_fashiongen(find_fashiongen(root, split))["input_image"])
+        with open_fashiongen(find_fashiongen(root, split)) as file:
+            return len(file["input_image"])
     except DataError as error:
         if error.kind == "missing file": return None
         raise

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.samples import DataError
-from ..data.stores import read_json
+from ..data.texts import read_json
 from .audit import absent_rows, audit_row
 from ..ground.recall import Ranks
 from ..ground.show import PALETTE, Picture, canvas

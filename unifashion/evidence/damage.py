@@ -145,7 +145,7 @@ ANY_TEXT = ("broken JSON", "not UTF-8", "short line", "empty split", "wrong fiel
             "missing picture", "truncated file", "wrong key", "wrong score", "no text",
             "path leaves the folder", "wrong id", "wrong shape", "garment without phrases", "missing file",
             "unknown id", "no id", "no product", "broken keypoints", "wrong captions", "unknown split",
-            "duplicate id", "no key")
+            "duplicate id", "no key", "zero byte")
 
 
 def bad_byte(data: bytes, rng) -> bytes:
@@ -159,7 +159,10 @@ TEXT = (
     damage("byte order mark", "encoding", lambda d, r: b"\xef\xbb\xbf" + d),
     damage("Windows line ends", "encoding", lambda d, r: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
     damage("a latin-1 letter", "encoding", bad_byte, "not UTF-8", "broken JSON"),
-    damage("UTF-16", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16"), *ANY_TEXT),
+    damage("carriage returns", "encoding", lambda d, r: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r")),
+    damage("UTF-16", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16")),
+    damage("UTF-16 without its mark", "encoding", lambda d, r: d.decode("utf-8-sig").encode("utf-16-le"),
+           *ANY_TEXT),
     damage("zero bytes", "truncated text", lambda d, r: b"", *ANY_TEXT),
     damage("random bytes", "truncated text", lambda d, r: r.bytes(200), *ANY_TEXT),
     damage("cut", "truncated text", lambda d, r: cut(d, r).rstrip(b" \r\n]}") + b"~", *ANY_TEXT),

@@ -63,7 +63,7 @@ PAIRS = (
         "a name with ..": (fields(lambda f: ["../" + f[0], f[1]]), "path leaves the folder"),
         "an absolute name": (fields(lambda f: ["/etc/hostname", f[1]]), "path leaves the folder"),
         "a name of 5,000 letters": (fields(lambda f: ["x" * 5000 + ".jpg", f[1]]), "missing picture"),
-        "a NUL in a name": (fields(lambda f: ["a\0.jpg", f[1]]), "missing picture", "unusable path"),
+        "a NUL in a name": (fields(lambda f: ["a\0.jpg", f[1]]), "zero byte"),
     })
 )
 
@@ -112,6 +112,7 @@ def keypoint_damages(key: str) -> tuple:
         "null": points(key, lambda v: first(v, None)),
         "none at all": points(key, lambda v: []),
         "another picture's size": points(key, lambda v: (np.asarray(v, float) * 40).tolist()),
+        "parts of the picture": points(key, lambda v: (np.asarray(v, float) / 100).tolist()),
         "another key": lambda d, r: d.replace(key.encode(), b"points"),
         "a list instead": whole(lambda v: [v]),
     }, "broken keypoints", "broken JSON")
@@ -213,7 +214,7 @@ LINE = {
     "a path with ..": (tabs(lambda f: ["women/../" + f[0], *f[1:]]), "path leaves the folder"),
     "an absolute path": (tabs(lambda f: ["/etc/hostname", *f[1:]]), "path leaves the folder"),
     "a NUL in a path": (
-        tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]), "path leaves the folder"),
+        tabs(lambda f: [f[0].replace("women", "wo\0men"), *f[1:]]), "zero byte"),
     "a name of 5,000 letters": (tabs(lambda f: ["x" * 5000 + "/" + f[0], *f[1:]]), *LONG_NAME),
 }
 LABEL_FILES = (
@@ -347,7 +348,7 @@ KAGGLE_FULL = (PHOTO("images/*.jpg"), Target("styles/*.json", PAGE, PLACE))
 # %% ../../nbs/8_evidence/09_damage_targets.ipynb #b7a66ba0
 comma = lambda change: lambda row, rng: [",".join(change(row.split(",")))]
 STYLE = {
-    "short line": (comma(lambda f: f[:5]), "short line"),
+    "short line": (comma(lambda f: f[:5]), "wrong field count"),
     "a line twice": (twice, "duplicate id"),
     "no title": (comma(lambda f: f[:-1] + [""]), "no title"),
     "an unknown id": (comma(lambda f: [NOWHERE] + f[1:]), "no product"),
@@ -369,7 +370,7 @@ ROW = {
     "a picture that is not there": (first_field("99.jpg"), "missing picture"),
     "a path with ..": (first_field("../catalogue.csv"), "path leaves the folder"),
     "an absolute path": (first_field("/etc/hostname"), "path leaves the folder"),
-    "a NUL in a name": (first_field("a\0.jpg"), "unusable path", "missing picture"),
+    "a NUL in a name": (first_field("a\0.jpg"), "zero byte"),
     "a name of 5,000 letters": (first_field("x" * 5000), "missing picture", "unusable path"),
     "an unknown split": (comma(lambda f: f[:-1] + ["training"]), "unknown split"),
     "no text": (comma(lambda f: f[:3] + ["", "TOPS", "test"]), "no text"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.samples import Catalogue, DataError, Report
-from ..data.stores import read_json
+from ..data.texts import read_json
 from ..ground.core import digest
 from ..ground.files import atomic_write, write_json
 
