@@ -10,7 +10,7 @@ import torch
 
 from unifashion.data.samples import DataError
 from unifashion.evidence.caption_baselines import OURS, SYSTEMS, build, copied_captions, shown_as
-from unifashion.ground.core import Language, LanguageModel, World, load_profile
+from unifashion.ground.core import Language, LanguageModel, World, for_run, load_profile
 from unifashion.models import language_models
 from unifashion.models.batches import trimmed
 from unifashion.models.encoders import ImageEncoder

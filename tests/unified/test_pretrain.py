@@ -1,27 +1,45 @@
 "Phase 1: its loss, exact repetition, scores in batches, starts, and the baselines."
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from unifashion.evidence.retrieval_baselines import as_dual_encoder, query_wins, train_dual_encoder
+from unifashion.evidence.retrieval_baselines import (
+    PHASE1_ROWS,
+    as_dual_encoder,
+    query_wins,
+    train_row,
+    val_recall,
+)
 from unifashion.ground.core import Foundations, Pretrain
+from unifashion.ground.protocols import PROTOCOLS
+from unifashion.ground.recall import evaluate_retrieval, retrieval_set
 from unifashion.models import matching
 from unifashion.models.batches import ProductViews, trimmed
 from unifashion.models.foundations import encode_texts, load_foundation, train_tokenizer
 from unifashion.models.generic_qformer import (
     Stage1,
+    between_queries,
     caption_accuracy,
     open_qformer,
     open_tokenizer,
     stage1_loss,
     train_generic_qformer,
+    verdict_auc,
 )
-from unifashion.models.matching import Phase1, fit_settings, phase1_loss, similarity_matrix
+from unifashion.models.matching import (
+    fit_settings,
+    itm_scores,
+    likeness,
+    phase1_loss,
+    similarity_matrix,
+)
 from unifashion.models.qformer import QFormer
-from unifashion.unified.pretrain import itm_scores, pretrain
+from unifashion.models.tower import Shown
+from unifashion.unified.pretrain import pretrain
 
 COLOURS = ["red", "navy", "green", "pink"]
 TEXTS = [f"{c} {k}" for c in COLOURS for k in ("shirt", "dress", "coat")]
@@ -53,21 +71,50 @@ def data():
 
 def test_loss_is_the_sum_and_starts_as_a_coin(data):
     batch = trimmed([data[i] for i in range(6)])
-    parts = phase1_loss(Phase1(small()), batch, itm_rows=3)
-    assert set(parts) == {"loss", "itc", "itm"} and torch.isclose(parts["loss"], parts["itc"] + parts["itm"])
+    parts = phase1_loss(small(), batch, itm_rows=3)
+    watched = {"pictures_alike", "queries_alike"}
+    assert set(parts) == {"loss", "itc", "itm"} | watched
+    assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"])
     assert abs(parts["itm"].item() - np.log(2)) < 0.3
     parts["loss"].backward()
-    alone = phase1_loss(Phase1(small()), batch, itm_rows=0)
-    assert set(alone) == {"loss", "itc"} and alone["loss"] is alone["itc"]
+    alone = phase1_loss(small(), batch, itm_rows=0)
+    assert set(alone) == {"loss", "itc"} | watched and alone["loss"] is alone["itc"]
+
+
+def test_itm_may_begin_later(data):
+    batch = trimmed([data[i] for i in range(6)])
+    early, late = (phase1_loss(small(), batch, 3, itm_from=4, step=step) for step in (3, 4))
+    assert "itm" not in early and early["loss"] is early["itc"]
+    assert torch.isclose(late["loss"], late["itc"] + late["itm"])
+
+
+def test_a_run_with_late_itm_has_no_verdict_before(data, tmp_path):
+    settings = replace(SETTINGS, itm_from=0.5)
+    history = pretrain(small(), data, settings, tmp_path / "late", 0, "cpu", False)
+    assert ["itm" in row for row in history.rows] == [False, False, True, True]
+    assert np.isnan(history["itm"][:2]).all() and np.isfinite(history["itm"][2:]).all()
+
+
+def test_likeness_is_the_mean_cosine_of_pairs():
+    vectors = torch.nn.functional.normalize(torch.randn(3, 5, 4), dim=-1)
+    by_hand = [v[i] @ v[j] for v in vectors for i in range(5) for j in range(5) if i != j]
+    assert torch.isclose(likeness(vectors), torch.stack(by_hand).mean(), atol=1e-6)
+    assert torch.isclose(likeness(vectors[:, :1].repeat(1, 5, 1)), torch.tensor(1.0))
+
+
+def test_a_collapse_is_told(data, tmp_path):
+    same = ProductViews(np.ones((12, 4, 10), np.float16), range(12), TEXTS, TOKENIZER, 8)
+    with pytest.warns(UserWarning, match="phase 1 collapsed.*itm_from is 0"):
+        pretrain(small(), same, SETTINGS, tmp_path / "one", 0, "cpu", False)
 
 
 def test_the_generic_stage_also_writes(data):
     batch = trimmed([data[i] for i in range(6)])
     torch.manual_seed(1)
-    model = Stage1(small()).eval()
+    model = Stage1(small(), n_tok=4).eval()
     parts = stage1_loss(model, batch, itm_rows=3)
-    assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"] + parts["itg"])
-    logits = model.logits(batch["image"], batch["ids"], batch["mask"])
+    assert torch.isclose(parts["loss"], parts["itc"] + parts["itm"] + parts["itg"] + parts["memory"])
+    queries, logits = model.written(batch["image"], batch["ids"], batch["mask"])
     by_hand = [
         -logits[i, t].log_softmax(-1)[batch["ids"][i, t + 1]]
         for i in range(6)
@@ -76,20 +123,23 @@ def test_the_generic_stage_also_writes(data):
     assert torch.isclose(parts["itg"], torch.stack(by_hand).mean(), atol=1e-5)
     parts["itg"].backward()
     assert model.qformer.query_tokens.grad.abs().sum() > 0  # what is written reaches the queries
-    blind = model.logits(torch.zeros_like(batch["image"]), batch["ids"], batch["mask"])
+    goal = torch.nn.functional.layer_norm(batch["image"].float(), (10,))
+    assert torch.isclose(parts["memory"], (model.remembered(queries) - goal).square().mean())
+    assert torch.allclose(queries, model.qformer.image_states(batch["image"]), atol=1e-5)
+    _, blind = model.written(torch.zeros_like(batch["image"]), batch["ids"], batch["mask"])
     assert (blind - logits).abs().max() > 1e-4  # and it is read off the picture
 
 
 def test_no_word_is_written_from_what_comes_after(data):
     batch = trimmed([data[i] for i in range(6)])
-    model = Stage1(small()).eval()
+    model = Stage1(small(), n_tok=4).eval()
     other = batch["ids"].clone()
     other[:, 2] = 6 + (other[:, 2] + 1) % 20
     with torch.no_grad():
         moved = (
             (
-                model.logits(batch["image"], other, batch["mask"])
-                - model.logits(batch["image"], batch["ids"], batch["mask"])
+                model.written(batch["image"], other, batch["mask"])[1]
+                - model.written(batch["image"], batch["ids"], batch["mask"])[1]
             )
             .abs()
             .amax((0, 2))
@@ -98,7 +148,7 @@ def test_no_word_is_written_from_what_comes_after(data):
 
 
 def test_every_weight_learns(data):
-    model = Phase1(small())
+    model = small()
     phase1_loss(model, trimmed([data[i] for i in range(6)]))["loss"].backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert [n for n in without if "position" not in n and ".key.bias" not in n] == []
@@ -119,7 +169,7 @@ def test_itm_rows_are_no_twins(data, monkeypatch):
     batch["ids"][1] = batch["ids"][0]
     batch["mask"][1] = batch["mask"][0]
     for _ in range(20):
-        phase1_loss(Phase1(small()), batch, itm_rows=4)
+        phase1_loss(small(), batch, itm_rows=4)
     for negatives in seen:
         for drawn in (negatives.texts, negatives.images):
             assert (drawn != torch.arange(4)).all() and drawn[0] != 1 and drawn[1] != 0
@@ -168,9 +218,9 @@ def test_the_verdict_learns_from_any_wrong_pair(tmp_path):
 
 
 def test_profile_settings():
-    p = Pretrain(steps=5, warmup=9, gpu_steps=50)
+    p = Pretrain(steps=5, warmup=9)
     assert fit_settings(p, "cpu").warmup == 5 and fit_settings(p, "cpu").dtype == "no"
-    assert fit_settings(p, "cuda").steps == 50 and fit_settings(p, "cuda").dtype == "bf16"
+    assert fit_settings(p, "cuda").dtype == "bf16"
 
 
 @torch.no_grad()
@@ -197,9 +247,12 @@ def test_itm_scores_only_where_asked(data):
 
 def test_generic_qformer_and_the_drawn_start(data, tmp_path):
     f = Foundations(width=16, heads=2, qformer_layers=2, qformer_steps=3, qformer_batch=6)
+    texts = [t for t in TEXTS for _ in range(2)]
+    colours = {"colour": [t.split()[0] for t in texts]}
     card = train_generic_qformer(
         data,
-        (data.images, [t for t in TEXTS for _ in range(2)]),
+        (data.images, texts),
+        Shown(data.images, colours, data.images, colours),
         TOKENIZER,
         f,
         tmp_path,
@@ -207,7 +260,10 @@ def test_generic_qformer_and_the_drawn_start(data, tmp_path):
         log=False,
         command="test",
     )
-    assert card["settings"]["n_query"] == 32 and card["metrics"]["distinct generic captions"] == 12
+    assert card["settings"]["n_query"] == 32 and card["metrics"]["distinct captions"] == 12
+    told = card["metrics"]
+    assert {"class token: colour", "all tokens: mean", "queries: colour"} <= set(told)
+    assert all(0 <= told[name] <= 1 for name in ("ITM's AUC on ITC's top 16", "variance between queries"))
     start = open_qformer(f, Pretrain(dropout=0.1), 10, tmp_path)
     stored, _ = load_foundation(tmp_path / "qformer")
     assert (
@@ -244,10 +300,51 @@ def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
     assert torch.equal(dual.query_tokens[:, 0], best)
     names = dict(dual.state_dict())
     assert all(torch.equal(v, names[k]) for k, v in ours.state_dict().items() if k != "query_tokens")
-    history = train_dual_encoder(dual, data, SETTINGS, tmp_path / "dual", 0, "cpu", False)
-    assert len(history) == SETTINGS.steps and "itm" not in history.rows[0]
-    with pytest.raises(ValueError, match="one query"):
-        train_dual_encoder(ours, data, SETTINGS, tmp_path / "x", 0)
+
+
+def test_the_four_rows_differ_in_queries_and_itm_alone(data, tmp_path):
+    found = {}
+    for number, row in enumerate(PHASE1_ROWS):
+        model = small()
+        history = train_row(row, model, data, SETTINGS, tmp_path / str(number), 0, "cpu", False)
+        assert len(history) == SETTINGS.steps and ("itm" in history.rows[0]) == row.itm
+        found[model.n_query, row.itm] = history["itc"][0]
+    assert set(found) == {(n, itm) for n in (1, 5) for itm in (False, True)}
+    assert found[5, True] == found[5, False] and found[1, True] == found[1, False]  # the same first batch
+
+
+def test_recall_on_val_is_watched(data, tmp_path):
+    items = retrieval_set(range(12), TEXTS, ["x"] * 12)
+    protocol = PROTOCOLS["fashiongen_full"]
+    model = small()
+    watch = partial(
+        val_recall, tokens=data.images[::2], items=items, protocol=protocol, tokenizer=TOKENIZER, max_words=8
+    )
+    history = train_row(PHASE1_ROWS[0], model, data, SETTINGS, tmp_path / "run", 0, "cpu", False, watch)
+    similarity = similarity_matrix(model, data.images[::2], TEXTS, TOKENIZER, 8)
+    last = evaluate_retrieval(similarity, items, protocol).recalls()["Mean"]
+    assert [row["step"] for row in history.watched] == [2, 4] and history.watched[-1]["recall"] == last
+    unseen = train_row(PHASE1_ROWS[0], small(), data, SETTINGS, tmp_path / "alone", 0, "cpu", False)
+    assert np.array_equal(unseen["loss"], history["loss"])  # looking changes nothing
+
+
+def test_the_queries_differ_or_not():
+    outputs = torch.randn(200, 1, 6).repeat(1, 4, 1)
+    assert abs(between_queries(outputs)) < 1e-5  # all say the same
+    said = outputs + torch.arange(4.0)[None, :, None]
+    assert abs(between_queries(said)) < 1e-5  # what each says of every picture does not count
+    assert abs(between_queries(torch.randn(2000, 4, 6)) - 0.75) < 0.02  # nothing in common but chance
+
+
+def test_auc_of_both_scores(data):
+    texts = [t for t in TEXTS for _ in range(2)]
+    model = small()
+    verdict, contrast = verdict_auc(model, data.images, texts, TOKENIZER, 8, top=11)
+    similarity = similarity_matrix(model, data.images, sorted(TEXTS), TOKENIZER, 8)
+    own = [sorted(TEXTS).index(t) for t in texts]
+    best = [[j for j in np.argsort(-row)[:11] if j != o] for o, row in zip(own, similarity)]
+    by_hand = [np.mean([similarity[i, o] > similarity[i, j] for j in row]) for i, (o, row) in enumerate(zip(own, best))]
+    assert contrast == pytest.approx(np.mean(by_hand)) and 0 <= verdict <= 1
 
 
 def test_negatives_leave_the_draw_of_views_alone():

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'DATA_FOLDERS', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats',
-           'Machine', 'Profile', 'profile_rows', 'Sections', 'load_profile', 'is_clone', 'repo_root', 'named_folder',
-           'settle_folders', 'cache_dir', 'data_dir', 'plain', 'digest', 'stream', 'seed_everything', 'set_threads',
-           'pick_device', 'pick_dtype', 'fp32_probe']
+           'Machine', 'Profile', 'profile_rows', 'Sections', 'load_profile', 'for_run', 'is_clone', 'repo_root',
+           'named_folder', 'settle_folders', 'cache_dir', 'data_dir', 'plain', 'digest', 'stream', 'seed_everything',
+           'set_threads', 'pick_device', 'pick_dtype', 'fp32_probe']
 
 # %% ../../nbs/0_ground/01_core.ipynb #a0915514
 import hashlib, json, os, random, re, time, warnings
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,17 +94,20 @@ class Language:
 class Pretrain:
     "Phase 1 of the Q-Former (U 3.1.1)."
     steps: int = 100
+    full_steps: int = 0        # steps with `full`; 0: the same
     gpu_steps: int = 0         # steps where a GPU is at hand; 0: the same
     batch: int = 64            # image-text pairs a step
     lr: float = 3e-4
     warmup: int = 10           # steps
     weight_decay: float = 0.05
     itm_rows: int = 16         # pairs of the batch that ITM sees
+    itm_from: float = 0.       # share of the steps that are made before ITM begins
     hardness: float = 1.       # of ITM's negatives: 1 by softmax weight (U 3.1.1), 0 any wrong pair alike
-    max_words: int = 24        # word pieces a text is cut to
+    max_words: int = 40        # word pieces a text is cut to
     dropout: float = 0.0
     checkpoint_every: int = 25  # steps
     rerank: int = 16           # best candidates of a query that ITM re-orders
+    itm_weight: float = 1.     # of ITM's log-odds beside similarity / temperature, when it re-orders
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ PROFILES = {p.name: p
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
-                              Pretrain(steps=150, gpu_steps=578, lr=3e-4, max_words=40, checkpoint_every=50),
+                              Pretrain(steps=150, gpu_steps=578, lr=3e-4, checkpoint_every=50),
                               Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
                               llm=LanguageModel("smollm2"),
                               language=Language(steps=80, gpu_steps=1500, batch=16, lr=2e-4, max_words=72,
@@ -244,6 +247,15 @@ def load_profile(
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
     return PROFILES[name] if sections is None else Sections(PROFILES[name], tuple(sections))
+
+def for_run(
+    settings,  # a section with steps, full_steps and gpu_steps: `Pretrain`, `Language`
+    device: str,  # from `pick_device`
+    full: bool,
+):  # the same section
+    "The settings, with the number of steps that such a run takes."
+    return replace(settings, steps=((settings.gpu_steps if device == "cuda" else 0)
+                                    or (settings.full_steps if full else 0) or settings.steps))
 
 # %% ../../nbs/0_ground/01_core.ipynb #fb71e054
 def is_clone(

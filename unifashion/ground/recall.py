@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERSION', 'DIRECTIONS', 'RECALLS', 'METRICS', 'RetrievalSet', 'retrieval_set', 'Ranks', 'count_ranks', 'full_ranks',
            'pick', 'Galleries', 'draw_galleries', 'RetrievalResult', 'signature', 'evaluate_retrieval', 'rerank',
-           'in_top', 'shortlist']
+           'in_top', 'blend', 'shortlist']
 
 # %% ../../nbs/0_ground/06_recall.ipynb #f71ecfe0
 from dataclasses import asdict, dataclass, replace
@@ -336,6 +336,15 @@ def in_top(scores: np.ndarray, top: int) -> np.ndarray:  # (n, m) bool
     "The `top` best of every row, with all that tie with the last of them."
     top = min(top, scores.shape[1])
     return scores >= -np.partition(-scores, top - 1, axis=1)[:, top - 1:top]
+
+def blend(
+    similarity,          # (n_image, n_text), from contrast
+    verdict,             # (n_image, n_text) log-odds of the matching head, NaN where not computed
+    temperature: float,  # that similarities are divided by
+    weight: float = 1.0,  # of the verdict
+) -> np.ndarray:  # (n_image, n_text) float32, NaN where there is no verdict
+    "What both scores say together, for `rerank`: similarity / temperature + weight * verdict."
+    return np.asarray(similarity, np.float32) / temperature + weight * np.asarray(verdict, np.float32)
 
 # %% ../../nbs/0_ground/06_recall.ipynb #c1b71c9b
 def shortlist(

@@ -58,13 +58,13 @@ def toy_shop(
 
 # %% ../../nbs/5_models/06_batches.ipynb #cc79b726
 class ProductViews:
-    """Products as training examples: a random one of its pictures (or their tokens) and the text.
+    """Products as training examples: a random one of its pictures (or their tokens) and its text.
     `ids` names them in messages."""
     def __init__(
         self,
         images,          # (n_image, ...) array: pictures (h, w, 3) uint8, or tokens (n_tok, width) fp16
         products,        # (n_image,) product of each picture
-        texts,           # (n_image,) text of each picture; a product's first one counts
+        texts,           # (n_image,) text of each picture
         tokenizer: tokenizers.Tokenizer,
         max_words: int,  # word pieces a text is cut to
         shift: int = 0,  # px: pictures are moved by up to so many, each way, at random
@@ -79,9 +79,8 @@ class ProductViews:
             rows.setdefault(product, []).append(row)
         self.ids = list(rows)
         self.rows = list(rows.values())
-        words, mask = encode_texts(tokenizer, [texts[own[0]] for own in self.rows], max_words)
-        self.words = torch.from_numpy(words)
-        self.mask = torch.from_numpy(mask)
+        # (n_image, max_words) both
+        self.words, self.mask = (torch.from_numpy(part) for part in encode_texts(tokenizer, texts, max_words))
 
     def __len__(self): return len(self.rows)
 
@@ -90,7 +89,7 @@ class ProductViews:
         image = np.array(self.images[row])
         if self.shift:
             image = moved(image, self.shift)
-        return {"image": torch.from_numpy(image), "ids": self.words[i].long(), "mask": self.mask[i],
+        return {"image": torch.from_numpy(image), "ids": self.words[row].long(), "mask": self.mask[row],
                 "product": i}
 
 

@@ -63,10 +63,12 @@ def from_hub(
 WORLD_CODE = ("wardrobe.drawing", "shop.captions", "shop.fashiongen_files")
 
 
-def world_code() -> str:  # digest
+def world_code(
+    chapters: tuple = WORLD_CODE,  # that draw and describe
+) -> str:  # digest
     "The code that draws and describes the world, `core` apart; '' where it is not to be had."
     try:
-        return digest({name: code for name, code in chapters_of(WORLD_CODE).items() if name != "ground.core"})
+        return digest({name: code for name, code in chapters_of(chapters).items() if name != "ground.core"})
     except (FileNotFoundError, ModuleNotFoundError):
         return ""
 
@@ -98,6 +100,7 @@ def save_foundation(
     folder,          # where the part will lie; its name is the part's
     weights: dict,   # name -> tensor; floats are stored in fp16
     settings: dict,  # the constructor's arguments and whatever else is needed to build it again
+    drawn_by: tuple = WORLD_CODE,  # chapters that drew and described what it learned from
     **facts,         # command, metrics, device, seconds, training ...: written into the card
 ) -> dict:  # the card
     "Write `model.safetensors` and, last, `card.json`."
@@ -111,8 +114,8 @@ def save_foundation(
     os.replace(temporary, folder / "model.safetensors")
     card = dict(name=folder.name, parameters=sum(v.numel() for v in half.values()),
                 bytes=(folder / "model.safetensors").stat().st_size,
-                sha256=sha256_of(folder / "model.safetensors"), world_code=world_code(), settings=settings,
-                torch=torch.__version__, **facts)
+                sha256=sha256_of(folder / "model.safetensors"), drawn_by=list(drawn_by),
+                world_code=world_code(drawn_by), settings=settings, torch=torch.__version__, **facts)
     write_json(folder / "card.json", card)
     return card
 
@@ -132,7 +135,7 @@ def load_card(
     if sha256_of(folder / file) != card["sha256"]:
         raise ValueError(f"{folder.name}/{file} is not the file its card describes (sha256 differs): "
                          "restore it, or run `make foundations`")
-    now = world_code()
+    now = world_code(tuple(card.get("drawn_by", WORLD_CODE)))
     if card["world_code"] and now and card["world_code"] != now:
         warnings.warn_explicit(
             f"trained on another drawing or wording of the world (then {card['world_code']}, now {now}); "

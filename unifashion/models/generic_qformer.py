@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DECODE', 'minilm_folder', 'open_tokenizer', 'open_qformer', 'drawn_qformer', 'minilm_qformer', 'fewer_queries',
-           'Stage1', 'new_stage1', 'stage1_loss', 'caption_accuracy', 'train_generic_qformer']
+           'Stage1', 'new_stage1', 'stage1_loss', 'caption_accuracy', 'verdict_auc', 'query_outputs_of',
+           'between_queries', 'probe_qformer', 'measured', 'train_generic_qformer']
 
 # %% ../../nbs/5_models/12_generic_qformer.ipynb #969acb9d
 from functools import partial
@@ -13,17 +14,19 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import Blip2ForImageTextRetrieval
 
-from ..ground.core import Foundations, Pretrain, pick_device
+from ..ground.core import Foundations, Pretrain, pick_device, pick_dtype
 from .batches import ProductViews, trimmed
 from .checkpoints import seeded
-from .encoders import needs
+from .encoders import linear_probe, needs
 from .foundations import SPECIAL, from_hub, load_foundation, load_tokenizer, save_foundation
-from .matching import Phase1, fit_settings, phase1_loss, similarity_matrix
+from .matching import itm_scores, phase1_loss, similarity_matrix
 from .qformer import QFormer, causal, from_blip2, init_from_bert
-from .train import fit
+from .tower import Shown
+from .train import Fit, fit
 
 # %% ../../nbs/5_models/12_generic_qformer.ipynb #986e5ac5
 def minilm_folder() -> Path:
@@ -93,52 +96,69 @@ def fewer_queries(
 DECODE = SPECIAL.index("[DEC]")  # opens a text that is to be written
 
 
-class Stage1(Phase1):
-    "What the generic stage trains: phase 1's parts and a head that names the next word piece."
+class Stage1(nn.Module):
+    "What the generic stage trains: a Q-Former, a head that names the next word piece, a way back to the tokens."
     def __init__(
         self,
         qformer: QFormer,
+        n_tok: int,  # image tokens of a picture
     ):
-        super().__init__(qformer)
+        super().__init__()
+        self.qformer = qformer
         width = qformer.query_tokens.shape[-1]
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.places = nn.Parameter(0.02 * torch.randn(1, n_tok, width))
+        heads = qformer.qformer.config.num_attention_heads
+        self.look = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.back = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(qformer.ln_vision.weight)))
 
-    def logits(self, tokens, ids, mask):
-        "Of the piece that follows each: (b, n_tok, image_width), (b, n), (b, n) -> (b, n, vocab)."
+    def written(self, tokens, ids, mask):
+        """Queries and words where words are written: (b, n_tok, image_width), (b, n), (b, n)
+        -> (b, n_query, width), (b, n, vocab) logits of the piece that follows each."""
         opened = torch.cat([torch.full_like(ids[:, :1], DECODE), ids[:, 1:]], 1)  # [DEC] in place of [CLS]
-        words = self.qformer.fused_states(tokens, opened, mask, causal)[:, self.qformer.n_query:]
-        return self.head(words) @ self.qformer.embeddings.word_embeddings.weight.T
+        states = self.qformer.fused_states(tokens, opened, mask, causal)
+        queries, words = states.split([self.qformer.n_query, ids.shape[1]], 1)
+        return queries, self.head(words) @ self.qformer.embeddings.word_embeddings.weight.T
+
+    def remembered(self, queries):
+        "The image tokens as the queries have them: (b, n_query, width) -> (b, n_tok, image_width)."
+        places = self.places.expand(len(queries), -1, -1)
+        return self.back(self.look(places, queries, queries, need_weights=False)[0])
 
 
 def new_stage1(
     settings: dict,  # of the Q-Former: its constructor's arguments
+    n_tok: int,      # image tokens of a picture
     seed: int = 0,   # of the start
 ) -> Stage1:
     "An untrained Q-Former with an untrained head."
     with seeded(seed, "generic qformer"):
-        return Stage1(QFormer(**settings))
+        return Stage1(QFormer(**settings), n_tok)
 
 
 def stage1_loss(
     model: Stage1,
     batch: dict,   # as in `phase1_loss`
     itm_rows: int,
-) -> dict:  # loss, itc, itm, itg
-    "ITC + ITM + ITG, as BLIP-2's first stage."
-    parts = phase1_loss(model, batch, itm_rows, hardness=0.)
+) -> dict:  # loss, itc, itm, itg, memory ...
+    "ITC + ITM + ITG, as BLIP-2's first stage, and the memory of the image tokens."
+    parts = phase1_loss(model.qformer, batch, itm_rows, hardness=0.)
     ids = batch["ids"]
     mask = batch["mask"]
-    told = model.logits(batch["image"], ids, mask)[:, :-1].flatten(0, 1)
-    writing = nn.functional.cross_entropy(told, ids[:, 1:].masked_fill(~mask[:, 1:], -100).flatten())
-    return parts | {"itg": writing, "loss": parts["loss"] + writing}
+    tokens = batch["image"].float()
+    queries, logits = model.written(tokens, ids, mask)
+    told = logits[:, :-1].flatten(0, 1)
+    writing = F.cross_entropy(told, ids[:, 1:].masked_fill(~mask[:, 1:], -100).flatten())
+    memory = F.mse_loss(model.remembered(queries), F.layer_norm(tokens, tokens.shape[-1:]))
+    return parts | {"itg": writing, "memory": memory, "loss": parts["loss"] + writing + memory}
 
 # %% ../../nbs/5_models/12_generic_qformer.ipynb #90078190
 def caption_accuracy(
     qformer: QFormer,
     tokens,  # (n, n_tok, width)
-    texts,   # (n,) str; many are equal
+    texts,   # (n,) str; some may be equal
     tokenizer: tokenizers.Tokenizer,
-    max_words: int = 24,
+    max_words: int = 40,
 ) -> float:  # 0..1
     "Share of pictures whose own text is the most similar of all distinct texts."
     distinct = sorted(set(texts))
@@ -146,29 +166,110 @@ def caption_accuracy(
     return float(np.mean([distinct[b] == t for b, t in zip(best, texts)]))
 
 
+def verdict_auc(
+    qformer: QFormer,
+    tokens,  # (n, n_tok, width)
+    texts,   # (n,) str, one a picture
+    tokenizer: tokenizers.Tokenizer,
+    max_words: int = 40,
+    top: int = 16,
+) -> tuple:  # (ITM's, ITC's), 0..1, a half by chance
+    """How often a picture's own text scores above another of those that ITC finds most similar to it:
+    the area under the curve on the hard cases, of both scores."""
+    distinct = sorted(set(texts))
+    own = np.array([distinct.index(text) for text in texts])
+    similarity = similarity_matrix(qformer, tokens, distinct, tokenizer, max_words)
+    best = np.argsort(-similarity, axis=1)[:, :top]
+    hard = [[(i, o)] + [(i, b) for b in row if b != o] for i, (o, row) in enumerate(zip(own, best))]
+    verdict = itm_scores(qformer, tokens, distinct, np.concatenate(hard), tokenizer, max_words)
+    areas = []
+    for scores in (verdict, similarity):
+        areas.append(np.mean([np.mean(scores[i, own[i]] > scores[i, [b for _, b in pairs[1:]]])
+                              for i, pairs in enumerate(hard)]))
+    return float(areas[0]), float(areas[1])
+
+
+@torch.no_grad()
+def query_outputs_of(
+    qformer: QFormer,
+    tokens,  # (n, n_tok, width), an array or a memory map
+    batch: int = 256,
+) -> torch.Tensor:  # (n, n_query, width)
+    "What the queries have seen, before the projection."
+    device = next(qformer.eval().parameters()).device
+    parts = [torch.from_numpy(np.array(tokens[i:i + batch])).to(device) for i in range(0, len(tokens), batch)]
+    return torch.cat([qformer.image_states(part).cpu() for part in parts])
+
+
+def between_queries(
+    outputs: torch.Tensor,  # (n, n_query, width)
+) -> float:  # 0: all queries say the same, 1: what they share is nothing
+    """Share of the outputs' variance over pictures that is not common to the queries:
+    what each says of every picture is taken away first."""
+    moved = outputs - outputs.mean(0, keepdim=True)
+    common = moved.mean(1).var(0, unbiased=False).sum()
+    return float(1 - common / moved.flatten(0, 1).var(0, unbiased=False).sum())
+
+
+def probe_qformer(
+    qformer: QFormer,
+    shown: Shown,  # tokens in place of pictures
+) -> dict:  # 'class token: kind' ... -> share named rightly, 0..1, and the mean of each
+    "What linear probes read off the class token, off all image tokens, and off the queries' outputs."
+    def read(tokens): return torch.from_numpy(np.array(tokens)).float()
+    sources = {"class token": [read(t[:, 0]) for t in (shown.train, shown.test)],
+               "all tokens": [read(t).flatten(1) for t in (shown.train, shown.test)],
+               "queries": [query_outputs_of(qformer, t).flatten(1) for t in (shown.train, shown.test)]}
+    found = {}
+    for source, (train, test) in sources.items():
+        own = {name: linear_probe(train, shown.labels[name], test, truth) for name, truth in shown.truth.items()}
+        found |= {f"{source}: {name}": share for name, share in (own | {"mean": np.mean([*own.values()])}).items()}
+    return {name: float(share) for name, share in found.items()}
+
+# %% ../../nbs/5_models/12_generic_qformer.ipynb #b8902c3d
+def measured(
+    qformer: QFormer,
+    held_out: tuple,  # (tokens, texts), one a product
+    shown: Shown,     # tokens in place of pictures: what is probed
+    tokenizer: tokenizers.Tokenizer,
+    max_words: int,
+) -> dict:  # for the card
+    "What a generic Q-Former knows of garments that it has not seen."
+    verdict, contrast = verdict_auc(qformer, *held_out, tokenizer, max_words)
+    return {"held-out pictures": len(held_out[1]), "distinct captions": len(set(held_out[1])),
+            "own caption first": caption_accuracy(qformer, *held_out, tokenizer, max_words),
+            "ITM's AUC on ITC's top 16": verdict, "ITC's own AUC there": contrast,
+            "variance between queries": between_queries(query_outputs_of(qformer, shown.test)),
+            **probe_qformer(qformer, shown)}
+
+
 def train_generic_qformer(
-    train: ProductViews,  # tokens and generic captions of the foundations' slice
-    held_out: tuple,      # (tokens, texts) of garments not in it
+    train: ProductViews,  # tokens and web captions of the foundations' slice
+    held_out: tuple,      # (tokens, texts) of garments not in it, one picture a product
+    shown: Shown,         # tokens in place of pictures: what is probed
     tokenizer: tokenizers.Tokenizer,
     f: Foundations,
     folder,               # foundations folder: the part `qformer` is written there
     scratch,              # of the training run
+    max_words: int = 40,  # word pieces a caption is cut to
     seed: int = 0,
     log: bool = True,     # progress bar and TensorBoard
+    dtype: str = "",      # of the training, see `Fit`; empty: as `pick_dtype` has it
     **facts,              # command, device ...: written into the card
 ) -> dict:  # the card
     "Train and store the generic Q-Former (what BLIP-2's stage 1 is to the paper)."
-    settings = dict(image_width=train.images.shape[-1], vocab=tokenizer.get_vocab_size(), width=f.width,
+    n_tok, image_width = train.images.shape[1:]
+    settings = dict(image_width=image_width, vocab=tokenizer.get_vocab_size(), width=f.width,
                     layers=f.qformer_layers, heads=f.heads, n_query=32, embed=256, max_words=64)
-    model = new_stage1(settings, seed)
-    p = Pretrain(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20,
-                 itm_rows=f.qformer_batch // 4, hardness=0., checkpoint_every=50)
-    history = fit(model, train, partial(stage1_loss, itm_rows=p.itm_rows), fit_settings(p, pick_device()),
-                  Path(scratch), seed, collate=trimmed, log=log)
-    metrics = {"held-out pictures": len(held_out[1]), "distinct generic captions": len(set(held_out[1])),
-               "own generic caption first": caption_accuracy(model.qformer, *held_out, tokenizer)}
-    training = dict(steps=p.steps, batch=p.batch, lr=p.lr, itm_rows=p.itm_rows, hardness=p.hardness,
-                    products=len(train), seed=seed)
-    seconds = round(float(history["seconds"].sum()), 1)
-    return save_foundation(Path(folder) / "qformer", model.qformer.state_dict(), settings, metrics=metrics,
-                           seconds=seconds, training=training, **facts)
+    model = new_stage1(settings, n_tok, seed)
+    device = pick_device()
+    recipe = Fit(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20,
+                 checkpoint_every=100, dtype=dtype or pick_dtype(device))
+    rows = f.qformer_batch // 4
+    history = fit(model, train, partial(stage1_loss, itm_rows=rows), recipe, Path(scratch), seed,
+                  collate=trimmed, log=log, device=device)
+    training = dict(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, itm_rows=rows, dtype=recipe.dtype,
+                    products=len(train), pictures=len(train.images), seed=seed)
+    return save_foundation(Path(folder) / "qformer", model.qformer.state_dict(), settings,
+                           metrics=measured(model.qformer, held_out, shown, tokenizer, max_words),
+                           training=training, seconds=round(float(history["seconds"].sum()), 1), **facts)

@@ -15,6 +15,8 @@ from transformers import Blip2Config, Blip2QFormerConfig
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval, Blip2QFormerModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
+from .losses import Temperature
+
 # %% ../../nbs/5_models/10_qformer.ipynb #92a282cc
 def block_diagonal(
     n_query: int,        # queries, which come first
@@ -89,6 +91,7 @@ class QFormerParts(nn.Module):
         self.vision_projection = nn.Linear(width, embed)
         self.text_projection = nn.Linear(width, embed)
         self.itm_head = nn.Linear(width, 2)
+        self.temperature = Temperature()  # what similarities are divided by
         initialise(self)
 
 # %% ../../nbs/5_models/10_qformer.ipynb #15b488bb
@@ -192,13 +195,14 @@ def init_from_bert(
 def from_blip2(
     blip2: Blip2ForImageTextRetrieval,  # from `Blip2ForImageTextRetrieval.from_pretrained(hub id)`
 ) -> QFormer:
-    "The Q-Former of a BLIP-2 retrieval model, its `ln_vision` included."
+    "The Q-Former of a BLIP-2 retrieval model, its `ln_vision` included; the port has no temperature: 0.07."
     c = blip2.config.qformer_config
     model = QFormer(c.encoder_hidden_size, c.vocab_size, c.hidden_size, c.num_hidden_layers,
                     c.num_attention_heads, blip2.config.num_query_tokens, blip2.config.image_text_hidden_size,
                     c.max_position_embeddings, c.hidden_dropout_prob, c.cross_attention_frequency)
     names = {k.replace("vision_model.post_layernorm", "ln_vision"): v for k, v in blip2.state_dict().items()}
-    model.load_state_dict({k: v for k, v in names.items() if not k.startswith("vision_model.")})
+    own = {k: v for k, v in names.items() if not k.startswith("vision_model.")}
+    model.load_state_dict(own | model.temperature.state_dict(prefix="temperature."))
     return model
 
 # %% ../../nbs/5_models/10_qformer.ipynb #2743ec25

@@ -45,6 +45,7 @@ class WornViews(NamedTuple):
     images: np.ndarray  # (n, height, width, 3) uint8, read-only
     products: list      # id of each picture's product, as a catalogue names it
     frames: list        # 'half' or 'full'
+    fingerprint: str    # of the pictures
 
     def framed(self, frame: str) -> tuple:
         "(pictures, their products) of one frame."
@@ -105,4 +106,4 @@ def drawn_worn(
     finally:
         let_go(lock)
     shown = [(str(product.id), frame) for product in products for frame in frames_of(product)]
-    return WornViews(np.load(path, mmap_mode="r"), *map(list, zip(*shown)))
+    return WornViews(np.load(path, mmap_mode="r"), *map(list, zip(*shown)), key)

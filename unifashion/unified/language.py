@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'IMAGE', 'template', 'prompt_ids', 'Adapter', 'with_lora', 'load_lora', 'Captioner', 'save_captioner',
            'load_captioner', 'merge', 'new_captioner', 'itg_loss', 'style_texts', 'encode_captions', 'Captions',
-           'for_run', 'train_captioner']
+           'train_captioner']
 
 # %% ../../nbs/6_unified/02_language.ipynb #d237f726
 import json, warnings
@@ -313,17 +313,6 @@ class Captions:
                 "mask": self.mask[i]}
 
 # %% ../../nbs/6_unified/02_language.ipynb #0f577ea0
-def for_run(
-    settings: Language,
-    device: str,  # 'cpu' or 'cuda'
-    full: bool,
-) -> Language:
-    "The settings, with the number of steps that such a run takes."
-    steps = ((settings.gpu_steps if device == "cuda" else 0) or (settings.full_steps if full else 0)
-             or settings.steps)
-    return replace(settings, steps=steps)
-
-
 def train_captioner(
     captioner: Captioner,  # trained in place
     data: Captions,
