@@ -140,9 +140,11 @@ def stage1_loss(
     model: Stage1,
     batch: dict,   # as in `phase1_loss`
     itm_rows: int,
+    easy: int = 0,  # steps until ITM's negatives are drawn as hard as they come
+    step: int = 0,  # steps made so far
 ) -> dict:  # loss, itc, itm, itg, memory ...
     "ITC + ITM + ITG, as BLIP-2's first stage, and the memory of the image tokens."
-    parts = phase1_loss(model.qformer, batch, itm_rows, hardness=0.)
+    parts = phase1_loss(model.qformer, batch, itm_rows, hardness=min(1., step / max(1, easy)))
     ids = batch["ids"]
     mask = batch["mask"]
     tokens = batch["image"].float()
@@ -266,8 +268,8 @@ def train_generic_qformer(
     recipe = Fit(steps=f.qformer_steps, batch=f.qformer_batch, lr=f.qformer_lr, warmup=f.qformer_steps // 20,
                  checkpoint_every=100, dtype=dtype or pick_dtype(device))
     rows = f.qformer_batch // 4
-    history = fit(model, train, partial(stage1_loss, itm_rows=rows), recipe, Path(scratch), seed,
-                  collate=trimmed, log=log, device=device)
+    loss = partial(stage1_loss, itm_rows=rows, easy=recipe.steps // 2)
+    history = fit(model, train, loss, recipe, Path(scratch), seed, collate=trimmed, log=log, device=device)
     training = dict(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, itm_rows=rows, dtype=recipe.dtype,
                     products=len(train), pictures=len(train.images), seed=seed)
     return save_foundation(Path(folder) / "qformer", model.qformer.state_dict(), settings,
