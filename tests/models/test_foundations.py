@@ -35,8 +35,8 @@ from unifashion.models.foundations import (
     shipped,
     train_tokenizer,
 )
+from unifashion.models.probes import Shown
 from unifashion.models.tower import (
-    Shown,
     Teacher,
     class_tokens,
     clip_loss,

@@ -19,8 +19,9 @@ from unifashion.models.batches import ProductViews
 from unifashion.models.checkpoints import random_state, seeded
 from unifashion.models.encoders import drawn_encoder, efficientnet_encoder
 from unifashion.models.foundations import load_tokenizer, save_foundation, save_tokenizer, train_tokenizer
-from unifashion.models.generic_qformer import new_stage1, open_qformer
+from unifashion.models.generic_qformer import new_stage1
 from unifashion.models.language_models import open_writer, small_llama
+from unifashion.models.starts import open_qformer
 from unifashion.models.tower import new_teacher
 from unifashion.unified.language import INSTRUCTIONS, load_captioner, save_captioner
 
@@ -49,7 +50,7 @@ def one_query(folder):
 
 STARTS = {  # name -> builder from the foundations folder and a seed, of weights that start at random
     "dual encoder and classifiers": lambda folder, seed: new_teacher(F, 32, 32, 80, 16, TAGS, seed),
-    "generic Q-Former": lambda folder, seed: new_stage1(sizes(90), seed),
+    "generic Q-Former": lambda folder, seed: new_stage1(sizes(90), 5, seed),
     "language model": lambda folder, seed: small_llama(M, 90, seed),
     "MiniLM's Q-Former": lambda folder, seed: open_qformer(MINILM, Pretrain(), 32, seed=seed),
     **{name: lambda folder, seed, name=name: captioner(folder, name, seed) for name in SYSTEMS},
@@ -76,7 +77,7 @@ def folder(tmp_path_factory):
     save_foundation(
         folder / "image-encoder", new_teacher(F, 32, 32, vocab, 16, TAGS).clip.visual.state_dict(), tower
     )
-    save_foundation(folder / "qformer", new_stage1(sizes(vocab)).qformer.state_dict(), sizes(vocab))
+    save_foundation(folder / "qformer", new_stage1(sizes(vocab), 5).qformer.state_dict(), sizes(vocab))
     llm = {k: v for k, v in small_llama(M, vocab).state_dict().items() if k != "lm_head.weight"}
     save_foundation(folder / "llm", llm, dict(width=32, layers=2, heads=2, context=120, vocab=vocab))
     save_captioner(captioner(folder, next(iter(SYSTEMS))), folder / "captioner")

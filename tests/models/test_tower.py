@@ -6,9 +6,10 @@ import torch
 
 from unifashion.ground.core import Foundations, stream
 from unifashion.models.batches import ProductViews, moved
-from unifashion.models.encoders import convolutional_stem, dual_encoder, linear_probe
+from unifashion.models.encoders import convolutional_stem, dual_encoder
 from unifashion.models.foundations import train_tokenizer
-from unifashion.models.tower import Shown, Teacher, probe_tower, shown_as, tags_by_region, tags_loss
+from unifashion.models.probes import Shown, linear_probe, shown_as, tags_by_region
+from unifashion.models.tower import Teacher, probe_tower, tags_loss
 from unifashion.wardrobe.sampling import sample_garment
 
 TINY = Foundations(patch=8, width=16, layers=2, heads=2, text_layers=1)
@@ -35,8 +36,9 @@ def test_each_region_is_asked_apart():
     tags = tags_by_region(own, ("kind", "sleeve"))
     assert len(tags) % 2 == 0 and all(len(values) == len(own) for values in tags.values())
     for name in ("kind", "sleeve"):
-        told = [[v[i] for n, v in tags.items() if n.endswith(name) and v[i] is not None] for i in range(len(own))]
-        assert told == [[getattr(garment, name)] for garment in own]
+        asked = [values for attribute, values in tags.items() if attribute.endswith(name)]
+        for garment, answers in zip(own, zip(*asked)):
+            assert [answer for answer in answers if answer is not None] == [getattr(garment, name)]
 
 
 def test_what_has_no_answer_does_not_count():

@@ -46,7 +46,6 @@ from unifashion.unified.language import (
     INSTRUCTIONS,
     Captions,
     encode_captions,
-    for_run,
     itg_loss,
     load_captioner,
     load_lora,

@@ -24,8 +24,6 @@ from unifashion.models.generic_qformer import (
     Stage1,
     between_queries,
     caption_accuracy,
-    open_qformer,
-    open_tokenizer,
     stage1_loss,
     train_generic_qformer,
     verdict_auc,
@@ -37,8 +35,9 @@ from unifashion.models.matching import (
     phase1_loss,
     similarity_matrix,
 )
+from unifashion.models.probes import Shown
 from unifashion.models.qformer import QFormer
-from unifashion.models.tower import Shown
+from unifashion.models.starts import open_qformer, open_tokenizer
 from unifashion.unified.pretrain import pretrain
 
 COLOURS = ["red", "navy", "green", "pink"]
@@ -343,7 +342,7 @@ def test_auc_of_both_scores(data):
     similarity = similarity_matrix(model, data.images, sorted(TEXTS), TOKENIZER, 8)
     own = [sorted(TEXTS).index(t) for t in texts]
     best = [[j for j in np.argsort(-row)[:11] if j != o] for o, row in zip(own, similarity)]
-    by_hand = [np.mean([similarity[i, o] > similarity[i, j] for j in row]) for i, (o, row) in enumerate(zip(own, best))]
+    by_hand = [scores[o] > scores[j] for scores, o, row in zip(similarity, own, best) for j in row]
     assert contrast == pytest.approx(np.mean(by_hand)) and 0 <= verdict <= 1
 
 

@@ -80,7 +80,8 @@ def train_row(
     watch=None,          # as `fit` takes it
 ) -> History:
     "Phase 1 of one row. Raises what `pretrain` raises."
-    if row.one_query: as_dual_encoder(qformer, data)
+    if row.one_query:
+        as_dual_encoder(qformer, data)
     if not row.itm:
         settings = replace(settings, itm_rows=0)
     return pretrain(qformer, data, settings, folder, seed, device, log, watch)

@@ -161,8 +161,8 @@ class Profile:
 # %% ../../nbs/0_ground/01_core.ipynb #37204360
 PROFILES = {p.name: p
             for p in (Profile("smoke", World("drawn", products=200, test_per_type=4, height=64, width=48),
-                              Foundations(products=96, pictured=96, vocabulary=768, width=32, layers=2, heads=2,
-                                          text_layers=1, encoder_steps=12, encoder_batch=32,
+                              Foundations(products=96, pictured=96, vocabulary=768, width=32, layers=2,
+                                          heads=2, text_layers=1, encoder_steps=12, encoder_batch=32,
                                           qformer_layers=2, qformer_steps=8, qformer_batch=16),
                               Pretrain(steps=10, batch=16, warmup=2, itm_rows=4, checkpoint_every=5,
                                        rerank=4),
@@ -173,8 +173,9 @@ PROFILES = {p.name: p
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
-                              Foundations(shipped=True, products=12000, pictured=24000, encoder_steps=6500, qformer_steps=1600,
-                                          qformer_lr=1e-3), Pretrain(lr=1e-3), Evaluation(),
+                              Foundations(shipped=True, products=12000, pictured=24000,
+                                          encoder_steps=6500, qformer_steps=1600, qformer_lr=1e-3),
+                              Pretrain(lr=1e-3), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
                       Profile("open", World("kagl", height=128, width=96),

@@ -37,8 +37,7 @@ class RetrievalSet:
         if len(set(self.text_products)) < len(self.texts):
             raise ValueError("a product has two texts; keep one")
         missing = sorted(set(self.image_products) ^ set(self.text_products))
-        if missing:
-            raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
+        if missing: raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
 
     @cached_property
     def owner(self) -> np.ndarray:  # (n_image,)
@@ -69,9 +68,7 @@ def retrieval_set(
     seen = {}
     for row, (product, text, sub) in enumerate(zip(products, texts, subcategories, strict=True)):
         if seen.setdefault(str(product), (str(text), str(sub))) != (str(text), str(sub)):
-            raise ValueError(
-                f"row {row}: product {product!r} has another text or sub-category than in its first row"
-            )
+            raise ValueError(f"row {row}: product {product!r} has another text or sub-category than before")
     return RetrievalSet(tuple(products), tuple(seen), *zip(*((sub, text) for text, sub in seen.values())))
 
 # %% ../../nbs/0_ground/06_recall.ipynb #ef2fb037
@@ -341,10 +338,10 @@ def blend(
     similarity,          # (n_image, n_text), from contrast
     verdict,             # (n_image, n_text) log-odds of the matching head, NaN where not computed
     temperature: float,  # that similarities are divided by
-    weight: float = 1.0,  # of the verdict
+    weight: float = 1.,  # of the verdict
 ) -> np.ndarray:  # (n_image, n_text) float32, NaN where there is no verdict
-    "What both scores say together, for `rerank`: similarity / temperature + weight * verdict."
-    return np.asarray(similarity, np.float32) / temperature + weight * np.asarray(verdict, np.float32)
+    "What both scores say together, for `rerank`."
+    return np.float32(similarity) / temperature + weight * np.float32(verdict)
 
 # %% ../../nbs/0_ground/06_recall.ipynb #c1b71c9b
 def shortlist(

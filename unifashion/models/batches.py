@@ -92,12 +92,12 @@ class ProductViews:
         return {"image": torch.from_numpy(image), "ids": self.words[row].long(), "mask": self.mask[row],
                 "product": i}
 
-
+# %% ../../nbs/5_models/06_batches.ipynb #dcd2f507
 def moved(
     image: np.ndarray,  # (h, w, 3) uint8
     most: int,          # px
 ) -> np.ndarray:  # (h, w, 3) uint8
-    "The picture moved by up to so many pixels each way, as torch's generator has it; its edges are drawn out."
+    "The picture moved by up to so many pixels each way, at random; its edges are drawn out."
     down, right = torch.randint(0, 2 * most + 1, (2,)).tolist()
     wide = np.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
     return wide[down:down + len(image), right:right + image.shape[1]]

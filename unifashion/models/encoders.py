@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ImageEncoder', 'convolution', 'Residual', 'convolutional_stem', 'dual_encoder', 'tower_tokens', 'tower_encoder',
            'drawn_encoder', 'converted_once', 'needs', 'efficientnet_encoder', 'lite_tokens', 'blip2_encoder',
-           'blip2_tokens', 'open_image_encoder', 'image_tokens', 'picture_reader', 'picture_stack', 'encode_into',
-           'standardised', 'linear_probe']
+           'blip2_tokens', 'open_image_encoder', 'image_tokens', 'picture_reader', 'picture_stack', 'encode_into']
 
 # %% ../../nbs/5_models/07_encoders.ipynb #0fa4bf60
 import os
@@ -63,7 +62,8 @@ class ImageEncoder(nn.Module):
 # %% ../../nbs/5_models/07_encoders.ipynb #9bd2e7c2
 def convolution(inside: int, outside: int, stride: int) -> nn.Sequential:
     "3 x 3, normalised, rectified."
-    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside),
+                         nn.ReLU())
 
 
 class Residual(nn.Module):
@@ -300,41 +300,3 @@ def encode_into(path, encoder, images, batch, device):
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n, *tokens.shape[1:]))
         out[rows.start:rows.stop] = tokens
     out.flush()
-
-# %% ../../nbs/5_models/07_encoders.ipynb #ccd99d01
-def standardised(
-    train: torch.Tensor,  # (n, d)
-    *others: torch.Tensor,  # (m, d)
-) -> list:  # of tensors: train and the others, by the mean and deviation of train
-    "Columns of mean 0 and deviation 1; a column that does not vary stays 0."
-    mean = train.mean(0)
-    deviation = train.std(0).clamp(min=1e-6)
-    return [(features - mean) / deviation for features in (train, *others)]
-
-
-def linear_probe(
-    train: torch.Tensor,   # (n, d) what the network made of pictures
-    labels,                # (n,) str, or None where there is nothing to name
-    test: torch.Tensor,    # (m, d) of other pictures
-    truth,                 # (m,) the same of those
-    decay: float = 1e-2,   # lambda
-) -> float:  # 0..1
-    "Share of test pictures whose label a linear classifier on frozen features names."
-    values = sorted({label for label in labels if label is not None})
-    known = [row for row, label in enumerate(labels) if label is not None]
-    asked = [row for row, label in enumerate(truth) if label is not None]
-    x, y = standardised(train[known].float(), test[asked].float())
-    codes = torch.tensor([values.index(labels[row]) for row in known])
-    weight = torch.zeros(x.shape[1], len(values), requires_grad=True)
-    bias = torch.zeros(len(values), requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def step():
-        solver.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weight + bias, codes) + decay / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    solver.step(step)
-    named = (y @ weight.detach() + bias.detach()).argmax(1).tolist()
-    return float(np.mean([values[n] == truth[row] for n, row in zip(named, asked)]))

@@ -85,9 +85,10 @@ class History:
         steps: int | None = None,  # rows before this step; None: all
     ):
         "The rows in a run's folder, without a torn last line."
-        rows = [row for row in whole_rows(Path(folder) / "history.jsonl") if steps is None or row["step"] < steps]
-        seen = [row for row in whole_rows(Path(folder) / "watched.jsonl") if steps is None or row["step"] <= steps]
-        return cls(rows, seen)
+        rows = whole_rows(Path(folder) / "history.jsonl")
+        seen = whole_rows(Path(folder) / "watched.jsonl")
+        if steps is None: return cls(rows, seen)
+        return cls([row for row in rows if row["step"] < steps], [row for row in seen if row["step"] <= steps])
 
 # %% ../../nbs/5_models/03_train.ipynb #b0cd151a
 class Journal:

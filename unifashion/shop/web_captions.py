@@ -16,7 +16,8 @@ __all__ = ['TOLD', 'UNTOLD', 'FRAMES', 'web_caption']
 # %% ../../nbs/3_shop/12_web_captions.ipynb #c4444488
 TOLD = ("kind", "color", "pattern", "sleeve", "length", "neckline", "closure", "emblem")
 UNTOLD = ("second", "place", "fit", "pockets", "fabric", "trim")
-FRAMES = ("a photo of {}", "this picture shows {}", "{} on the web", "for sale: {}", "look, {}", "{} as pictured")
+FRAMES = ("a photo of {}", "this picture shows {}", "{} on the web", "for sale: {}", "look, {}",
+          "{} as pictured")
 
 
 def _chosen(garment: Garment, rng) -> list:
@@ -30,7 +31,7 @@ def _chosen(garment: Garment, rng) -> list:
             told.append(here[int(rng.integers(len(here)))])
     return [told[i] for i in rng.permutation(len(told))]
 
-
+# %% ../../nbs/3_shop/12_web_captions.ipynb #efdd04ed
 def web_caption(
     garment: Garment,          # what to name
     rng: np.random.Generator,  # source of chance

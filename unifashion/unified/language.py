@@ -9,7 +9,6 @@ __all__ = ['INSTRUCTIONS', 'IMAGE', 'template', 'prompt_ids', 'Adapter', 'with_l
 
 # %% ../../nbs/6_unified/02_language.ipynb #d237f726
 import json, warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
