@@ -37,7 +37,7 @@ class RetrievalSet:
         if len(set(self.text_products)) < len(self.texts):
             raise ValueError("a product has two texts; keep one")
         missing = sorted(set(self.image_products) ^ set(self.text_products))
-        if missing: raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
+        if missing: raise ValueError(f"{len(missing)} products lack a picture or text, {missing[0]!r} for one")
 
     @cached_property
     def owner(self) -> np.ndarray:  # (n_image,)
