@@ -11,6 +11,7 @@ __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'wo
 import getpass, os, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import tyro
 
@@ -228,7 +229,7 @@ class Search:
         search, _ = opened_search(self)
         hits = search.search(self.query, self.k)
         for rank, hit in enumerate(hits, 1):
-            print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}" + (f"  {hit.text}" if hit.text else ""))
+            print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())
         if self.html:
             print(atomic_write(self.html, search_page(search, self.query, hits)))
 
