@@ -310,7 +310,7 @@ WINGS = {
     "3_shop": ("Shop", "how one description becomes captions, requests and files in official formats"),
     "4_data": ("Data", "how each data set is read, checked and prepared, real or drawn"),
     "5_models": ("Models", "the parts with weights: image encoder, Q-Former, language model"),
-    "6_unified": ("UniFashion", "its first training phase, and captions from pictures"),
+    "6_unified": ("UniFashion", "its first training phase, captions from pictures, your own pictures"),
     "8_evidence": ("Evidence", "baselines, claims put to the test, audits of what the papers released"),
 }
 

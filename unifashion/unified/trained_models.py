@@ -105,21 +105,15 @@ def check_run(
 # %% ../../nbs/6_unified/05_trained_models.ipynb #8e7c70fa
 def load_qformer(
     folder: Path,  # that holds `qformer`: a run of train_pretrain, or a foundations folder
-    width: int,    # of the image tokens
 ) -> QFormer:
-    "A stored Q-Former. Raises `FileNotFoundError`, and `DataError` for one that is damaged or does not fit."
+    "A stored Q-Former. Raises `FileNotFoundError`, and `DataError` for one that is damaged."
     place = Path(folder, "qformer")
     generic = (place / "card.json").is_file()
     if not generic and not (place / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no qformer/ with a config.json, as train_pretrain leaves it")
     quiet = redirect_stdout(io.StringIO())  # the hub's library says where it reads
     with guarded("no Q-Former that can be read", place), seeded(0, "qformer"), quiet:
-        model = drawn_qformer(folder) if generic else QFormer.from_pretrained(place)
-    takes = model.ln_vision.normalized_shape[0]
-    if takes != width:
-        raise DataError(f"takes image tokens of {takes} numbers, this profile's have {width}: name the "
-                        "profile that trained it", place, None, "another profile")
-    return model
+        return drawn_qformer(folder) if generic else QFormer.from_pretrained(place)
 
 
 def parts_for(profile: Profile, run: Path) -> Path:
@@ -131,7 +125,8 @@ def open_model(
     profile: str = "mini",
     folder: Path = None,  # that holds `qformer`; default: the profile's run, else what is shipped
 ) -> PictureModel:
-    "The model of a profile. Raises `FileNotFoundError` that says what makes it, and as `load_qformer`."
+    """The model of a profile.
+    Raises `FileNotFoundError` that says what makes it, and `DataError` for one that does not fit."""
     settings = load_profile(profile)
     f = settings.foundations
     run = Path(folder) if folder else run_of(profile, "train_pretrain")
@@ -141,10 +136,14 @@ def open_model(
         raise FileNotFoundError(f"no Q-Former of profile {profile} yet; make it with: "
                                 f"{maker(profile, 'train_pretrain')}")
     run = run or shipped()
+    qformer = load_qformer(run)
     parts = parts_for(settings, run)
-    device = pick_device()
     encoder = open_image_encoder(f.image_encoder, settings.world.height, settings.world.width, parts)
-    qformer = load_qformer(run, encoder.width)
+    takes = qformer.ln_vision.normalized_shape[0]
+    if takes != encoder.width:
+        raise DataError(f"its Q-Former takes image tokens of {takes} numbers, this profile's have "
+                        f"{encoder.width}: name the profile that trained it", run, None, "another profile")
+    device = pick_device()
     return PictureModel(encoder.eval().to(device), qformer.eval().to(device), open_tokenizer(f, parts),
                         settings.pretrain.max_words, run)
 
