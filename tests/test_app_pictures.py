@@ -51,6 +51,11 @@ def test_search_prints_the_first_k_with_scores_and_texts(ask, shop):
     assert float(out[2].split()[1]) <= float(score) and " ".join(text).startswith("a ")
 
 
+def test_a_query_that_is_too_long_is_said_to_be_cut(ask, shop):
+    _, out, _ = ask("search", "a red dress " * 12, "--catalogue", shop, "--k", "1")
+    assert out[1] == "only the first 24 word pieces of the query count" and len(out) == 3
+
+
 def test_a_picture_finds_itself(ask, shop):
     _, out, _ = ask("search", shop / "images/yellow.jpg", "--catalogue", shop, "--k", "1")
     assert out[1].split()[:3] == ["1", "1.000", "images/yellow.jpg"]

@@ -228,6 +228,8 @@ class Search:
             raise FileNotFoundError(f"--html {self.html}: wanted is a file in a folder that exists")
         search, _ = opened_search(self)
         hits = search.search(self.query, self.k)
+        if search.model.cuts(self.query):
+            print(f"only the first {search.model.max_words} word pieces of the query count")
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())
         if self.html:

@@ -145,7 +145,7 @@ def test_unreadable_pictures_are_named_and_counted(model, shop):
     assert "torn.jpg" in str(search.report.skipped[0])
     for path in (shop / "images").rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no picture that can be read .5 seen, 5 left out"):
+    with pytest.raises(DataError, match="shop: none of its 5 pictures can be read: 5 x unreadable picture, first: .*blue.png"):
         PictureSearch.build(model, shop)
 
 

@@ -148,7 +148,10 @@ class PictureSearch:
         for start in tqdm(range(0, len(new), batch), desc="encode", unit="batch", disable=len(new) < 1000):
             self.add(new[start:start + batch], marks)
         self.report.kept = len(self)
-        if not len(self): raise self.report.empty("all", self.folder, "picture that can be read")
+        if not len(self):
+            why = "; ".join(self.report.reasons())
+            raise DataError(f"none of its {len(names)} pictures can be read: {why}", self.folder, None,
+                            "no picture")
         return len(self) - known
 
     def add(self, names: list, marks: dict):

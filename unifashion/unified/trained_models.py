@@ -23,7 +23,7 @@ from ..ground.core import Profile, digest, load_profile, pick_device, repo_root
 from ..ground.keys import fingerprint, trains_parts
 from ..models.checkpoints import seeded
 from ..models.encoders import ImageEncoder, open_image_encoder
-from ..models.foundations import encode_texts, shipped
+from ..models.foundations import cut_share, encode_texts, shipped
 from ..models.generic_qformer import drawn_qformer, open_tokenizer
 from ..models.language_models import open_writer
 from ..models.qformer import QFormer
@@ -66,6 +66,10 @@ class PictureModel:
         device = self.qformer.query_tokens.device
         ids, mask = (torch.from_numpy(part).to(device) for part in (ids, mask))
         return self.qformer.text(ids.long(), mask).cpu()
+
+    def cuts(self, text: str) -> bool:
+        "Whether a text is longer than what is read of it."
+        return cut_share(self.tokenizer, [text], self.max_words) > 0
 
 # %% ../../nbs/6_unified/05_trained_models.ipynb #a4215a80
 def run_of(
