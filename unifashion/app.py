@@ -222,13 +222,13 @@ class Search:
     model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
 
     def __call__(self):
-        from unifashion.unified.own_pictures import check_query, search_page
+        from unifashion.unified.own_pictures import as_picture, check_query, search_page
         check_query(self.query, self.k)
         if self.html and (self.html.is_dir() or not self.html.parent.is_dir()):
             raise FileNotFoundError(f"--html {self.html}: wanted is a file in a folder that exists")
         search, _ = opened_search(self)
         hits = search.search(self.query, self.k)
-        if search.model.cuts(self.query):
+        if not as_picture(self.query) and search.model.cuts(self.query):
             print(f"only the first {search.model.max_words} word pieces of the query count")
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())

@@ -120,7 +120,8 @@ def test_a_picture_finds_itself_first(model, shop):
 
 def test_a_picture_from_elsewhere_may_ask(model, shop, tmp_path):
     Image.fromarray(picture("green", 90, 40)).save(tmp_path / "asked.png")
-    assert PictureSearch.build(model, shop).search(str(tmp_path / "asked.png"), 1)[0].name.endswith("green.jpg")
+    found = PictureSearch.build(model, shop).search(str(tmp_path / "asked.png"), 1)
+    assert found[0].name == "images/women/green.jpg"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_unreadable_pictures_are_named_and_counted(model, shop):
     assert "torn.jpg" in str(search.report.skipped[0])
     for path in (shop / "images").rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="shop: none of its 5 pictures can be read: 5 x unreadable picture, first: .*blue.png"):
+    why = "none of its 5 pictures can be read: 5 x unreadable picture, first: .*blue.png"
+    with pytest.raises(DataError, match=f"shop: {why}"):
         PictureSearch.build(model, shop)
 
 
@@ -304,7 +306,7 @@ def test_parts_that_were_not_trained_together_are_refused(clone):
     run = clone / "outputs/runs/smoke/core/train_pretrain/seed=0"
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"outputs": {"qformer": "another"}}))
-    with pytest.raises(ValueError, match="another Q-Former .* make reproduce ONLY=train_language PROFILE=smoke"):
+    with pytest.raises(ValueError, match="another Q-Former .* ONLY=train_language PROFILE=smoke"):
         trained.open_captioner("smoke")
     part = "data/foundations/image-encoder"
     (clone / part).mkdir(parents=True)
