@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
-           'run_workflow', 'Reproduce', 'Prepare', 'version', 'main']
+           'run_workflow', 'Reproduce', 'Prepare', 'say_left_out', 'opened_search', 'Embed', 'Search', 'Caption',
+           'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import tyro
 
 from .ground.circumstances import git_state
 from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.files import write_json
+from .ground.files import atomic_write, write_json
 from .ground.keys import plan
 from .ground.progress import announced, follow, results
 from .ground.runs import publish
@@ -26,7 +28,7 @@ from .ground.runs import publish
 class OneNode:
     "Run one report. The workflow calls this; people call `reproduce`."
     report: tyro.conf.Positional[str]  # its name
-    profile: str = "mini"              # smoke, mini, open or paper
+    profile: str = "mini"              # smoke, mini, open, folder or paper
     full: bool = False                 # every row, the whole evaluation set
     seeds: str = "0"                   # one seed, or all of a report that reads several
     key: str = ""                      # the key it is expected to have
@@ -120,7 +122,7 @@ class Reproduce:
     --publish re-runs nothing of itself: what is finished is copied to outputs/published.
     To run a report anew all the same, delete its .done in outputs/runs."""
     reports: tyro.conf.Positional[tuple[str, ...]] = ()  # names; all but tune_* by default
-    profile: str = "mini"  # smoke, mini, open or paper
+    profile: str = "mini"  # smoke, mini, open, folder or paper
     full: bool = False     # every row, the whole evaluation set, three seeds
     seeds: str | None = None  # as in "0 1 2"; 0 by default, three with --full
     publish: bool = False  # copy the finished runs to outputs/published
@@ -169,9 +171,100 @@ class Prepare:
         print(report_text(report))
         return 0 if report["complete"] else 1
 
+# %% ../nbs/app.ipynb #5d0f1c21
+def say_left_out(
+    report,  # a `Report`
+):
+    "What was left out, a line each."
+    for error in report.skipped:
+        print(f"  left out: {error}")
+
+
+def opened_search(
+    options,  # an `Embed` or a `Search`
+) -> tuple:  # (PictureSearch, pictures that were encoded now)
+    "The folder's pictures, encoded; says which model does it where none was trained, and what was left out."
+    from unifashion.models.foundations import shipped
+    from unifashion.unified.own_pictures import open_search, picture_names
+    from unifashion.unified.trained_models import maker, open_model
+    picture_names(options.catalogue)
+    model = open_model(options.profile, options.model)
+    if model.source == shipped() and options.model is None:
+        print(f"no Q-Former of profile {options.profile} was trained here yet, the generic one does instead; "
+              f"better: {maker(options.profile, 'train_pretrain')}")
+    search, new = open_search(model, options.catalogue)
+    say_left_out(search.report)
+    return search, new
+
+# %% ../nbs/app.ipynb #5d0f1c22
+@dataclass
+class Embed:
+    """Encode a folder's pictures, so that searches are instant. Kept in the cache folder;
+    new and changed pictures alone are encoded."""
+    catalogue: Path            # folder: pictures anywhere in it, a catalogue.csv where there is one
+    profile: str = "mini"      # mini, open, folder or paper
+    model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
+
+    def __call__(self):
+        search, new = opened_search(self)
+        print(f"{self.catalogue}: {len(search)} pictures, {new} of them encoded now; "
+              f"model: {search.model.source}")
+
+
+@dataclass
+class Search:
+    "Find pictures of a folder by words, or by a picture."
+    query: tyro.conf.Positional[str]  # "red dress", or photo.jpg
+    catalogue: Path            # folder: pictures anywhere in it, a catalogue.csv where there is one
+    k: int = 10                # how many to find
+    html: Path | None = None   # write them there too, as one page; its folder must exist
+    profile: str = "mini"      # mini, open, folder or paper
+    model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
+
+    def __call__(self):
+        from unifashion.unified.own_pictures import as_picture, check_query, search_page
+        check_query(self.query, self.k)
+        if self.html and (self.html.is_dir() or not self.html.parent.is_dir()):
+            raise FileNotFoundError(f"--html {self.html}: wanted is a file in a folder that exists")
+        search, _ = opened_search(self)
+        hits = search.search(self.query, self.k)
+        if not as_picture(self.query) and search.model.cuts(self.query):
+            print(f"only the first {search.model.max_words} word pieces of the query count")
+        for rank, hit in enumerate(hits, 1):
+            print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())
+        if self.html:
+            print(atomic_write(self.html, search_page(search, self.query, hits)))
+
+# %% ../nbs/app.ipynb #5d0f1c24
+@dataclass
+class Caption:
+    "Write captions of pictures. Exit code 0: at least one could be read."
+    pictures: tyro.conf.Positional[tuple[Path, ...]]  # files, or folders of them
+    style: str = "professional"  # short, professional or "key points"; open and folder: professional
+    profile: str = "mini"        # mini, open, folder or paper
+    model: Path | None = None    # folder that holds qformer/ and captioner/; default: the profile's runs
+
+    def __call__(self) -> int:  # exit code
+        from unifashion.ground.core import load_profile
+        from unifashion.unified.own_pictures import caption_files, picture_names
+        from unifashion.unified.trained_models import open_captioner
+        paths = []
+        for path in self.pictures:
+            paths += [path / name for name in picture_names(path)] if path.is_dir() else [path]
+        if not paths: raise ValueError("name the pictures: unifashion caption photo.jpg")
+        model, captioner = open_captioner(self.profile, self.model)
+        settings = load_profile(self.profile).language
+        texts, report = caption_files(model, captioner, paths, self.style, settings)
+        for path, text in zip(paths, texts):
+            if text is not None:
+                print(f"{path}: {text}")
+        say_left_out(report)
+        return 0 if report.kept else 1
+
 # %% ../nbs/app.ipynb #b66599f3
-COMMANDS = {"reproduce": Reproduce, "prepare": Prepare, "node": OneNode}
-EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ModuleNotFoundError)  # a user can act on these
+COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "embed": Embed, "prepare": Prepare,
+            "node": OneNode}
+EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError)  # a user can act on these
 
 
 def version() -> str:

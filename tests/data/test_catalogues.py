@@ -17,6 +17,7 @@ from unifashion.data import kagl
 from unifashion.data.catalogues import (
     FASHIONGEN_KEYS,
     open_catalogue,
+    own_split,
     plain_text,
     read_fashiongen,
     read_folder,
@@ -39,7 +40,7 @@ from unifashion.data.kagl_text import (
     token_f1,
 )
 from unifashion.data.samples import DataError, val_of
-from unifashion.ground.core import World
+from unifashion.ground.core import World, load_profile
 
 
 def jpeg(k=0, size=(60, 80)):
@@ -645,6 +646,33 @@ def test_folder_an_id_column_names_the_pictures(tmp_path):
     assert read_folder(root, "test", on_error="skip").ids == ["x7"]
 
 
+def test_folder_is_a_profiles_world(tmp_path, monkeypatch):
+    write_own(tmp_path / "data/folder", GOOD)
+    monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "data"))
+    world = load_profile("folder").world
+    assert [open_catalogue(world, split).products for split in ("train", "test")] == [["b"], ["a", "a"]]
+    with pytest.raises(DataError, match="split 'val' holds no rows"):
+        open_catalogue(world, "val")
+    (tmp_path / "data/folder/catalogue.csv").write_text("image,text\n0.jpg,\n")
+    with pytest.raises(DataError, match="catalogue.csv, row 2: no text for id '0.jpg'"):
+        open_catalogue(world, own_split({"product": "0.jpg"}, False))
+    with pytest.raises(ValueError, match="parts are trained on the drawn world, not on folder"):
+        open_catalogue(world, "train", part="foundations")
+    monkeypatch.delenv("UNIFASHION_DATA")
+    with pytest.raises(FileNotFoundError, match="set UNIFASHION_DATA"):
+        open_catalogue(world, "train")
+
+
+def test_folder_without_splits_is_dealt_out_by_product(tmp_path, monkeypatch):
+    rows = [f"{view}.jpg,{n},Dress {n},p{n}" for n in range(60) for view in (n % 4,)]
+    write_own(tmp_path / "data/folder", rows, head="image,id,text,product")
+    monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "data"))
+    world = load_profile("folder").world
+    parts = {split: set(open_catalogue(world, split).products) for split in ("train", "val", "test")}
+    assert len(set.union(*parts.values())) == sum(map(len, parts.values())) == 60
+    assert len(parts["train"]) >= load_profile("folder").pretrain.batch and min(map(len, parts.values())) > 0
+
+
 TEXT = "\n".join(["image,text,product,split", *GOOD]) + "\n"
 
 
@@ -805,7 +833,7 @@ def test_door(tmp_path, monkeypatch):
     few = open_catalogue(World("kagl", products=2), "train")
     assert len(few) == 2 and set(few.ids) < set(open_catalogue(World("kagl", products=3), "train").ids)
     assert len(open_catalogue(World("kagl", products=2), "test")) == 3
-    with pytest.raises(ValueError, match="there are drawn, kagl, fashiongen"):
+    with pytest.raises(ValueError, match="there are drawn, kagl, folder, fashiongen"):
         open_catalogue(World("mnist"), "train")
     with pytest.raises(DataError, match="file is missing"):
         open_catalogue(World("fashiongen"), "train")

@@ -9,7 +9,7 @@ from unifashion.ground import core
 
 
 def test_unknown_profile_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="smoke, mini, open, paper"):
+    with pytest.raises(ValueError, match="smoke, mini, open, folder, paper"):
         core.load_profile("big")
 
 

@@ -12,6 +12,7 @@ import pytest
 from unifashion.ground import intervals as iv
 from unifashion.ground import protocols as presets
 from unifashion.ground import recall as m
+from unifashion.ground.core import Evaluation
 
 SHOP = m.retrieval_set(
     ["A", "A", "B", "C", "D", "E", "F"],
@@ -60,6 +61,15 @@ def test_constant_scorer_gets_chance_and_oracle_gets_everything(name):
         assert constant["T2I R@1"] == pytest.approx(100 * 2 / 220)  # either of two views
     noise = np.random.default_rng(1).normal(size=(220, 110))
     assert abs(m.evaluate_retrieval(noise, items, protocol).recalls()["Mean"] - constant["Mean"]) < 3
+
+
+def test_a_folder_of_three_products_is_ranked_whole():
+    [protocol] = presets.profile_protocols("folder", Evaluation(), full=True)
+    items = m.retrieval_set("aabc", ["red", "red", "red", "blue"], ["", "", "", ""])
+    similarity = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]])
+    recalls = m.evaluate_retrieval(similarity, items, protocol).recalls()
+    assert protocol.name == "folder_full" and recalls["I2T R@5"] == 100
+    assert recalls["I2T R@1"] == 75  # equal texts are one answer; the blue picture alone is wrong
 
 
 def test_order_of_rows_and_columns_does_not_matter():
@@ -208,10 +218,10 @@ def test_names_and_signatures_tell_protocols_apart():
         )
         for seed in (0, 1)
     }
-    assert len(signatures) == 14
+    assert len(signatures) == 16
     assert presets.find_protocol("fashiongen_100", negatives=5).name == "fashiongen_5" and list(
         presets.PROTOCOLS
-    ) == ["fashiongen_100", "fashiongen_full", "kagl_100", "kagl_full"]
+    ) == ["fashiongen_100", "fashiongen_full", "kagl_100", "kagl_full", "folder_full"]
     assert all(
         word in m.evaluate_retrieval(similarity, items, presets.PROTOCOLS["fashiongen_100"]).signature
         for word in ("negatives:100", "ties:expected", "queries:1000", "repeats:5", "images:660", "set:")

@@ -152,6 +152,22 @@ def test_a_mistyped_folder_of_data_is_no_folder_without_data(chain, monkeypatch)
     assert plan("open", only=("figure_toy",))[0].key() == without
 
 
+def test_a_letter_changed_in_a_large_folders_table_is_seen(chain, monkeypatch):
+    folder = chain / "data" / "folder"
+    (folder / "images").mkdir(parents=True)
+    for n in range(201):  # so many that of the pictures sizes alone count
+        (folder / "images" / f"{n}.jpg").write_bytes(b"")
+    (folder / "catalogue.csv").write_text("image,text\n0.jpg,red\n")
+    monkeypatch.setenv("UNIFASHION_DATA", "data")
+    before = plan("folder", only=("figure_toy",))[0].key()
+    assert plan("folder", only=("figure_toy",))[0].key() == before
+    (folder / "catalogue.csv").write_text("image,text\n0.jpg,tan\n")
+    assert plan("folder", only=("figure_toy",))[0].key() != before
+    (folder / "catalogue.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="catalogue.csv is missing"):
+        plan("folder", only=("figure_toy",))[0].key()
+
+
 @pytest.mark.parametrize("seeds", ["-1", "a", "", " ", "0 0", "0,1", "1.5", str(1 << 32), [], [0, -1], True])
 def test_seeds_that_are_none_are_refused(chain, seeds):
     with pytest.raises(ValueError, match="seeds are whole numbers from 0, each once"):
@@ -172,7 +188,7 @@ def test_values_are_taken_as_they_are_written(chain):
 
 
 def test_unknown_names_list_the_valid_ones(chain):
-    with pytest.raises(ValueError, match="unknown profile 'tiny'; choose one of smoke, mini, open, paper"):
+    with pytest.raises(ValueError, match="unknown profile 'tiny'; choose one of smoke, mini, open, folder"):
         plan("tiny")
     with pytest.raises(
         ValueError, match="unknown report 'table9'; there are figure_toy, table_toy, train_toy"

@@ -240,14 +240,18 @@ def open_catalogue(
 ) -> Catalogue:
     """The catalogue of a profile's world.
     Raises `DataError`, and `FileNotFoundError` without `UNIFASHION_DATA`."""
+    if part != "run" and world.dataset != "drawn":
+        raise ValueError(f"parts are trained on the drawn world, not on {world.dataset}: name profile mini")
     if world.dataset == "drawn":
         from unifashion.shop.fashiongen_files import drawn_catalogue
         return read_fashiongen(drawn_catalogue(world, workers=workers, part=part), split, side=world.height,
                                on_error=on_error, name="drawn")
     if world.dataset == "kagl":
         catalogue = read_kagl(data_dir() / "kagl", split, on_error=on_error)
+    elif world.dataset == "folder":
+        catalogue = read_folder(data_dir() / "folder", split, on_error=on_error)
     elif world.dataset == "fashiongen":
         catalogue = read_fashiongen(data_dir() / "fashiongen", split, on_error=on_error)
     else:
-        raise ValueError(f"unknown data set {world.dataset!r}; there are drawn, kagl, fashiongen")
+        raise ValueError(f"unknown data set {world.dataset!r}; there are drawn, kagl, folder, fashiongen")
     return fewer_products(catalogue, world.products) if split == "train" else catalogue

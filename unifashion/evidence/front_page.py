@@ -262,6 +262,7 @@ PURPOSES = {
     "smoke": "try the whole workflow; its numbers mean nothing",
     "mini": "the default: small models that learn, on garments drawn here",
     "open": "real photographs anyone can get, pretrained parts from packages",
+    "folder": "your own pictures, before the parts of `mini`",
     "paper": "the papers' data and models, on GPUs with 80 GB",
 }
 
@@ -280,7 +281,8 @@ def data_words(
 ) -> str:
     "What a profile reads, and how large its pictures are."
     world = PROFILES[profile].world
-    name = {"drawn": "drawn products", "kagl": "KAGL", "fashiongen": "FashionGen"}[world.dataset]
+    name = {"drawn": "drawn products", "kagl": "KAGL", "folder": "a folder of yours",
+            "fashiongen": "FashionGen"}[world.dataset]
     count = f"{world.products:,} " if world.products else ""
     return f"{count}{name}, {world.width} x {world.height} px"
 
@@ -308,7 +310,7 @@ WINGS = {
     "3_shop": ("Shop", "how one description becomes captions, requests and files in official formats"),
     "4_data": ("Data", "how each data set is read, checked and prepared, real or drawn"),
     "5_models": ("Models", "the parts with weights: image encoder, Q-Former, language model"),
-    "6_unified": ("UniFashion", "its first training phase, and captions from pictures"),
+    "6_unified": ("UniFashion", "its first training phase, captions from pictures, your own pictures"),
     "8_evidence": ("Evidence", "baselines, claims put to the test, audits of what the papers released"),
 }
 

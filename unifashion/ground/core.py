@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 @dataclass(frozen=True)
 class World:
     "The data of a run: the drawn world, or a real data set at a stated size."
-    dataset: str            # 'drawn', 'kagl' or 'fashiongen'
+    dataset: str            # 'drawn', 'kagl', 'folder' (your own) or 'fashiongen'
     products: int = 0       # products to draw, train and test together; 0: all that the data set has
     test_per_type: int = 0  # test products of each garment type (drawn world)
     height: int = 128       # px
@@ -185,6 +185,10 @@ PROFILES = {p.name: p
                               llm=LanguageModel("smollm2"),
                               language=Language(steps=80, gpu_steps=1500, batch=16, lr=2e-4, max_words=72,
                                                 repetition=1.1, core_products=500, write_batch=32)),
+                      Profile("folder", World("folder", height=128, width=96), Foundations(shipped=True),
+                              Pretrain(steps=200, batch=16, lr=3e-4, itm_rows=8, checkpoint_every=50),
+                              Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
+                              language=Language(batch=16), formats=Formats(damaged=80)),
                       Profile("paper", World("fashiongen", height=224, width=224),
                               Foundations("Salesforce/blip2-itm-vit-g", "Salesforce/blip2-itm-vit-g",
                                           patch=14, width=768, heads=12, qformer_layers=12),
@@ -197,7 +201,7 @@ PROFILES = {p.name: p
 
 # %% ../../nbs/0_ground/01_core.ipynb #df674bb7
 def profile_rows(
-    names=("smoke", "mini", "open", "paper"),  # profiles to put side by side
+    names=("smoke", "mini", "open", "folder", "paper"),  # profiles to put side by side
 ) -> list:  # [setting, value, value, ...], one row a setting
     "Every setting of every profile, one row a setting."
     sections = [f.name for f in fields(Profile) if f.name != "name"]
@@ -242,7 +246,7 @@ class Sections:
 
 # %% ../../nbs/0_ground/01_core.ipynb #1fe3dbd4
 def load_profile(
-    name: str,      # 'smoke', 'mini', 'open' or 'paper'
+    name: str,      # 'smoke', 'mini', 'open', 'folder' or 'paper'
     sections=None,  # names of the sections that may be read; None: the whole profile
 ):  # `Profile`, or `Sections` of it
     "The profile of that name. Raises `ValueError`, listing the profiles, for an unknown one."

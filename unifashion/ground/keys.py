@@ -146,6 +146,8 @@ def data_of(
         paths |= {name: repo_root() / name for name in parts if (repo_root() / name).exists()}
     if "world" in header.sections and world.dataset != "drawn":
         paths[world.dataset] = data_dir() / world.dataset
+    if "world" in header.sections and world.dataset == "folder":  # edited by hand, and small
+        paths["folder, table"] = data_dir() / "folder" / "catalogue.csv"
     found = {name: fingerprint(path) for name, path in paths.items()}
     return found | {name: real_data(name) for name in real if world.dataset != "drawn"}
 

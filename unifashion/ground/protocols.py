@@ -14,7 +14,7 @@ from .core import Evaluation
 @dataclass(frozen=True)
 class RetrievalProtocol:
     "How a recall is measured (U 4.3)."
-    family: str             # 'fashiongen' or 'kagl': whose rules these are
+    family: str             # 'fashiongen', 'kagl' or 'folder': whose rules these are
     # wrong candidates a gallery, of the query's sub-category; 0: the whole split is the gallery
     negatives: int = 0
     # right is: 'product' the query's product, 'text' also what carries the query's text
@@ -42,7 +42,8 @@ PROTOCOLS = {p.name: p for p in (
     RetrievalProtocol("fashiongen", negatives=100, queries=1000, repeats=5),  # FAME-ViL's reading of U 4.3
     RetrievalProtocol("fashiongen"),                                          # the full set; any view counts
     RetrievalProtocol("kagl", negatives=100, match="text", small="skip"),
-    RetrievalProtocol("kagl", match="text"))}
+    RetrievalProtocol("kagl", match="text"),
+    RetrievalProtocol("folder", match="text"))}  # of any size, so the whole of it
 
 def find_protocol(
     name: str,  # a preset
@@ -62,6 +63,7 @@ def profile_protocols(
     full: bool,              # the whole evaluation, or the core's
 ) -> list:  # of RetrievalProtocol
     "The protocols under which a profile's retrieval is measured: the drawn world follows FashionGen's."
+    if dataset == "folder": return [find_protocol("folder_full")]
     family = "kagl" if dataset == "kagl" else "fashiongen"
     queries, repeats = ((evaluation.queries, evaluation.repeats) if full
                         else (evaluation.core_queries, evaluation.core_repeats))
