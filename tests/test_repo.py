@@ -202,7 +202,7 @@ def chapter_faults(chapters):
 
 
 def expected_module(path):
-    """The module that a chapter's place asks for: 5_models/09_tower.ipynb exports models.tower,
+    """The module that a chapter's place asks for: 5_models/10_tower.ipynb exports models.tower,
     app.ipynb exports app, package.ipynb the package itself."""
     if path.parent.name == "nbs":
         return {"package": "__init__"}.get(path.stem, path.stem)

@@ -43,7 +43,7 @@ DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAW
 PICTURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": DOT, "text/plain": "x"}}
 
 
-def rewritten(text, page="nbs/5_models/04_losses.ipynb"):
+def rewritten(text, page="nbs/5_models/05_losses.ipynb"):
     links = Links(ROOT, "https://code.example/r", WORKS)
     return links.rewrite(text, page), links.faults
 
@@ -51,7 +51,7 @@ def rewritten(text, page="nbs/5_models/04_losses.ipynb"):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[train](03_train.ipynb)", "[train](03_train.ipynb)"),
+        ("[train](04_train.ipynb)", "[train](04_train.ipynb)"),
         ("[core](../0_ground/01_core.ipynb#keys)", "[core](../0_ground/01_core.ipynb#keys)"),
         ("[data](../../data/README.md)", "[data](../data.md)"),
         ("[papers](../../data/claims.csv)", "[papers](https://code.example/r/blob/main/data/claims.csv)"),
@@ -77,7 +77,7 @@ def test_published_runs_and_pictures_are_pages_and_files_of_the_site():
 
 def test_a_link_to_nothing_is_a_fault_that_names_page_and_target():
     assert rewritten("[x](09_gone.ipynb)")[1] == [
-        "nbs/5_models/04_losses.ipynb links 09_gone.ipynb, which does not exist"
+        "nbs/5_models/05_losses.ipynb links 09_gone.ipynb, which does not exist"
     ]
     assert rewritten("[x](../../../../outside.md)")[1], "nothing outside the repository is linked"
 

@@ -41,7 +41,8 @@ from unifashion.models.recipe import (
     loader,
     parameter_groups,
 )
-from unifashion.models.train import Fit, History, TrainingDiverged, fit
+from unifashion.models.history import History
+from unifashion.models.train import Fit, TrainingDiverged, fit
 
 torch.set_num_threads(1)
 SETTINGS = Fit(steps=23, batch=8, lr=1e-2, warmup=3, ema=0.9, checkpoint_every=4)

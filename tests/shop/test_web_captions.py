@@ -1,4 +1,4 @@
-"Captions as the web writes them: true, telling what is seen at a glance, and in words that no other text uses."
+"Captions as the web writes them: true, of what is seen at a glance, in frames that no other text has."
 
 import re
 from dataclasses import replace

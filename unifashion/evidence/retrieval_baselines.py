@@ -19,7 +19,7 @@ from ..ground.recall import RetrievalSet, evaluate_retrieval
 from ..models.batches import ProductViews
 from ..models.matching import similarity_matrix
 from ..models.qformer import QFormer
-from ..models.train import History
+from ..models.history import History
 from ..unified.pretrain import pretrain
 
 # %% ../../nbs/8_evidence/01_retrieval_baselines.ipynb #a144d4c2

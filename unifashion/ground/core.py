@@ -220,13 +220,10 @@ class Sections:
         profile: Profile,  # the whole profile
         names: tuple,      # sections that may be read
     ):
-        unknown = []
-        for n in names:
-            if n not in {f.name for f in fields(Profile)}:
-                unknown.append(n)
+        known = [f.name for f in fields(Profile)][1:]
+        unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(f"unknown profile section {unknown[0]!r}; there are "
-                             f"{', '.join(f.name for f in fields(Profile)[1:])}")
+            raise ValueError(f"unknown profile section {unknown[0]!r}; there are {', '.join(known)}")
         self.name = profile.name
         self.names = tuple(names)
         self._values = {n: getattr(profile, n) for n in names}

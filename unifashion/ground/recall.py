@@ -31,13 +31,12 @@ class RetrievalSet:
             object.__setattr__(self, name, tuple(str(v) for v in getattr(self, name)))
         lengths = [len(self.text_products), len(self.subcategories), len(self.texts)]
         if len(set(lengths)) > 1:
-            raise ValueError(
-                "products, sub-categories and texts differ in number: {}, {}, {}".format(*lengths)
-            )
+            raise ValueError("products, sub-categories, texts differ in number: {}, {}, {}".format(*lengths))
         if len(set(self.text_products)) < len(self.texts):
             raise ValueError("a product has two texts; keep one")
         missing = sorted(set(self.image_products) ^ set(self.text_products))
-        if missing: raise ValueError(f"{len(missing)} products lack a picture or text, {missing[0]!r} for one")
+        if missing:
+            raise ValueError(f"{len(missing)} products lack a picture or a text, {missing[0]!r} for one")
 
     @cached_property
     def owner(self) -> np.ndarray:  # (n_image,)
@@ -218,8 +217,7 @@ def draw_galleries(
     if protocol.small != "skip" and not whole.all():
         bad = product[np.flatnonzero(~whole)[0]]
         where = f"{protocol.name}: product {items.text_products[bad]!r} of {items.subcategories[bad]!r} finds"
-        raise ValueError(f"{where} fewer than {protocol.negatives} negatives; "
-                         "lower `negatives` or set small='skip'")
+        raise ValueError(f"{where} fewer than {protocol.negatives} negatives; lower it, or set small='skip'")
     if not whole.any():
         raise ValueError(f"{protocol.name}: no sub-category has {protocol.negatives + 1} products")
     return Galleries(direction, query[whole], candidates[whole], product[whole])
@@ -255,9 +253,8 @@ class RetrievalResult:
 
     def queries(self, metric: str) -> int:
         "How many queries stand behind a metric."
-        return sum(
-            len(r.product) for d, r in self.ranks.items() if metric == "Mean" or metric.startswith(d.upper())
-        )
+        asked = [r for d, r in self.ranks.items() if metric == "Mean" or metric.startswith(d.upper())]
+        return sum(len(ranks.product) for ranks in asked)
 
 # %% ../../nbs/0_ground/06_recall.ipynb #eb0a9530
 def signature(
@@ -296,8 +293,7 @@ def evaluate_retrieval(
     itm=None,  # (n_image, n_text) second scores that re-order the best; NaN where not needed
     top: int = 16,                # candidates that `itm` re-orders
 ) -> RetrievalResult:
-    """Measure one system (U 4.3).
-    ValueError for a matrix that does not fit or is not finite, or a gallery too small."""
+    "Measure one system (U 4.3). ValueError for a matrix that does not fit, or a gallery too small."
     similarity = _check(similarity, items)
     itm = None if itm is None else np.asarray(itm)
     ranks = {}

@@ -102,8 +102,8 @@ def drawn_worn(
         if not path.exists():
             start = time.perf_counter()
             write_worn(path, products, world, workers if len(products) >= 200 else 1)
-            seconds = time.perf_counter() - start
-            print(f"drew people in {len(products):,} products in {seconds:.0f} s", flush=True)
+            print(f"drew people in {len(products):,} products "
+                  f"in {time.perf_counter() - start:.0f} s", flush=True)
     finally:
         let_go(lock)
     shown = [(str(product.id), frame) for product in products for frame in frames_of(product)]

@@ -22,8 +22,9 @@ from ..ground.core import Language, World, pick_device, pick_dtype
 from ..ground.files import write_json
 from ..models.batches import trimmed
 from ..models.checkpoints import seeded
+from ..models.history import History
 from ..models.language_models import Writer
-from ..models.train import Fit, History, fit
+from ..models.train import Fit, fit
 
 # %% ../../nbs/6_unified/02_language.ipynb #2d472085
 INSTRUCTIONS = {  # style -> instruction: U Table 7

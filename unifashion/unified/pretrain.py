@@ -15,9 +15,10 @@ import torch
 
 from ..ground.core import Pretrain, pick_device
 from ..models.batches import ProductViews, trimmed
+from ..models.history import History
 from ..models.matching import fit_settings, phase1_loss
 from ..models.qformer import QFormer
-from ..models.train import History, fit
+from ..models.train import fit
 
 # %% ../../nbs/6_unified/01_pretrain.ipynb #22a3cf5b
 ALIKE = 0.95  # mean cosine between pictures from which they are one: measured, phase 1 that came there stayed
