@@ -50,6 +50,7 @@ NOT_LEARNING = {
     "checkpoints": "two steps, compared bit by bit",
     "losses": "one gradient, of a number",
     "test_losses": "gradients, and a number pushed against its bounds",
+    "own_pictures": "a few steps, so that there is a captioner to show",
     "test_foundations": "a few steps, compared bit by bit",
     "test_language": "four steps, compared bit by bit",
 }

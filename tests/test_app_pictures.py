@@ -53,7 +53,7 @@ def test_search_prints_the_first_k_with_scores_and_texts(ask, shop):
 
 def test_a_query_that_is_too_long_is_said_to_be_cut(ask, shop):
     _, out, _ = ask("search", "a red dress " * 12, "--catalogue", shop, "--k", "1")
-    assert out[1] == "only the first 24 word pieces of the query count" and len(out) == 3
+    assert out[1] == "only the first 40 word pieces of the query count" and len(out) == 3
 
 
 def test_a_picture_finds_itself(ask, shop):

@@ -143,6 +143,8 @@ LAYERS = {
     "from_name",
 }
 PARTS = {
+    "convolution",
+    "convolutional_stem",
     "dual_encoder",
     "with_lora",
     "drawn_qformer",

@@ -286,7 +286,7 @@ def test_shipped_parts_serve_where_nothing_was_trained(toy, parts, monkeypatch):
     (toy / "elsewhere/train_foundations/parts").rename(shipped)
     (folder / "qformer").rename(shipped / "qformer")
     assert trained.open_model("mini").source == shipped
-    assert trained.open_model("folder").max_words == 24
+    assert trained.open_model("folder").max_words == 40
 
 
 def test_a_named_folder_is_checked(clone, parts, tmp_path):

@@ -153,9 +153,10 @@ def probe_qformer(
     shown: Shown,  # tokens in place of pictures
 ) -> dict:  # 'class token: kind' ... -> share named rightly, 0..1, and the mean of each
     "What linear probes read off the class token, off all image tokens, and off the queries' outputs."
-    both = [torch.from_numpy(np.array(tokens)).float() for tokens in (shown.train, shown.test)]
-    sources = {"class token": [tokens[:, 0] for tokens in both],
-               "all tokens": [tokens.flatten(1) for tokens in both],
+    both = shown.train, shown.test
+    read = [torch.from_numpy(np.array(tokens)).float() for tokens in both]
+    sources = {"class token": [tokens[:, 0] for tokens in read],
+               "all tokens": [tokens.flatten(1) for tokens in read],
                "queries": [query_outputs_of(qformer, tokens).flatten(1) for tokens in both]}
     found = {}
     for source, (train, test) in sources.items():
