@@ -347,7 +347,7 @@ def noun_chunks(
 def generic_caption(
     garment: Garment,  # what to name
 ) -> str:
-    "Type and base colour alone: the captions that the foundations learn from."
+    "Type and base colour alone."
     number = "some" if garment.kind in PLURAL else "one"
     return f"this picture shows {number} {garment.color} {garment.kind}"
 
