@@ -281,7 +281,7 @@ def test_the_whole_site_is_built(tmp_path):
         assert len(page) <= 600 << 10 and "data:image/png" not in page, "pictures are files"
     front = (site / "index.html").read_text(encoding="utf-8")
     assert all(f'href="{wing}/index.html"' in front for wing in WINGS) and "make reproduce" in front
-    losses = (site / "5_models" / "04_losses.html").read_text(encoding="utf-8")
+    losses = (site / "5_models" / "05_losses.html").read_text(encoding="utf-8")
     assert losses.count('class="math') >= 30
     left = re.sub(r"<(pre|script).*?</\1>", "", losses, flags=re.S)
     assert "$" not in left, "no formula is left as it was"

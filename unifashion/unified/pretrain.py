@@ -43,6 +43,7 @@ def pretrain(
                   device=device, log=log, watch=watch)
     alike = history["pictures_alike"][-10:].mean()
     if alike > ALIKE:
-        warnings.warn(f"phase 1 collapsed: the mean cosine between pictures is {alike:.3f}; "
-                      f"let ITM begin later (itm_from is {settings.itm_from:g}) or warm up longer")
+        message = (f"phase 1 collapsed: the mean cosine between pictures is {alike:.3f}; "
+                   f"let ITM begin later (itm_from is {settings.itm_from:g}) or warm up longer")
+        warnings.warn_explicit(message, UserWarning, "phase 1", 1)
     return history
