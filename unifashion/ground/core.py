@@ -174,7 +174,7 @@ PROFILES = {p.name: p
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
-                                          encoder_steps=6500, qformer_steps=1600, qformer_lr=1e-3),
+                                          encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
                               Pretrain(lr=1e-3, full_steps=300), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),

@@ -23,6 +23,7 @@ from ..ground.code_digests import code_hash
 from ..ground.core import Language, cache_dir, digest, pick_device
 from ..ground.files import atomic_write, write_json
 from ..models.encoders import ImageEncoder
+from ..models.generic_qformer import query_outputs_of
 from ..models.qformer import QFormer
 from .language import Captioner
 
@@ -55,20 +56,19 @@ def query_outputs(
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            outputs_into(part, qformer.eval().to(device), tokens, batch, device)
+            outputs_into(part, qformer.to(device), tokens, batch)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def outputs_into(path, qformer, tokens, batch, device):
+def outputs_into(path, qformer, tokens, batch):
     "Fill an array on disk with the outputs of every picture."
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16,
                                     shape=(len(tokens), *qformer.query_tokens.shape[1:]))
     for start in tqdm(range(0, len(tokens), batch), desc="queries", unit="batch", disable=len(tokens) < 1000):
-        states = qformer.image_states(torch.from_numpy(np.array(tokens[start:start + batch])).to(device))
-        out[start:start + batch] = states.half().cpu().numpy()
+        out[start:start + batch] = query_outputs_of(qformer, tokens[start:start + batch]).half().numpy()
     out.flush()
 
 # %% ../../nbs/6_unified/03_captioning.ipynb #a1f6ad54
