@@ -149,6 +149,7 @@ PARTS = {
     "with_lora",
     "drawn_qformer",
     "minilm_qformer",
+    "open_sentences",
     "from_blip2",
 }  # called under `seeded`
 WORDS = {"AutoTokenizer", "AutoProcessor"}  # loaders without weights
