@@ -175,7 +175,7 @@ PROFILES = {p.name: p
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
-                              Pretrain(lr=1e-3, full_steps=300), Evaluation(),
+                              Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
                       Profile("open", World("kagl", height=128, width=96),
