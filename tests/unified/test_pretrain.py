@@ -329,7 +329,8 @@ def test_sentence_space_is_minilms_own(data):
     model = row_model(SENTENCE_ROW, small(), data, 0).eval()
     assert isinstance(model, SentenceDual) and model.n_query == 1
     words = open_tokenizer(Foundations(qformer="minilm"))
-    ids, mask = (torch.from_numpy(a) for a in encode_texts(words, ["a red shirt", "scarlet tee", "taxes"], 16))
+    texts = ["a red shirt", "scarlet tee", "taxes"]
+    ids, mask = (torch.from_numpy(a) for a in encode_texts(words, texts, 16))
     with torch.no_grad():
         said = model.text(ids.long(), mask)
     alike = said @ said.T

@@ -178,9 +178,9 @@ def own_split(row: dict, has_val: bool) -> str:
 def nothing_in(split: str, kept: list, path: Path) -> DataError:
     "The error of a table none of whose (line, row) belongs to a split."
     products = len({row["product"] for _, row in kept})
-    return DataError(f"split {split!r} holds no rows of {products} products: where a column 'split' does not name "
-                     "it, a hash of the product's name sends one in ten to test, and of the rest to val",
-                     path, None, "empty split")
+    return DataError(f"split {split!r} holds no rows of {products} products: where a column 'split' does "
+                     "not name it, a hash of the product's name sends one in ten to test, and of the rest "
+                     "to val", path, None, "empty split")
 
 # %% ../../nbs/4_data/10_catalogues.ipynb #ca9c58fa
 def read_folder(

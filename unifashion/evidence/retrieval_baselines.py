@@ -106,7 +106,7 @@ def phase1_rows(
     if not full: return PHASE1_ROWS[:2]
     return PHASE1_ROWS + (SENTENCE_ROW,) * (f.qformer == "minilm")
 
-
+# %% ../../nbs/8_evidence/01_retrieval_baselines.ipynb #e5d3636d
 def row_model(
     row: Phase1Row,
     qformer: QFormer,    # where phase 1 starts; becomes part of what is returned
