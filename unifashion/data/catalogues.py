@@ -22,9 +22,9 @@ from .tables import table_rows
 from ..ground.core import World, data_dir
 
 # %% auto #0
-__all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'plain_text', 'text_column', 'find_fashiongen',
-           'check_fashiongen', 'open_fashiongen', 'view_numbers', 'read_fashiongen', 'own_split', 'nothing_in',
-           'read_folder', 'add_own', 'fewer_products', 'open_catalogue']
+__all__ = ['FASHIONGEN_KEYS', 'NEEDED', 'FASHIONGEN_FILES', 'OPTIONAL', 'UNNAMED', 'plain_text', 'text_column', 'find_fashiongen',
+           'check_fashiongen', 'open_fashiongen', 'view_numbers', 'read_fashiongen', 'own_split', 'read_folder',
+           'add_own', 'fewer_products', 'open_catalogue']
 
 # %% ../../nbs/4_data/10_catalogues.ipynb #e989b8f4
 FASHIONGEN_KEYS = ("index", "index_2") + tuple("input_" + name
@@ -175,12 +175,8 @@ def own_split(row: dict, has_val: bool) -> str:
     return "val" if split == "train" and not has_val and val_of(row["product"]) else split
 
 
-def nothing_in(split: str, kept: list, path: Path) -> DataError:
-    "The error of a table none of whose (line, row) belongs to a split."
-    products = len({row["product"] for _, row in kept})
-    return DataError(f"split {split!r} holds no rows of {products} products: where a column 'split' does "
-                     "not name it, a hash of the product's name sends one in ten to test, and of the rest "
-                     "to val", path, None, "empty split")
+UNNAMED = ("; no row names it in a column 'split', and without one a hash of the product's name decides: "
+           "a tenth goes to test, a tenth of the rest to val")
 
 # %% ../../nbs/4_data/10_catalogues.ipynb #ca9c58fa
 def read_folder(
@@ -207,7 +203,7 @@ def read_folder(
             kept.append((line, row))
     has_val = any(row.get("split") == "val" for _, row in kept)
     own = [(line, row) for line, row in kept if own_split(row, has_val) == split]
-    if kept and not own: raise nothing_in(split, kept, path)
+    if kept and not own: raise rows.report.empty(split, path, hint=UNNAMED)
     for line, row in own:
         add_own(rows, root / "images", line, row, views)
     store = FileStore(root / "images", tuple(rows.keys))

@@ -66,11 +66,12 @@ class Report:
         self.looked = True
         self.reject(f"picture {str(name)!r} is missing{elsewhere}", file, row, "missing picture")
 
-    def empty(self, split, file, what="rows") -> DataError:
-        "The `DataError` to raise for a split of which nothing is left, with the reasons."
+    def empty(self, split, file, what="rows", hint="") -> DataError:
+        "The `DataError` to raise for a split of which nothing is left, with the reasons and a hint."
         seen = f"{self.rows} seen, {len(self.skipped)} left out"
         reasons = "".join(f"; {line}" for line in self.reasons())
-        error = DataError(f"split {split!r} holds no {what} ({seen}{reasons})", file, None, "empty split")
+        message = f"split {split!r} holds no {what} ({seen}{reasons}){hint}"
+        error = DataError(message, file, None, "empty split")
         error.report = self
         return error
 
