@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tiny_models import SMOKE, picture, tiny_qformer, write_parts, write_run, write_shop
 
@@ -192,6 +193,25 @@ def test_a_stopped_command_keeps_what_it_has_encoded(model, shop, monkeypatch):
         open_search(model, shop)
     monkeypatch.setattr(model, "of_pictures", encode)
     assert calls == [2] and open_search(model, shop)[1] == 2
+
+
+def test_pictures_are_compared_by_the_encoders_own_vector_and_words_by_the_queries(model, shop):
+    search = PictureSearch.build(model, shop)
+    found = {hit.name: hit.score for hit in search.search(shop / "images/red.jpg")}
+    looks = {name: kept.look.astype("float32") for name, kept in search.encoded.items()}
+    assert all(np.linalg.norm(look) == pytest.approx(1, abs=2e-3) for look in looks.values())
+    for name, score in found.items():
+        assert score == pytest.approx(float(looks[name] @ looks["images/red.jpg"]), abs=2e-3)
+    word = model.of_text("red")[0].numpy()
+    best = max(float((kept.queries.astype("float32") @ word).max()) for kept in search.encoded.values())
+    assert search.search("red")[0].score == pytest.approx(best, abs=2e-3)
+
+
+@pytest.mark.parametrize("tokens, expected", [(trained.lite_tokens, (1, 1)), (None, (1, 0))])
+def test_a_whole_picture_is_its_class_token_or_the_mean_of_its_cells(tokens, expected):
+    encoder = SimpleNamespace(tokens=tokens)
+    whole = trained.whole_picture(encoder, torch.tensor([[[2., 0.], [0., 2.]]]))
+    assert torch.allclose(whole[0], F.normalize(torch.tensor(expected).float(), dim=0))
 
 
 def test_saved_and_loaded_it_is_the_same(model, shop, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64, html, io, os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from .language import Captioner
 from .trained_models import PictureModel
 
 # %% auto #0
-__all__ = ['PICTURES', 'FIT', 'STYLE', 'picture_names', 'folder_texts', 'file_mark', 'Hit', 'as_picture', 'check_query',
-           'PictureSearch', 'open_search', 'thumbnail', 'search_page', 'caption_files']
+__all__ = ['PICTURES', 'FIT', 'STYLE', 'picture_names', 'folder_texts', 'file_mark', 'Hit', 'Encoded', 'as_picture',
+           'check_query', 'PictureSearch', 'open_search', 'thumbnail', 'search_page', 'caption_files']
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #60fcfce1
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
@@ -93,6 +94,13 @@ class Hit:
     text: str    # of catalogue.csv, or ''
 
 
+class Encoded(NamedTuple):
+    "A picture of the folder as it is kept."
+    mark: str            # of the file, from `file_mark`
+    queries: np.ndarray  # (n_query, embed) fp16
+    look: np.ndarray     # (width,) fp16
+
+
 def as_picture(
     query,  # str or Path
 ) -> Path | None:
@@ -120,7 +128,7 @@ class PictureSearch:
     def __init__(self, model: PictureModel, folder: Path):
         self.model = model
         self.folder = Path(folder)
-        self.encoded = {}  # name -> (mark of the file, (n_query, embed) fp16)
+        self.encoded = {}  # name -> `Encoded`
         self.texts = {}    # name -> text
         self.report = Report("skip")
 
@@ -142,7 +150,7 @@ class PictureSearch:
         marks = {name: file_mark(self.folder / name) for name in names}
         self.report = Report("skip", rows=len(names))
         self.texts = folder_texts(self.folder, names, self.report)
-        self.encoded = {name: kept for name, kept in self.encoded.items() if marks.get(name) == kept[0]}
+        self.encoded = {name: kept for name, kept in self.encoded.items() if marks.get(name) == kept.mark}
         known = len(self)
         new = [name for name in names if name not in self.encoded]
         for start in tqdm(range(0, len(new), batch), desc="encode", unit="batch", disable=len(new) < 1000):
@@ -162,8 +170,10 @@ class PictureSearch:
             pixels = read_picture(ImageRef(store, name), row, self.model.encoder.size, FIT, self.report)
             if pixels is not None:
                 read[name] = pixels
-        vectors = self.model.of_pictures(list(read.values())) if read else ()
-        self.encoded |= {name: (marks[name], own) for name, own in zip(read, vectors)}
+        if not read: return
+        vectors = self.model.of_pictures(list(read.values()))
+        for name, queries, look in zip(read, *vectors):
+            self.encoded[name] = Encoded(marks[name], queries, look)
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #8309499e
 @patch
@@ -176,16 +186,17 @@ def search(
     Raises `ValueError` for k < 1 and for a query that says nothing, `DataError` for a picture's file."""
     check_query(query, k)
     names = self.names
-    vectors = torch.from_numpy(np.stack([self.encoded[name][1] for name in names])).float()
+    kept = [self.encoded[name] for name in names]
     path = as_picture(query)
     if path:
         asked = ImageRef(FileStore(path.parent), path.name)
         pixels = read_picture(asked, 0, self.model.encoder.size, FIT, Report())
-        own = torch.from_numpy(self.model.of_pictures([pixels])[0]).float()
-        scores = (vectors * own).sum(-1).mean(-1)
+        own = self.model.of_pictures([pixels]).looks[0].astype("float32")
+        scores = np.stack([picture.look for picture in kept]).astype("float32") @ own
     else:
-        scores = max_over_queries(vectors, self.model.of_text(query))[:, 0]
-    first = np.argsort(-scores.numpy(), kind="stable")[:k]
+        vectors = torch.from_numpy(np.stack([picture.queries for picture in kept])).float()
+        scores = max_over_queries(vectors, self.model.of_text(query))[:, 0].numpy()
+    first = np.argsort(-scores, kind="stable")[:k]
     return [Hit(names[i], float(scores[i]), self.texts.get(names[i], "")) for i in first]
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #2944247c
@@ -195,14 +206,13 @@ def save(
     path: Path,  # a folder of its own
 ):
     "Write `pictures.safetensors`, and `pictures.json` for people."
-    shape = self.model.qformer.n_query, self.model.qformer.vision_projection.out_features
     names = self.names
-    vectors = np.array([self.encoded[name][1] for name in names], np.float16).reshape(-1, *shape)
-    marks = [self.encoded[name][0] for name in names]
-    made_by = [self.model.identity, str(self.folder)]
+    kept = [self.encoded[name] for name in names]
     save_arrays(Path(path, "pictures.safetensors"),
-                {"vectors": vectors, "names": np.array(names, str), "marks": np.array(marks, str),
-                 "made_by": made_by})
+                {"queries": np.array([picture.queries for picture in kept], np.float16),
+                 "looks": np.array([picture.look for picture in kept], np.float16),
+                 "names": np.array(names, str), "marks": np.array([picture.mark for picture in kept], str),
+                 "made_by": [self.model.identity, str(self.folder)]})
     write_json(Path(path, "pictures.json"),
                {"folder": str(self.folder), "model": self.model.identity,
                 "encoder": self.model.encoder.identity, "qformer": str(self.model.source), "pictures": names,
@@ -219,12 +229,13 @@ def load(
     with guarded("no pictures that can be read", path):
         saved = load_arrays(Path(path, "pictures.safetensors"))
         made_by, folder = saved["made_by"].tolist()
+        columns = [saved[name].tolist() for name in ("names", "marks")] + [saved["queries"], saved["looks"]]
     if made_by != model.identity:
         raise ValueError(f"{path} was encoded by another model ({made_by}, not {model.identity}): build it "
                          "anew")
     search = cls(model, Path(folder))
-    for name, mark, own in zip(saved["names"].tolist(), saved["marks"].tolist(), saved["vectors"]):
-        search.encoded[name] = mark, own
+    for name, *kept in zip(*columns):
+        search.encoded[name] = Encoded(*kept)
     search.texts = folder_texts(search.folder, search.names, search.report)
     return search
 

@@ -10,10 +10,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 import torch
+import torch.nn.functional as F
 
 from ..data.doors import guarded
 from ..data.samples import DataError
@@ -22,7 +24,7 @@ from ..ground.code_digests import code_hash
 from ..ground.core import Profile, digest, load_profile, pick_device, repo_root
 from ..ground.keys import fingerprint, trains_parts
 from ..models.checkpoints import seeded
-from ..models.encoders import ImageEncoder, open_image_encoder
+from ..models.encoders import ImageEncoder, lite_tokens, open_image_encoder
 from ..models.foundations import cut_share, encode_texts, shipped
 from ..models.language_models import open_writer
 from ..models.qformer import QFormer
@@ -31,7 +33,23 @@ from .captioning import weights_digest
 from .language import load_captioner, merge
 
 # %% auto #0
-__all__ = ['PictureModel', 'run_of', 'maker', 'check_run', 'load_qformer', 'parts_for', 'open_model', 'open_captioner']
+__all__ = ['PictureVectors', 'whole_picture', 'PictureModel', 'run_of', 'maker', 'check_run', 'load_qformer', 'parts_for',
+           'open_model', 'open_captioner']
+
+# %% ../../nbs/6_unified/05_trained_models.ipynb #7a1c90de
+class PictureVectors(NamedTuple):
+    "What pictures are compared by."
+    queries: np.ndarray  # (b, n_query, embed) fp16: with words
+    looks: np.ndarray    # (b, width) fp16: with pictures
+
+
+def whole_picture(
+    encoder: ImageEncoder,
+    tokens: torch.Tensor,  # (b, n_tok, width), its own
+) -> torch.Tensor:  # (b, width), unit vectors
+    "A picture as one vector: the class token, or the mean of the cells where the network averages them."
+    seen = tokens.mean(1) if encoder.tokens is lite_tokens else tokens[:, 0]
+    return F.normalize(seen.float(), dim=-1)
 
 # %% ../../nbs/6_unified/05_trained_models.ipynb #4c83a413
 @dataclass
@@ -50,11 +68,12 @@ class PictureModel:
         return digest([self.encoder.identity, weights_digest(self.qformer), self.encoder.size, code])
 
     @torch.no_grad()
-    def of_pictures(self, pictures) -> np.ndarray:  # (b, n_query, embed) fp16
+    def of_pictures(self, pictures) -> PictureVectors:
         "Vectors of pictures of the encoder's size, (height, width, 3) uint8 each."
         device = self.qformer.query_tokens.device
         tokens = self.encoder(torch.from_numpy(np.stack(pictures)).to(device)).half()
-        return self.qformer.image(tokens).half().cpu().numpy()
+        vectors = self.qformer.image(tokens), whole_picture(self.encoder, tokens)
+        return PictureVectors(*(part.half().cpu().numpy() for part in vectors))
 
     @torch.no_grad()
     def of_text(self, text: str) -> torch.Tensor:  # (1, embed)
