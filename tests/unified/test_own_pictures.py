@@ -15,7 +15,8 @@ from tiny_models import SMOKE, picture, tiny_qformer, write_parts, write_run, wr
 from unifashion.data.images import fit_image
 from unifashion.data.samples import DataError, Report
 from unifashion.ground.core import Language
-from unifashion.models.encoders import image_tokens, open_image_encoder
+from unifashion.models.encoders import image_tokens, lite_tokens, open_image_encoder
+from unifashion.models.image_metrics import whole_picture
 from unifashion.models.matching import similarity_matrix
 from unifashion.models.starts import open_tokenizer
 from unifashion.unified import own_pictures as own
@@ -207,10 +208,10 @@ def test_pictures_are_compared_by_the_encoders_own_vector_and_words_by_the_queri
     assert search.search("red")[0].score == pytest.approx(best, abs=2e-3)
 
 
-@pytest.mark.parametrize("tokens, expected", [(trained.lite_tokens, (1, 1)), (None, (1, 0))])
+@pytest.mark.parametrize("tokens, expected", [(lite_tokens, (1, 1)), (None, (1, 0))])
 def test_a_whole_picture_is_its_class_token_or_the_mean_of_its_cells(tokens, expected):
     encoder = SimpleNamespace(tokens=tokens)
-    whole = trained.whole_picture(encoder, torch.tensor([[[2., 0.], [0., 2.]]]))
+    whole = whole_picture(encoder, torch.tensor([[[2., 0.], [0., 2.]]]))
     assert torch.allclose(whole[0], F.normalize(torch.tensor(expected).float(), dim=0))
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 import torch
-import torch.nn.functional as F
 
 from ..data.doors import guarded
 from ..data.samples import DataError
@@ -24,8 +23,9 @@ from ..ground.code_digests import code_hash
 from ..ground.core import Profile, digest, load_profile, pick_device, repo_root
 from ..ground.keys import fingerprint, trains_parts
 from ..models.checkpoints import seeded
-from ..models.encoders import ImageEncoder, lite_tokens, open_image_encoder
+from ..models.encoders import ImageEncoder, open_image_encoder
 from ..models.foundations import cut_share, encode_texts, shipped
+from ..models.image_metrics import whole_picture
 from ..models.language_models import open_writer
 from ..models.qformer import QFormer
 from ..models.starts import drawn_qformer, open_tokenizer
@@ -33,23 +33,14 @@ from .captioning import weights_digest
 from .language import load_captioner, merge
 
 # %% auto #0
-__all__ = ['PictureVectors', 'whole_picture', 'PictureModel', 'run_of', 'maker', 'check_run', 'load_qformer', 'parts_for',
-           'open_model', 'open_captioner']
+__all__ = ['PictureVectors', 'PictureModel', 'run_of', 'maker', 'check_run', 'load_qformer', 'parts_for', 'open_model',
+           'open_captioner']
 
 # %% ../../nbs/6_unified/05_trained_models.ipynb #7a1c90de
 class PictureVectors(NamedTuple):
     "What pictures are compared by."
     queries: np.ndarray  # (b, n_query, embed) fp16: with words
     looks: np.ndarray    # (b, width) fp16: with pictures
-
-
-def whole_picture(
-    encoder: ImageEncoder,
-    tokens: torch.Tensor,  # (b, n_tok, width), its own
-) -> torch.Tensor:  # (b, width), unit vectors
-    "A picture as one vector: the class token, or the mean of the cells where the network averages them."
-    seen = tokens.mean(1) if encoder.tokens is lite_tokens else tokens[:, 0]
-    return F.normalize(seen.float(), dim=-1)
 
 # %% ../../nbs/6_unified/05_trained_models.ipynb #4c83a413
 @dataclass
