@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'DATA_FOLDERS', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats',
-           'Machine', 'Profile', 'profile_rows', 'Sections', 'load_profile', 'for_run', 'is_clone', 'repo_root',
-           'named_folder', 'settle_folders', 'cache_dir', 'data_dir', 'plain', 'digest', 'stream', 'seed_everything',
-           'set_threads', 'pick_device', 'pick_dtype', 'fp32_probe']
+           'Generator', 'Machine', 'Profile', 'profile_rows', 'Sections', 'load_profile', 'for_run', 'is_clone',
+           'repo_root', 'named_folder', 'settle_folders', 'cache_dir', 'data_dir', 'plain', 'digest', 'stream',
+           'seed_everything', 'set_threads', 'pick_device', 'pick_dtype', 'fp32_probe']
 
 # %% ../../nbs/0_ground/01_core.ipynb #a0915514
 import hashlib, json, os, random, re, time, warnings
@@ -139,6 +139,17 @@ class Formats:
 
 
 @dataclass(frozen=True)
+class Generator:
+    "The drawn world's own parts that generate pictures, and how they are trained."
+    latent_channels: int = 16
+    autoencoder_widths: tuple = (128, 80, 48)  # at 1/8, 1/4 and 1/2 of the picture's size
+    autoencoder_layers: int = 2                # residual blocks at each
+    autoencoder_steps: int = 0
+    autoencoder_batch: int = 32
+    autoencoder_lr: float = 1e-3
+
+
+@dataclass(frozen=True)
 class Machine:
     "What the run may use."
     threads: int = 2           # of torch and BLAS
@@ -157,6 +168,7 @@ class Profile:
     llm: LanguageModel = LanguageModel()
     language: Language = Language()
     formats: Formats = Formats()
+    generator: Generator = Generator()
 
 # %% ../../nbs/0_ground/01_core.ipynb #37204360
 PROFILES = {p.name: p
@@ -171,13 +183,16 @@ PROFILES = {p.name: p
                               llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
                               language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3,
                                                 write_batch=16, core_products=12, products=24),
-                              formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80)),
+                              formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
+                              generator=Generator(8, (32, 24, 16), 1, autoencoder_steps=12,
+                                                  autoencoder_batch=16)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
                               Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
-                              formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120)),
+                              formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
+                              generator=Generator(autoencoder_steps=15_000)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
                               Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2,
