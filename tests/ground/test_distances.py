@@ -1,4 +1,4 @@
-"""Distances between sets of pictures: parity with torchmetrics, unbiasedness, redrawn test sets, what is refused."""
+"""Distances between sets of pictures: parity with torchmetrics, redrawn test sets, what is refused."""
 
 import numpy as np
 import pytest

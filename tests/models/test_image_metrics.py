@@ -1,4 +1,4 @@
-"""Measures of single pictures: what they are for the same picture, by hand, by symmetry, and what is refused."""
+"""Measures of single pictures: the same picture, by hand, whatever the batch; what is refused."""
 
 from types import SimpleNamespace
 

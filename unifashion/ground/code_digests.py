@@ -31,8 +31,8 @@ def canonical(
 # %% ../../nbs/0_ground/10_code_digests.ipynb #7ca22050
 # they change no result
 OUTSIDE = {
-    "ground.show", "ground.code_digests", "ground.keys", "ground.circumstances", "ground.runs",
-    "ground.execution", "__version__"
+    "ground.profiles", "ground.show", "ground.code_digests", "ground.keys", "ground.circumstances",
+    "ground.runs", "ground.execution", "__version__"
 }
 
 def module_file(
@@ -78,10 +78,8 @@ def imported(
 def is_setting(
     node,  # a top-level statement of `core`
 ) -> bool:
-    "Whether it only declares settings: a section's dataclass, or the profiles."
-    if isinstance(node, ast.ClassDef): return any("dataclass" in ast.unparse(d) for d in node.decorator_list)
-    calls = [c.func for c in ast.walk(node) if isinstance(c, ast.Call)]
-    return isinstance(node, (ast.Assign, ast.AnnAssign)) and any(ast.unparse(f) == "Profile" for f in calls)
+    "Whether it takes in the profiles, whose values are in a report's key already."
+    return isinstance(node, ast.ImportFrom) and node.module == "profiles"
 
 # %% ../../nbs/0_ground/10_code_digests.ipynb #df48f109
 @functools.lru_cache(maxsize=None)

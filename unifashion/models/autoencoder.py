@@ -7,10 +7,8 @@ __all__ = ['FACTOR', 'FORGIVING', 'EDGES', 'to_signed', 'to_bytes', 'components'
            'start_from_components', 'reconstructed', 'signal_to_noise', 'Pictures', 'reconstruction_loss',
            'train_autoencoder', 'drawn_autoencoder']
 
-# %% ../../nbs/5_models/17_autoencoder.ipynb #54286cc1
+# %% ../../nbs/5_models/17_autoencoder.ipynb #ab06cf2e
 from pathlib import Path
-
-from ..ground.core import Generator, pick_device, pick_dtype  # before diffusers: quiets its bars
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from ..ground.core import Generator, pick_device, pick_dtype
 from .checkpoints import seeded
 from .foundations import load_foundation, save_foundation
 from .train import Fit, fit
@@ -191,7 +190,8 @@ def train_autoencoder(
     **facts,                # command, device ...: written into the card
 ) -> dict:  # the card
     "Train an autoencoder from the principal components on, and store it with what it reaches."
-    first = np.stack([pictures[i]["image"].numpy() for i in range(0, len(pictures), max(1, len(pictures) // 1000))])
+    every = max(1, len(pictures) // 1000)
+    first = np.stack([pictures[i]["image"].numpy() for i in range(0, len(pictures), every)])
     settings = {"latent_channels": g.latent_channels, "widths": list(g.autoencoder_widths),
                 "layers": g.autoencoder_layers}
     with seeded(seed, "autoencoder"):

@@ -62,7 +62,8 @@ def picture_features(
     pictures: np.ndarray,  # (n, h, w, 3) uint8 of the encoder's size
 ) -> np.ndarray:  # (n, width) fp32, unit vectors
     "What FD and KD compare: pictures as vectors, in the space that the encoder names."
-    return torch.cat([whole_picture(encoder, tokens).cpu() for tokens in tokens_of(encoder, pictures)]).numpy()
+    seen = [whole_picture(encoder, tokens).cpu() for tokens in tokens_of(encoder, pictures)]
+    return torch.cat(seen).numpy()
 
 
 def perceptual_distance(

@@ -6,10 +6,7 @@
 __all__ = ['SCHEDULE', 'SAMPLERS', 'encoded', 'decoded', 'training_schedule', 'noised', 'sampler', 'start_noise', 'sample',
            'forgotten', 'guided', 'widened', 'reordered', 'latent_mask', 'pasted']
 
-# %% ../../nbs/5_models/18_latents.ipynb #795c145b
-# before diffusers: it quiets the bars
-from ..ground.core import stream
-
+# %% ../../nbs/5_models/18_latents.ipynb #32831385
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,0 +1,180 @@
+"""Latents: any autoencoder, the papers' schedule, samplers, guidance, wider convolutions, masks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from unifashion.ground.core import stream
+from unifashion.models import latents as L
+from unifashion.models.checkpoints import seeded
+
+SHAPE = (2, 4, 3)
+
+
+@pytest.fixture
+def kl():
+    with seeded(0, "kl"):
+        return AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+                             up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4).eval()
+
+
+def test_stable_diffusions_autoencoder_is_scaled_and_asked_for_its_mean(kl):
+    pictures = stream(0, "pictures").integers(0, 256, (2, 16, 24, 3)).astype(np.uint8)
+    latents = L.encoded(kl, pictures)
+    expected = kl.encode(L.to_signed(pictures)).latent_dist.mean * 0.18215
+    assert torch.allclose(latents, expected, atol=1e-5) and latents.shape == (2, 4, 2, 3)
+    assert L.decoded(kl, latents).shape == (2, 16, 24, 3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_training_example_tells_the_picture_back(prediction):
+    schedule = L.training_schedule(prediction)
+    clean, noise = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE)
+    times = torch.tensor([0, 400, 999])
+    seen, wanted = L.noised(schedule, clean, noise, times)
+    share = schedule.alphas_cumprod[times].view(-1, 1, 1, 1)
+    if prediction == "epsilon":
+        assert torch.equal(wanted, noise)
+        assert torch.allclose(seen, share.sqrt() * clean + (1 - share).sqrt() * noise, atol=1e-5)
+    else:
+        assert torch.allclose(share.sqrt() * seen - (1 - share).sqrt() * wanted, clean, atol=1e-4)
+
+
+def perfect(clean, schedule, prediction):
+    "What a network that knows the picture answers."
+    def answer(latents, time):
+        share = schedule.alphas_cumprod[int(time)]
+        noise = (latents - share.sqrt() * clean) / (1 - share).sqrt()
+        return noise if prediction == "epsilon" else share.sqrt() * noise - (1 - share).sqrt() * clean
+
+    return answer
+
+
+@pytest.mark.parametrize("name, steps, calls", [("plms", 50, 51), ("ddim", 50, 50), ("dpm++", 20, 20)])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_network_that_knows_the_picture_is_led_to_it(name, steps, calls, prediction):
+    clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(3))
+    know = perfect(clean, L.training_schedule(prediction), prediction)
+    asked = []
+
+    def denoise(latents, time):
+        asked.append(time)
+        return know(latents, time)
+
+    found = L.sample(denoise, L.start_noise([5], SHAPE), L.sampler(name, prediction), steps)
+    assert len(asked) == calls
+    assert (found - clean).abs().max() < 0.15  # DDIM and PLMS stop at time 1, with a little noise left
+
+
+def test_the_start_is_one_generator_a_picture():
+    both = L.start_noise([7, 9], SHAPE)
+    assert torch.equal(both[1], L.start_noise([9], SHAPE)[0]) and not torch.equal(both[0], both[1])
+
+
+def test_what_comes_after_a_step_goes_on():
+    seen = []
+
+    def zero(step, latents):
+        seen.append(step)
+        return torch.zeros_like(latents)
+
+    found = L.sample(lambda latents, time: latents * 0, L.start_noise([1], SHAPE), L.sampler("ddim"), 3, zero)
+    assert seen == [0, 1, 2] and found.abs().max() == 0
+
+
+def test_an_answer_that_is_not_finite_stops_at_its_step():
+    def broken(latents, time):
+        return latents * (float("nan") if time < 500 else 0)
+
+    with pytest.raises(FloatingPointError, match="after step 3 of 4"):
+        L.sample(broken, L.start_noise([1], SHAPE), L.sampler("ddim"), 4)
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(ValueError, match="plms, ddim, dpm"):
+        L.sampler("euler")
+
+
+def test_guidance_of_one_is_the_condition_alone_and_other_scales_go_beyond():
+    asked = []
+
+    def denoise(latents, time, condition):
+        asked.append(condition)
+        return latents + condition
+
+    latents = torch.ones(1)
+    assert L.guided(denoise, 3., 1., 1)(latents, 0) == 4 and asked == [3.]
+    assert L.guided(denoise, 3., 1., 2.5)(latents, 0) == 2 + 2.5 * (4 - 2)
+
+
+def test_conditions_are_forgotten_example_by_example():
+    torch.manual_seed(0)
+    null = torch.full((1, 3), 7.)
+    kept = L.forgotten(torch.zeros(500, 2, 3), null, 0.3)
+    gone = (kept == 7).all((1, 2))
+    assert ((kept == 7).any((1, 2)) == gone).all() and 0.2 < gone.float().mean() < 0.4
+    assert torch.equal(L.forgotten(kept, null, 0.), kept)
+
+
+def test_a_wider_convolution_says_the_same_until_it_learns():
+    first = nn.Conv2d(4, 8, 3, padding=1)
+    wide = L.widened(first, 9)
+    x = torch.randn(2, 9, 5, 6)
+    assert torch.allclose(wide(x), first(x[:, :4]), atol=1e-6)
+    wide(x).square().sum().backward()
+    assert wide.weight.grad[:, 4:].abs().sum() > 0
+    with pytest.raises(ValueError, match="takes 9 channels"):
+        L.widened(wide, 4)
+
+
+def test_another_order_of_channels_says_the_same():
+    convolution = nn.Conv2d(4, 2, 3, padding=1)
+    x = torch.randn(1, 4, 5, 5)
+    before = convolution(x)
+    order = [2, 0, 3, 1]
+    assert torch.allclose(L.reordered(convolution, order)(x[:, order]), before, atol=1e-6)
+    with pytest.raises(ValueError, match="each once"):
+        L.reordered(convolution, [0, 0, 1, 2])
+
+
+def test_a_place_is_painted_if_any_pixel_is():
+    masks = np.zeros((1, 16, 24), bool)
+    masks[0, 7, 8] = True
+    assert L.latent_mask(masks)[0, 0].tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("masks, message", [
+    (np.zeros((1, 16, 24), np.uint8), "true where is painted"),
+    (np.zeros((1, 15, 24), bool), "must divide both"),
+])
+def test_masks_that_say_something_else_are_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        L.latent_mask(masks)
+
+
+def test_outside_the_mask_the_picture_comes_back_exactly():
+    rng = stream(0, "paste")
+    made, picture = (rng.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8) for _ in range(2))
+    masks = rng.random((2, 8, 8)) < 0.5
+    both = L.pasted(made, picture, masks)
+    assert (both[~masks] == picture[~masks]).all() and (both[masks] == made[masks]).all()
+    with pytest.raises(ValueError, match="one size"):
+        L.pasted(made, picture, masks[:, :4])
+
+
+def test_an_autoencoder_without_a_factor_is_taken_as_it_is():
+    class Plain(nn.Module):
+        config = SimpleNamespace()
+
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(1))
+
+        def encode(self, x): return SimpleNamespace(latents=x[:, :2])
+
+    pictures = np.full((3, 8, 8, 3), 255, np.uint8)
+    assert torch.equal(L.encoded(Plain(), pictures, batch=2), torch.ones(3, 2, 8, 8))
