@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 from torch import nn
+from torch.nn.utils import skip_init
 
 from .autoencoder import FACTOR, to_bytes, to_signed
 
@@ -143,8 +144,8 @@ def widened(
     "A convolution with more input channels, whose weights are zero. `ValueError` for fewer."
     own = convolution.in_channels
     if channels < own: raise ValueError(f"the convolution takes {own} channels; {channels} would be fewer")
-    wide = nn.Conv2d(channels, convolution.out_channels, convolution.kernel_size, convolution.stride,
-                     convolution.padding)
+    wide = skip_init(nn.Conv2d, channels, convolution.out_channels, convolution.kernel_size,
+                     convolution.stride, convolution.padding)
     with torch.no_grad():
         wide.weight.zero_()
         wide.weight[:, :own] = convolution.weight
