@@ -136,6 +136,10 @@ class Generator:
     autoencoder_steps: int = 0
     autoencoder_batch: int = 32
     autoencoder_lr: float = 1e-3
+    reader_widths: tuple = (32, 64, 128, 256)  # of the network that names attributes, stage by stage
+    reader_steps: int = 0
+    reader_batch: int = 64
+    reader_lr: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -174,14 +178,15 @@ PROFILES = {p.name: p
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
                               generator=Generator(8, (32, 24, 16), 1, autoencoder_steps=12,
-                                                  autoencoder_batch=16)),
+                                                  autoencoder_batch=16, reader_widths=(8, 16, 24, 32),
+                                                  reader_steps=12, reader_batch=16)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
                               Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=400),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
-                              generator=Generator(autoencoder_steps=15_000)),
+                              generator=Generator(autoencoder_steps=15_000, reader_steps=6000)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
                               Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2,
