@@ -113,7 +113,7 @@ def naming_loss(
     "Cross-entropy, the mean over attributes."
     return tags_loss(model, model.features(batch["image"]), batch["picture"])
 
-
+# %% ../../nbs/5_models/19_attribute_reader.ipynb #ce7d45c7
 def train_attribute_reader(
     train: NamedPictures,  # of the foundations' slice
     shown: dict,           # sort of picture, 'catalogue' say -> `Shown`: held-out pictures
