@@ -21,9 +21,10 @@ def shop(n, negatives):
 
 
 def test_by_hand_the_sleeve_is_unread_and_the_colour_read():
-    "Three tees in a gallery of three: red short, red long, blue long. Each search answers with the other red one."
+    "Three tees: red short, red long, blue long. The red ones answer for each other."
     base = sample_garment(stream(0, "tee"), "t-shirt")
-    garments = [replace(base, color=c, sleeve=s) for c, s in (("red", "short"), ("red", "long"), ("blue", "long"))]
+    looks = ("red", "short"), ("red", "long"), ("blue", "long")
+    garments = [replace(base, color=color, sleeve=sleeve) for color, sleeve in looks]
     scores = np.array([[0, 1, -1], [1, 0, -1], [0, 0, 1]], float)  # 0 and 1 find one another, 2 itself
     items, protocol = shop(3, 2)
     found = unread(scores, items, protocol, garments, NAMES)

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['first_answers', 'unread']
 
-# %% ../../nbs/8_evidence/18_misses.ipynb #84e50253
+# %% ../../nbs/8_evidence/18_misses.ipynb #bcc773b6
+from operator import attrgetter
+
 import numpy as np
 
 from ..ground.protocols import RetrievalProtocol
@@ -40,7 +42,8 @@ def unread(
     top: int = 16,                # as `first_answers` takes it
 ) -> dict:  # wrong, asked: numbers of first answers; unread: attribute -> share, in parts of a blind guess
     "How often wrong first answers differ in each attribute; NaN where nothing was wrong, or cannot differ."
-    values = np.array([[str(getattr(garment, name)) for name in names] for garment in garments])
+    own = attrgetter(*names, "seed")  # with the seed: a tuple, however many names
+    values = np.array([own(garment)[:-1] for garment in garments], str)  # (n, names)
     answered, blind = [], []
     asked = 0
     for direction in DIRECTIONS:
