@@ -30,6 +30,22 @@ def test_profiles_are_frozen_and_reject_unknown_keys():
         core.Pretrain(stepz=3)
 
 
+@pytest.mark.parametrize("able, expected", [({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False}, "no"),
+                                            ({}, "no")])
+def test_bf16_is_for_processors_that_multiply_it(monkeypatch, able, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert core.pick_dtype("cpu") == expected and core.pick_dtype("cuda") == "bf16"
+
+
+def test_a_torch_that_cannot_say_what_the_processor_does_trains_in_fp32(monkeypatch):
+    import torch
+
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert core.pick_dtype("cpu") == "no"
+
+
 def test_digest_ignores_key_order_and_names_the_type_it_cannot_take():
     assert core.digest({"x": 1, "y": [2]}) == core.digest({"y": (2,), "x": 1})
     assert core.digest(core.World("drawn")) != core.digest(core.World("kagl"))

@@ -18,7 +18,7 @@ from unifashion.evidence.retrieval_baselines import (
     train_row,
     val_recall,
 )
-from unifashion.ground.core import Foundations, Pretrain
+from unifashion.ground.core import Foundations, Pretrain, pick_dtype
 from unifashion.ground.protocols import PROTOCOLS
 from unifashion.ground.recall import evaluate_retrieval, retrieval_set
 from unifashion.models import matching
@@ -223,7 +223,7 @@ def test_the_verdict_learns_from_any_wrong_pair(tmp_path):
 
 def test_profile_settings():
     p = Pretrain(steps=5, warmup=9)
-    assert fit_settings(p, "cpu").warmup == 5 and fit_settings(p, "cpu").dtype == "no"
+    assert fit_settings(p, "cpu").warmup == 5 and fit_settings(p, "cpu").dtype == pick_dtype("cpu")
     assert fit_settings(p, "cuda").dtype == "bf16"
 
 
