@@ -126,7 +126,7 @@ class Formats:
     dresscode_test: int = 0
     damaged: int = 1000         # damaged data sets that readers must survive; the core takes a quarter
 
-
+# %% ../../nbs/0_ground/00_profiles.ipynb #b2deabca
 @dataclass(frozen=True)
 class Generator:
     "The drawn world's own parts that generate pictures, and how they are trained."

@@ -31,12 +31,12 @@ FACTOR = 8  # px, side of the patch that becomes one place of the latents (both 
 
 
 def to_signed(
-    pictures: np.ndarray,  # (n, h, w, 3) uint8
+    pictures,  # (n, h, w, 3) uint8, an array or a tensor
 ) -> torch.Tensor:  # (n, 3, h, w) -1 to 1
     "Pictures as networks see them. Raises `ValueError` for sizes that patches do not fill."
     if pictures.shape[1] % FACTOR or pictures.shape[2] % FACTOR:
         raise ValueError(f"pictures of {pictures.shape[1]} x {pictures.shape[2]}: {FACTOR} must divide both")
-    signed = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    signed = torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     return signed.contiguous(memory_format=torch.channels_last)
 
 
@@ -170,7 +170,7 @@ def reconstruction_loss(
     batch: dict,  # image: (b, h, w, 3) uint8
 ) -> dict:  # loss, squared
     "Colours and edges of what comes back from slightly noisy latents."
-    x = (batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    x = to_signed(batch["image"])
     latents = model.encode(x).latents
     again = model.decode(latents + FORGIVING * torch.randn_like(latents)).sample
     wrong = again.float() - x
