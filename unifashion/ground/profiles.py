@@ -140,6 +140,12 @@ class Generator:
     reader_steps: int = 0
     reader_batch: int = 64
     reader_lr: float = 2e-3
+    unet_widths: tuple = (96, 96, 128)         # of its three levels
+    text_width: int = 192                      # of the text encoder that goes with it
+    text_layers: int = 2
+    unet_steps: int = 0
+    unet_batch: int = 32
+    unet_lr: float = 1e-3
 
 
 @dataclass(frozen=True)
