@@ -146,6 +146,11 @@ class Generator:
     unet_steps: int = 0
     unet_batch: int = 32
     unet_lr: float = 1e-3
+    scorer_widths: tuple = (32, 64, 128, 256)  # of the network that scores pictures against texts
+    scorer_steps: int = 0
+    scorer_batch: int = 128
+    scorer_lr: float = 1e-3
+    scorer_products: int = 0                   # drawn for it alone
 
 
 @dataclass(frozen=True)

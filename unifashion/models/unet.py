@@ -244,16 +244,15 @@ def agreement(
     truth: dict,           # attribute -> (n,) value or None
 ) -> dict:  # attribute -> share read as it should be, 0..1; the pattern of patterned garments and of plain ones
     "How many of some pictures show what was asked for."
-    shares = {}
-    for name, right in read_rightly(reader, pictures, truth).items():
-        shares[name] = float(np.nanmean(right))
-    for name, values in truth.items():
-        if name.split()[-1] != "pattern": continue
-        right = read_rightly(reader, pictures, {name: values})["pattern"]
-        for plain, title in ((False, "pattern of patterned"), (True, "pattern of plain")):
-            rows = [row for row, own in enumerate(values) if own is not None and (own == "plain") == plain]
-            if rows:
-                shares[title] = float(right[rows].mean())
+    shares = {name: float(np.nanmean(right)) for name, right in read_rightly(reader, pictures, truth).items()}
+    for plain, title in ((False, "pattern of patterned"), (True, "pattern of plain")):
+        only = {}
+        for name, values in truth.items():
+            if name.split()[-1] == "pattern":
+                only[name] = [own if own and (own == "plain") == plain else None for own in values]
+        right = read_rightly(reader, pictures, only).get("pattern", np.full(1, np.nan))
+        if not np.isnan(right).all():
+            shares[title] = float(np.nanmean(right))
     return shares
 
 # %% ../../nbs/5_models/20_unet.ipynb #6542cd03
