@@ -127,7 +127,8 @@ def ends(
 
 
 # parts that a section stands for
-SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm")}
+SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm"),
+           "generator": ("autoencoder", "attribute-reader", "inpainter", "scorer")}
 
 
 def data_of(
