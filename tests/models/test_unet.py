@@ -6,7 +6,7 @@ import torch
 
 from unifashion.models.autoencoder import PatchAutoencoder, start_from_components
 from unifashion.models.foundations import train_tokenizer
-from unifashion.models.unet import (EMPTY, OUTSIDE, PLACES, Inpainter, Paintings, Part, agreement,
+from unifashion.models.unet import (EMPTY, OUTSIDE, PLACES, Paintings, Part, agreement,
                                     catalogue_part, greyed, in_a_row, new_inpainter, painted, painting_loss,
                                     prompts, weighted_error)
 
@@ -21,7 +21,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    return new_inpainter(SETTINGS).eval()
+    return new_inpainter(**SETTINGS).eval()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_input_has_the_order_of_stable_diffusions_inpainting_model(model):
 
 
 def test_every_weight_is_reached_by_the_loss():
-    own = Inpainter(**SETTINGS)
+    own = new_inpainter(**SETTINGS)
     torch.manual_seed(0)
     batch = {"latents": torch.randn(4, 4, 4, 3), "masked": torch.randn(4, 4, 4, 3),
              "mask": torch.ones(4, 1, 4, 3), "ids": torch.randint(6, 60, (4, PLACES))}

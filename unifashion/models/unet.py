@@ -53,23 +53,44 @@ class Inpainter(nn.Module):
     "A text encoder and a U-Net that paints inside a mask."
     def __init__(
         self,
-        vocabulary: int,                # entries of the tokenizer
-        latent_channels: int = 16,
-        size: tuple = (16, 12),         # of the latents
-        widths: tuple = (96, 96, 128),  # of the levels
-        text_width: int = 192,
-        text_layers: int = 2,
+        text_encoder: CLIPTextModel,
+        unet: UNet2DConditionModel,
         prediction: str = "v_prediction",  # or 'epsilon'
+        mask_first: bool = True,           # mask before masked latents, as Stable Diffusion has it
     ):
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(vocab_size=vocabulary, hidden_size=text_width, intermediate_size=4 * text_width,
-                           num_hidden_layers=text_layers, num_attention_heads=max(1, text_width // HEAD),
-                           max_position_embeddings=PLACES, projection_dim=text_width,
-                           pad_token_id=SPECIAL.index("[PAD]"), bos_token_id=SPECIAL.index("[CLS]"),
-                           eos_token_id=SPECIAL.index("[SEP]"))
-        )
-        self.unet = UNet2DConditionModel(
+        self.text_encoder = text_encoder
+        self.unet = unet
+        self.schedule = training_schedule(prediction)
+        self.mask_first = mask_first
+
+    def states(self, ids):
+        "What the text encoder makes of prompts: (n, 77) -> (n, 77, width)."
+        return self.text_encoder(ids).last_hidden_state
+
+    def forward(self, noisy, time, mask, masked, states):
+        "What the U-Net answers: (n, C, h, w)."
+        beside = [mask, masked] if self.mask_first else [masked, mask]
+        return self.unet(torch.cat([noisy, *beside], 1), time, states).sample
+
+# %% ../../nbs/5_models/20_unet.ipynb #ab6d64c0
+def new_inpainter(
+    vocabulary: int,                # entries of the tokenizer
+    latent_channels: int = 16,
+    size: tuple = (16, 12),         # of the latents
+    widths: tuple = (96, 96, 128),  # of the U-Net's levels
+    text_width: int = 192,
+    text_layers: int = 2,
+    seed: int = 0,                  # of the start
+) -> Inpainter:
+    "An untrained one, of the drawn world's sizes."
+    text = CLIPTextConfig(vocab_size=vocabulary, hidden_size=text_width, intermediate_size=4 * text_width,
+                          num_hidden_layers=text_layers, num_attention_heads=max(1, text_width // HEAD),
+                          max_position_embeddings=PLACES, projection_dim=text_width,
+                          pad_token_id=SPECIAL.index("[PAD]"), bos_token_id=SPECIAL.index("[CLS]"),
+                          eos_token_id=SPECIAL.index("[SEP]"))
+    with seeded(seed, "inpainter"):
+        unet = UNet2DConditionModel(
             sample_size=tuple(size), in_channels=2 * latent_channels + 1, out_channels=latent_channels,
             block_out_channels=tuple(widths), layers_per_block=1, norm_num_groups=8,
             down_block_types=("CrossAttnDownBlock2D",) * LEVELS,
@@ -77,26 +98,9 @@ class Inpainter(nn.Module):
             # diffusers means the number of heads
             attention_head_dim=tuple(max(1, width // HEAD) for width in widths)
         )
-        self.schedule = training_schedule(prediction)
+        return Inpainter(CLIPTextModel(text), unet).to(memory_format=torch.channels_last)
 
-    def states(self, ids):
-        "What the text encoder makes of prompts: (n, 77) -> (n, 77, text_width)."
-        return self.text_encoder(ids).last_hidden_state
-
-    def forward(self, noisy, time, mask, masked, states):
-        "What the U-Net answers: (n, C, h, w)."
-        return self.unet(torch.cat([noisy, mask, masked], 1), time, states).sample
-
-
-def new_inpainter(
-    settings: dict,  # of `Inpainter`
-    seed: int = 0,   # of the start
-) -> Inpainter:
-    "An untrained one."
-    with seeded(seed, "inpainter"):
-        return Inpainter(**settings).to(memory_format=torch.channels_last)
-
-# %% ../../nbs/5_models/20_unet.ipynb #f76fb1d2
+# %% ../../nbs/5_models/20_unet.ipynb #1c9a49bb
 class Part(NamedTuple):
     "Pictures of one sort, ready to be painted."
     latents: np.ndarray  # (n, C, h, w) fp16
@@ -150,7 +154,7 @@ class Paintings:
         tensors = {name: torch.from_numpy(np.array(own)).float() for name, own in arrays.items()}
         return tensors | {"ids": torch.tensor(filled)}
 
-# %% ../../nbs/5_models/20_unet.ipynb #f88acc06
+# %% ../../nbs/5_models/20_unet.ipynb #39e43030
 def catalogue_part(
     latents,         # (n, C, h, w) fp16
     products: list,  # (n,)
@@ -170,7 +174,7 @@ def greyed(
         raise ValueError(f"masks of {masks.shape} for pictures of {pictures.shape[:3]}")
     return np.where(masks[..., None], np.uint8(128), pictures)
 
-# %% ../../nbs/5_models/20_unet.ipynb #73f63bb4
+# %% ../../nbs/5_models/20_unet.ipynb #390b6084
 OUTSIDE = 0.25  # weight of a place that is not painted
 FORGET = 0.1    # share of the texts
 EMPTY = torch.tensor([SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")] + [SPECIAL.index("[PAD]")]
@@ -196,7 +200,7 @@ def painting_loss(
     told = model(seen, times, batch["mask"], batch["masked"], model.states(ids))
     return weighted_error(told, wanted, batch["mask"])
 
-# %% ../../nbs/5_models/20_unet.ipynb #99a2ca6d
+# %% ../../nbs/5_models/20_unet.ipynb #474f5f0b
 @torch.no_grad()
 def painted(
     model: Inpainter,
@@ -229,7 +233,7 @@ def painted(
         parts.append(decoded(vae, sample(way, noise, sampler(name, prediction), steps)))
     return np.concatenate(parts)
 
-# %% ../../nbs/5_models/20_unet.ipynb #fbe30889
+# %% ../../nbs/5_models/20_unet.ipynb #477c86d9
 class Asked(NamedTuple):
     "What is to be painted, and what a reader should find."
     pictures: np.ndarray  # (n, h, w, 3) uint8
@@ -255,7 +259,7 @@ def agreement(
             shares[title] = float(np.nanmean(right))
     return shares
 
-# %% ../../nbs/5_models/20_unet.ipynb #6542cd03
+# %% ../../nbs/5_models/20_unet.ipynb #1def56f5
 def train_inpainter(
     train: Paintings,  # of the foundations' slice
     asked: dict,       # sort of picture, 'catalogue' say -> `Asked`: held-out garments
@@ -273,7 +277,7 @@ def train_inpainter(
     size = train.parts[0].latents.shape[1:]
     settings = {"vocabulary": tokenizer.get_vocab_size(), "latent_channels": size[0], "size": list(size[1:]),
                 "widths": list(g.unet_widths), "text_width": g.text_width, "text_layers": g.text_layers}
-    model = new_inpainter(settings, seed)
+    model = new_inpainter(**settings, seed=seed)
     device = pick_device()
     how = Fit(steps=g.unet_steps, batch=g.unet_batch, lr=g.unet_lr, warmup=g.unet_steps // 20,
               weight_decay=0.01, ema=0.999, checkpoint_every=200, dtype=pick_dtype(device))
@@ -295,6 +299,6 @@ def drawn_inpainter(
 ) -> Inpainter:
     "The inpainting model of a foundations folder, frozen."
     weights, card = load_foundation(Path(folder) / "inpainter")
-    model = new_inpainter(card["settings"])
+    model = new_inpainter(**card["settings"])
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

@@ -30,6 +30,7 @@ class Wiring:
     hint: str = ""                # latents that the copy of the encoder sees: 'garment', 'sketch'; '': no copy
     channels: tuple = ("pose",)   # latents beside noisy ones, agnostic ones and the mask: 'pose', 'sketch'
     trained: tuple = ("copy",)    # of 'copy' (with its cross-attention), 'unet', 'qformer'; adapters always
+    blind: int = 0                # first blocks of the decoder that do not look at the copy; paper: 3
 
     def __post_init__(self):
         known = {"context": ("text", "queries", "image"), "hint": ("", "garment", "sketch"),
@@ -105,7 +106,7 @@ class ZeroAttention(nn.Module):
         channels: int,  # of the decoder's state
         seen: int,      # channels of the copy's
         heads: int,
-        groups: int = 8,  # of the norm
+        groups: int,    # of the norm
     ):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
@@ -172,13 +173,15 @@ class Denoiser(nn.Module):
         self.text_encoder = deepcopy(base.text_encoder).requires_grad_(False)
         self.unet = deepcopy(base.unet)
         channels = self.unet.config.out_channels
-        order = [*range(channels), *range(channels + 1, 2 * channels + 1), channels]
-        wide = reordered(self.unet.conv_in, order)
-        self.unet.conv_in = widened(wide, 2 * channels + 1 + channels * len(wiring.channels))
+        if base.mask_first and self.unet.config.in_channels > channels:
+            order = [*range(channels), *range(channels + 1, 2 * channels + 1), channels]
+            reordered(self.unet.conv_in, order)
+        self.unet.conv_in = widened(self.unet.conv_in, 2 * channels + 1 + channels * len(wiring.channels))
         self.unet.requires_grad_("unet" in wiring.trained)
         self.unet.conv_in.requires_grad_(True)
         width = self.unet.config.cross_attention_dim
-        scale = float(base.states(EMPTY[None]).std())
+        words = base.text_encoder.embeddings.token_embedding.weight
+        scale = 1. if words.is_meta else float(base.states(EMPTY[None].to(words.device)).std())
         self.adapters = nn.ModuleDict()
         self.qformer = None
         if "queries" in wiring.context:
@@ -190,7 +193,8 @@ class Denoiser(nn.Module):
                                          for name in self.adapters})
         if wiring.hint:
             self.copy = EncoderCopy(self.unet, channels).requires_grad_("copy" in wiring.trained)
-            attend = [ZeroAttention(*own) for own in decoder_states(self.unet)]
+            groups = self.unet.config.norm_num_groups
+            attend = [ZeroAttention(*own, groups) for own in decoder_states(self.unet)[wiring.blind:]]
             self.attend = nn.ModuleList(attend).requires_grad_("copy" in wiring.trained)
 
     def forward(self, noisy, time, beside, hint, context):
@@ -200,8 +204,11 @@ class Denoiser(nn.Module):
         state, passed = look_down(self.unet, x, emb, context)
         if not self.wiring.hint: return paint_up(self.unet, state, passed, emb, context)
         copied = look_down(self.copy, x, time_of(self.copy, time, x), context, self.copy.hint(hint))[1][::-1]
-        return paint_up(self.unet, state, passed, emb, context,
-                        lambda number, own: self.attend[number](own, copied[number]))
+
+        def look(number, own):
+            k = number - self.wiring.blind
+            return own if k < 0 else self.attend[k](own, copied[number])
+        return paint_up(self.unet, state, passed, emb, context, look)
 
 # %% ../../nbs/6_unified/07_diffusion.ipynb #d7944f5b
 def query_slots(
