@@ -145,12 +145,12 @@ def widened(
     own = convolution.in_channels
     if channels < own: raise ValueError(f"the convolution takes {own} channels; {channels} would be fewer")
     wide = skip_init(nn.Conv2d, channels, convolution.out_channels, convolution.kernel_size,
-                     convolution.stride, convolution.padding)
+                     convolution.stride, convolution.padding, device=convolution.weight.device)
     with torch.no_grad():
         wide.weight.zero_()
         wide.weight[:, :own] = convolution.weight
         wide.bias.copy_(convolution.bias)
-    return wide.to(convolution.weight.device, convolution.weight.dtype)
+    return wide.to(convolution.weight.dtype)
 
 
 @torch.no_grad()

@@ -181,7 +181,7 @@ class Denoiser(nn.Module):
         self.unet.conv_in.requires_grad_(True)
         width = self.unet.config.cross_attention_dim
         words = base.text_encoder.embeddings.token_embedding.weight
-        scale = 1. if words.is_meta else float(base.states(EMPTY[None].to(words.device)).std())
+        scale = 1. if words.is_meta else base.states(EMPTY[None].to(words.device)).std().item()
         self.adapters = nn.ModuleDict()
         self.qformer = None
         if "queries" in wiring.context:
