@@ -21,8 +21,11 @@ from unifashion.models.encoders import drawn_encoder, efficientnet_encoder
 from unifashion.models.foundations import load_tokenizer, save_foundation, save_tokenizer, train_tokenizer
 from unifashion.models.generic_qformer import new_stage1
 from unifashion.models.language_models import open_writer, small_llama
+from unifashion.models.scorer import scoring_encoder
 from unifashion.models.starts import open_qformer
 from unifashion.models.tower import new_teacher
+from unifashion.models.unet import new_inpainter
+from unifashion.unified.diffusion import TRYON, new_denoiser
 from unifashion.unified.language import INSTRUCTIONS, load_captioner, save_captioner
 
 F = Foundations(patch=16, width=16, layers=1, heads=2, text_layers=1)
@@ -48,10 +51,17 @@ def one_query(folder):
     return as_dual_encoder(open_qformer(F, Pretrain(), 16, folder), data)
 
 
+def inpainter(seed=0):
+    return new_inpainter(90, 4, (4, 3), (16, 16, 24), 16, 1, seed)
+
+
 STARTS = {  # name -> builder from the foundations folder and a seed, of weights that start at random
     "dual encoder and classifiers": lambda folder, seed: new_teacher(F, 32, 32, 80, 16, TAGS, seed),
     "generic Q-Former": lambda folder, seed: new_stage1(sizes(90), 5, seed),
     "language model": lambda folder, seed: small_llama(M, 90, seed),
+    "inpainting model": lambda folder, seed: inpainter(seed),
+    "scorer": lambda folder, seed: scoring_encoder(90, (8, 8, 8, 8), 16, seed),
+    "denoiser": lambda folder, seed: new_denoiser(inpainter(), TRYON, seed, qformer=new_stage1(sizes(90), 5).qformer),
     "MiniLM's Q-Former": lambda folder, seed: open_qformer(MINILM, Pretrain(), 32, seed=seed),
     **{name: lambda folder, seed, name=name: captioner(folder, name, seed) for name in SYSTEMS},
 }

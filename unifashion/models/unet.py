@@ -121,7 +121,7 @@ def in_a_row(
         words += texts[k]
         if len(words) >= wanted: return words[:room]
 
-
+# %% ../../nbs/5_models/20_unet.ipynb #0c4012de
 class Paintings:
     "Pictures as examples of how to paint. `ids` names their products in messages."
     def __init__(
