@@ -32,7 +32,7 @@ MARGINS = [
     Margin("attribute_reader", 'card["metrics"]["blocks: length"]', 1 / 3, "lengths named rightly, of three"),
     Margin("autoencoder", "gain", 0, "dB above the principal components"),
     Margin("unet", "right", 1 / 6, "colours painted as asked, of six"),
-    Margin("scorer", 'card["metrics"]["blocks: own text first, of 54"]', 1 / 54, "own text of 54 comes first"),
+    Margin("scorer", 'card["metrics"]["blocks: own text first, of 54"]', 1 / 54, "own text first, of 54"),
     Margin("language_models", "wavering", 1, "perplexity of pages, in that without context"),
     Margin("pretrain", "recall[1]", 1 / 54, "own text of 54 comes first, after phase 1"),
     Margin("generic_qformer", 'card["metrics"]["own caption first"]', 1 / 6, "own colour of six first"),

@@ -26,7 +26,8 @@ def slices(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vae(slices):
-    return start_from_components(PatchAutoencoder(4, (8, 8, 8), 1), np.array(slices["train"].worn.images[:20]))
+    people = np.array(slices["train"].worn.images[:20])
+    return start_from_components(PatchAutoencoder(4, (8, 8, 8), 1), people)
 
 
 def test_no_held_out_garment_is_learned_from(slices):

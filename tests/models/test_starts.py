@@ -55,13 +55,17 @@ def inpainter(seed=0):
     return new_inpainter(90, 4, (4, 3), (16, 16, 24), 16, 1, seed)
 
 
+def denoiser(seed):
+    return new_denoiser(inpainter(), TRYON, seed, qformer=new_stage1(sizes(90), 5).qformer)
+
+
 STARTS = {  # name -> builder from the foundations folder and a seed, of weights that start at random
     "dual encoder and classifiers": lambda folder, seed: new_teacher(F, 32, 32, 80, 16, TAGS, seed),
     "generic Q-Former": lambda folder, seed: new_stage1(sizes(90), 5, seed),
     "language model": lambda folder, seed: small_llama(M, 90, seed),
     "inpainting model": lambda folder, seed: inpainter(seed),
     "scorer": lambda folder, seed: scoring_encoder(90, (8, 8, 8, 8), 16, seed),
-    "denoiser": lambda folder, seed: new_denoiser(inpainter(), TRYON, seed, qformer=new_stage1(sizes(90), 5).qformer),
+    "denoiser": lambda folder, seed: denoiser(seed),
     "MiniLM's Q-Former": lambda folder, seed: open_qformer(MINILM, Pretrain(), 32, seed=seed),
     **{name: lambda folder, seed, name=name: captioner(folder, name, seed) for name in SYSTEMS},
 }

@@ -1,4 +1,4 @@
-"""The inpainting model: prompts, examples, the weight of places, samples that depend on what they may alone."""
+"""The inpainting model: prompts, examples, weights of places, samples that depend on what they may."""
 
 import numpy as np
 import pytest

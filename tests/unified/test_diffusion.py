@@ -1,4 +1,4 @@
-"""The denoiser: surgery that changes nothing, conditions that reach it, and the sizes that the papers' parts have."""
+"""The denoiser: surgery that changes nothing, conditions that reach it, sizes of the papers' parts."""
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states,
 TEXT = CLIPTextConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                       num_attention_heads=2, max_position_embeddings=PLACES)
 TIME = torch.tensor([400])
-SYSTEMS = {"try-on": TRYON, "design": DESIGN, "text only": Wiring(), "without cloth": Wiring(("text", "queries")),
+SYSTEMS = {"try-on": TRYON, "design": DESIGN, "text only": Wiring(),
+           "without cloth": Wiring(("text", "queries")),
            "one image token": Wiring(("image",), trained=("unet",)),
            "StableVITON's": Wiring(("image",), "garment"), "MGD's": Wiring(channels=("pose", "sketch"))}
 
@@ -28,7 +29,7 @@ def base():
 @pytest.fixture(scope="module")
 def parts():
     with seeded(0, "qformer"):
-        qformer = QFormer(image_width=12, vocab=60, width=16, layers=2, heads=2, n_query=5, embed=8, max_words=40)
+        qformer = QFormer(12, 60, width=16, layers=2, heads=2, n_query=5, embed=8, max_words=40)
     return {"qformer": qformer, "image_width": 12}
 
 
@@ -57,7 +58,10 @@ def test_at_step_zero_nothing_but_the_context_has_changed(name, base, parts, bat
     assert torch.allclose(told(model, batch, states), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("kinds", [("CrossAttnDownBlock2D", "DownBlock2D"), ("DownBlock2D", "CrossAttnDownBlock2D")])
+BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
+
+
+@pytest.mark.parametrize("kinds", [BLOCKS, BLOCKS[::-1]])
 def test_the_two_halves_are_the_u_net_bit_by_bit(kinds):
     up = tuple(kind.replace("Down", "Up") for kind in reversed(kinds))
     with seeded(0, "unet"):
@@ -141,7 +145,8 @@ def test_sizes_of_the_published_parts():
     assert count == PUBLISHED["sd-1.4 unet"].parameters
     assert sum(p.numel() for p in model.unet.parameters()) == 859_546_884  # 13 channels (App. B)
     assert len(model.attend) == 9
-    assert [seen for _, seen, _ in decoder_states(unet)[3:]] == [1280, 1280, 640, 640, 640, 320, 320, 320, 320]
+    seen = [copied for _, copied, _ in decoder_states(unet)[3:]]
+    assert seen == [1280, 1280, 640, 640, 640, 320, 320, 320, 320]
     assert model.copy.hint.weight.shape == (320, 4, 3, 3)
 
 

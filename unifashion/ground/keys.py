@@ -125,7 +125,7 @@ def ends(
         file.seek(max(0, path.stat().st_size - size))
         return hashlib.sha256(head + file.read(size)).hexdigest()[:16]
 
-
+# %% ../../nbs/0_ground/11_keys.ipynb #58299cbf
 # parts that a section stands for
 SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm"),
            "generator": ("autoencoder", "attribute-reader", "inpainter", "scorer")}

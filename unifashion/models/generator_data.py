@@ -46,9 +46,10 @@ def drawn_slice(
         own = set(catalogue.products)
         products = [product for product in read_products(drawn_catalogue(world, part="foundations"))
                     if str(product.id) in own]
-        texts = {str(product.id): [normalise(text, None) for text
-                                   in (product.short, product.text, product.key_points)]
-                 for product in products}
+        texts = {}
+        for product in products:
+            told = product.short, product.text, product.key_points
+            texts[str(product.id)] = [normalise(text, None) for text in told]
         slices[split] = Slice(catalogue, drawn_worn(world, products, workers),
                               drawn_worn_masks(world, products, workers),
                               {str(product.id): product.garment for product in products}, texts)
@@ -135,9 +136,11 @@ def named(
     names: tuple = READ,
 ) -> dict:  # 'region attribute' -> (n,) value, None where there is nothing to name
     "What a reader should find, asked region by region."
-    tags = tags_by_region(garments, names)
-    return {name: [value or None for value in values] for name, values in tags.items()
-            if any(values)}
+    tags = {}
+    for name, values in tags_by_region(garments, names).items():
+        if any(values):
+            tags[name] = [value or None for value in values]
+    return tags
 
 
 def asked_of(

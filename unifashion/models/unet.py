@@ -246,7 +246,7 @@ def agreement(
     reader: AttributeReader,
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     truth: dict,           # attribute -> (n,) value or None
-) -> dict:  # attribute -> share read as it should be, 0..1; the pattern of patterned garments and of plain ones
+) -> dict:  # attribute -> share read as it should be, 0..1; patterns of patterned and plain ones apart
     "How many of some pictures show what was asked for."
     shares = {name: float(np.nanmean(right)) for name, right in read_rightly(reader, pictures, truth).items()}
     for plain, title in ((False, "pattern of patterned"), (True, "pattern of plain")):

@@ -27,7 +27,7 @@ from .language import Adapter
 class Wiring:
     "What a system is shown, and where. Raises `ValueError` naming what there is not."
     context: tuple = ("text",)    # read by cross-attention: 'text', 'queries' (32), 'image' (one token)
-    hint: str = ""                # latents that the copy of the encoder sees: 'garment', 'sketch'; '': no copy
+    hint: str = ""                # latents that a copy of the encoder sees: 'garment', 'sketch'; '': no copy
     channels: tuple = ("pose",)   # latents beside noisy ones, agnostic ones and the mask: 'pose', 'sketch'
     trained: tuple = ("copy",)    # of 'copy' (with its cross-attention), 'unet', 'qformer'; adapters always
     blind: int = 0                # first blocks of the decoder that do not look at the copy; paper: 3
@@ -100,7 +100,7 @@ def zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 class ZeroAttention(nn.Module):
-    "A decoder's state looks at a copy's: norm, self-attention, cross-attention, and a zero at the end (App. B)."
+    "A decoder's state looks at a copy's: self-attention, cross-attention, and a zero at the end (App. B)."
     def __init__(
         self,
         channels: int,  # of the decoder's state
@@ -135,7 +135,7 @@ class EncoderCopy(nn.Module):
         self.hint = zeroed(nn.Conv2d(channels, unet.config.block_out_channels[0], 3, padding=1))
 
 
-def decoder_states(unet) -> list:  # (channels of the decoder's state, channels of the copy's, heads), by block
+def decoder_states(unet) -> list:  # (channels of the decoder's state, of the copy's, heads), by block
     "What meets before each block of the decoder."
     passed = [unet.conv_in.out_channels]
     for block in unet.down_blocks:
@@ -221,7 +221,7 @@ def query_slots(
 
 def given_of(
     model: Denoiser,
-    batch: dict,  # agnostic, mask, pose, sketch, garment: latents (n, C, h, w); ids (n, 77); tokens, words ...
+    batch: dict,  # agnostic, mask, pose, sketch, garment: latents (n, C, h, w); ids (n, 77); tokens ...
 ) -> Given:
     "The conditions of some pictures, made once."
     wiring = model.wiring
