@@ -48,7 +48,8 @@ margins: setup  ## how far what the lessons and tests train is from what they cl
 	@exec "$(BIN)/python" tests/margins.py $(ONLY)
 
 foundations: setup  ## train the drawn world's own pretrained parts anew (hours; goes on where it was stopped)
-	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce train_foundations --profile "$(PROFILE)" --set train=true
+	@export UNIFASHION_PARENT=$$PPID; for report in train_foundations train_generator; do \
+		"$(BIN)/python" -m unifashion.app reproduce $$report --profile "$(PROFILE)" --set train=true || exit $$?; done
 
 # the environment's own kernel comes first; root, as in a container, has to be allowed
 lab: setup  ## the notebooks in JupyterLab
