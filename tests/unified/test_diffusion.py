@@ -9,8 +9,8 @@ from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import PUBLISHED
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import EMPTY, PLACES, Inpainter, new_inpainter
-from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, denoising_loss, given_of,
-                                          look_down, new_denoiser, paint_up, query_slots, time_of)
+from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, denoising_loss, generated,
+                                          given_of, look_down, new_denoiser, paint_up, query_slots, time_of)
 
 TEXT = CLIPTextConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                       num_attention_heads=2, max_position_embeddings=PLACES)
@@ -160,3 +160,34 @@ def test_a_forgotten_context_is_the_empty_text_and_a_learned_vector(base, parts,
     given = given_of(model, batch)
     assert torch.allclose(given.nothing[:, :PLACES], base.states(EMPTY[None]).expand(3, -1, -1), atol=1e-6)
     assert torch.equal(given.nothing[:, PLACES:], model.nothing["queries"].expand(3, 5, -1))
+
+
+@pytest.mark.parametrize("name", ["try-on", "text only"])
+def test_a_sample_depends_on_conditions_and_seed_and_on_nothing_else(name, base, parts, batch):
+    model = new_denoiser(base, SYSTEMS[name], 0, **parts)
+    whole = generated(model, batch, [1, 2, 3], steps=3)
+    alone = {key: value[1:2] for key, value in batch.items()}
+    assert torch.allclose(generated(model, alone, [2], steps=3), whole[1:2], atol=1e-4)  # not on its batch
+    no_truth = dict(batch, latents=torch.zeros_like(batch["latents"]))
+    assert torch.equal(generated(model, no_truth, [1, 2, 3], steps=3), whole)
+    assert not torch.equal(generated(model, batch, [4, 5, 6], steps=3), whole)
+
+
+def test_guidance_one_asks_for_the_conditional_answer_alone(base, parts, batch):
+    model = new_denoiser(base, TRYON, 0, **parts).eval()
+    asked = []
+    forward = model.forward
+    model.forward = lambda noisy, time, beside, hint, context: (asked.append(context),
+                                                                forward(noisy, time, beside, hint, context))[1]
+    generated(model, batch, [1, 2, 3], steps=2, guidance=1.)
+    given = given_of(model, batch)
+    assert len(asked) == 2 and all(torch.equal(context, given.context) for context in asked)
+
+
+def test_conditions_are_made_once_a_picture(base, parts, batch):
+    model = new_denoiser(base, TRYON, 0, **parts)
+    calls = []
+    model.text_encoder.register_forward_hook(lambda *_: calls.append("words"))
+    model.qformer.qformer.register_forward_hook(lambda *_: calls.append("queries"))
+    generated(model, batch, [1, 2, 3], steps=5)
+    assert sorted(calls) == ["queries", "words", "words"]  # words, and the empty text

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRYON', 'DESIGN', 'FORGET', 'Wiring', 'look_down', 'time_of', 'paint_up', 'zeroed', 'ZeroAttention', 'EncoderCopy',
-           'decoder_states', 'Given', 'Denoiser', 'query_slots', 'given_of', 'denoising_loss', 'new_denoiser']
+           'decoder_states', 'Given', 'Denoiser', 'query_slots', 'given_of', 'denoising_loss', 'new_denoiser',
+           'generated']
 
 # %% ../../nbs/6_unified/07_diffusion.ipynb #24182276
 from copy import deepcopy
@@ -17,7 +18,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
 from ..models.checkpoints import seeded
-from ..models.latents import noised, reordered, widened
+from ..models.latents import guided, noised, reordered, sample, sampler, start_noise, widened
 from ..models.qformer import QFormer
 from ..models.unet import EMPTY, Inpainter, weighted_error
 from .language import Adapter
@@ -269,3 +270,22 @@ def new_denoiser(
     "An untrained one: at first it says what its foundation says of the text."
     with seeded(seed, "denoiser"):
         return Denoiser(base, wiring, **parts).to(memory_format=torch.channels_last)
+
+# %% ../../nbs/6_unified/07_diffusion.ipynb #cdab7139
+@torch.no_grad()
+def generated(
+    model: Denoiser,
+    batch: dict,           # what `given_of` takes
+    seeds,                 # an integer a picture
+    steps: int = 20,
+    guidance: float = 3.,  # 1: the context is taken as it is
+    name: str = "dpm++",   # of `SAMPLERS`
+) -> torch.Tensor:  # (n, C, h, w) latents
+    "What the conditions say, from noise."
+    given = given_of(model.eval(), batch)
+
+    def denoise(latents, time, context):
+        return model(latents, time.to(latents.device), given.beside, given.hint, context)
+    way = guided(denoise, given.context, given.nothing, guidance)
+    noise = start_noise(seeds, batch["agnostic"].shape[1:]).to(given.beside.device)
+    return sample(way, noise, sampler(name, model.schedule.config.prediction_type), steps)
