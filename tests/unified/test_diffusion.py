@@ -10,7 +10,8 @@ from unifashion.models.foundations import PUBLISHED
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import EMPTY, PLACES, Inpainter, new_inpainter
 from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, denoising_loss, generated,
-                                          given_of, look_down, new_denoiser, paint_up, query_slots, time_of)
+                                          given_of, load_denoiser, look_down, new_denoiser, paint_up,
+                                          query_slots, save_denoiser, time_of)
 
 TEXT = CLIPTextConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                       num_attention_heads=2, max_position_embeddings=PLACES)
@@ -189,3 +190,26 @@ def test_conditions_are_made_once_a_picture(base, parts, batch):
     model.qformer.qformer.register_forward_hook(lambda *_: calls.append("queries"))
     generated(model, batch, [1, 2, 3], steps=5)
     assert sorted(calls) == ["queries", "words", "words"]  # words, and the empty text
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_stored_denoiser_says_the_same(name, base, parts, batch, tmp_path):
+    model = new_denoiser(base, SYSTEMS[name], 0, **parts).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.01)
+    save_denoiser(model, tmp_path)
+    again = load_denoiser(tmp_path)
+    assert again.wiring == model.wiring
+    assert torch.equal(told(again, batch), told(model, batch))
+    assert UNet2DConditionModel.from_pretrained(tmp_path / "unet").config.in_channels == \
+        model.unet.conv_in.in_channels
+
+
+def test_weights_of_another_denoiser_are_refused(base, parts, tmp_path):
+    save_denoiser(new_denoiser(base, TRYON, 0, **parts), tmp_path)
+    other = tmp_path / "other"
+    save_denoiser(new_denoiser(base, Wiring(), 0), other)
+    (other / "denoiser.safetensors").rename(tmp_path / "denoiser.safetensors")
+    with pytest.raises(ValueError, match="does not fit its denoiser.json: 'adapters"):
+        load_denoiser(tmp_path)
