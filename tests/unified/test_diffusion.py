@@ -7,6 +7,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import PUBLISHED
+from unifashion.models.latents import sampler, start_noise
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import EMPTY, PLACES, Inpainter, new_inpainter
 from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, denoising_loss, generated,
@@ -39,8 +40,14 @@ def batch():
     torch.manual_seed(3)
     latents = {name: torch.randn(3, 4, 8, 6) for name in ("latents", "agnostic", "pose", "sketch", "garment")}
     return latents | {"mask": torch.ones(3, 1, 8, 6), "ids": torch.randint(6, 60, (3, PLACES)),
-                      "tokens": torch.randn(3, 7, 12), "words": torch.randint(6, 60, (3, 9)),
+                      "empty": EMPTY.expand(3, -1), "tokens": torch.randn(3, 7, 12), "words": torch.randint(6, 60, (3, 9)),
                       "words_mask": torch.ones(3, 9, dtype=torch.bool)}
+
+
+def drawn(model, batch, seeds, steps=3, guidance=3.):
+    noise = start_noise(seeds, batch["agnostic"].shape[1:])
+    way = sampler("dpm++", model.schedule.config.prediction_type)
+    return generated(model, batch, noise, way, steps, guidance)
 
 
 def told(model, batch, context=None):
@@ -166,19 +173,19 @@ def test_a_forgotten_context_is_the_empty_text_and_a_learned_vector(base, parts,
 @pytest.mark.parametrize("name", ["try-on", "text only"])
 def test_a_sample_depends_on_conditions_and_seed_and_on_nothing_else(name, base, parts, batch):
     model = new_denoiser(base, SYSTEMS[name], 0, **parts)
-    whole = generated(model, batch, [1, 2, 3], steps=3)
+    whole = drawn(model, batch, [1, 2, 3])
     alone = {key: value[1:2] for key, value in batch.items()}
-    assert torch.allclose(generated(model, alone, [2], steps=3), whole[1:2], atol=1e-4)  # not on its batch
+    assert torch.allclose(drawn(model, alone, [2]), whole[1:2], atol=1e-4)  # not on its batch
     no_truth = dict(batch, latents=torch.zeros_like(batch["latents"]))
-    assert torch.equal(generated(model, no_truth, [1, 2, 3], steps=3), whole)
-    assert not torch.equal(generated(model, batch, [4, 5, 6], steps=3), whole)
+    assert torch.equal(drawn(model, no_truth, [1, 2, 3]), whole)
+    assert not torch.equal(drawn(model, batch, [4, 5, 6]), whole)
 
 
 def test_guidance_one_asks_for_the_conditional_answer_alone(base, parts, batch):
     model = new_denoiser(base, TRYON, 0, **parts).eval()
     asked = []
     model.register_forward_pre_hook(lambda _, given: asked.append(given[-1]))
-    generated(model, batch, [1, 2, 3], steps=2, guidance=1.)
+    drawn(model, batch, [1, 2, 3], steps=2, guidance=1.)
     given = given_of(model, batch)
     assert len(asked) == 2 and all(torch.equal(context, given.context) for context in asked)
 
@@ -188,7 +195,7 @@ def test_conditions_are_made_once_a_picture(base, parts, batch):
     calls = []
     model.text_encoder.register_forward_hook(lambda *_: calls.append("words"))
     model.qformer.qformer.register_forward_hook(lambda *_: calls.append("queries"))
-    generated(model, batch, [1, 2, 3], steps=5)
+    drawn(model, batch, [1, 2, 3], steps=5)
     assert sorted(calls) == ["queries", "words", "words"]  # words, and the empty text
 
 

@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from ..ground.core import Generator, pick_device, pick_dtype
 from .attribute_reader import AttributeReader, read_rightly
 from .checkpoints import seeded
-from .foundations import SPECIAL, encode_texts, load_foundation, save_foundation
+from .foundations import SPECIAL, load_foundation, save_foundation
 from .latents import decoded, encoded, forgotten, guided, latent_mask, noised
 from .latents import sample, sampler, start_noise, training_schedule
 from .train import Fit, fit
@@ -35,14 +35,16 @@ def prompts(
     tokenizer: tokenizers.Tokenizer,
     texts,  # (n,) str
 ) -> torch.Tensor:  # (n, 77) int64
-    "Texts as word pieces, filled up with [PAD]. Raises `ValueError` for a text that has no room."
-    tokenizer.no_padding()
+    "Texts as word pieces, filled up. Raises `ValueError` for a text that has no room."
+    filling = next(own for own in ("[PAD]", "<|endoftext|>") if tokenizer.token_to_id(own) is not None)
     tokenizer.no_truncation()
-    for text, pieces in zip(texts, tokenizer.encode_batch(list(texts))):
-        if len(pieces.ids) > PLACES:
-            raise ValueError(f"a prompt of {len(pieces.ids)} word pieces; the text encoder reads {PLACES}: "
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(filling), pad_token=filling, length=PLACES)
+    pieces = [own.ids for own in tokenizer.encode_batch(list(texts))]
+    for text, own in zip(texts, pieces):
+        if len(own) > PLACES:
+            raise ValueError(f"a prompt of {len(own)} word pieces; the text encoder reads {PLACES}: "
                              f"shorten {text!r}")
-    return torch.from_numpy(encode_texts(tokenizer, texts, PLACES)[0]).long()
+    return torch.tensor(pieces)
 
 # %% ../../nbs/5_models/20_unet.ipynb #5ba5ce53
 LEVELS = 3  # of the U-Net
@@ -134,6 +136,7 @@ class Paintings:
         self.rows = [(part, row) for part in parts for row in range(len(part.latents))]
         self.ids = [part.products[row] for part, row in self.rows]
         tokenizer.no_truncation()
+        tokenizer.no_padding()
         pieces = {}
         for product, own in texts.items():
             pieces[product] = [e.ids[1:-1] for e in tokenizer.encode_batch(list(own)) if len(e.ids) > 2]

@@ -23,8 +23,7 @@ from transformers import CLIPTextModel
 
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
-from ..models.latents import guided, noised, reordered, sample, sampler, start_noise
-from ..models.latents import training_schedule, widened
+from ..models.latents import guided, noised, reordered, sample, training_schedule, widened
 from ..models.qformer import QFormer
 from ..models.unet import EMPTY, Inpainter, weighted_error
 from .language import Adapter
@@ -182,7 +181,7 @@ class Denoiser(nn.Module):
         self.schedule = training_schedule(prediction)
         self.text_encoder = text_encoder.requires_grad_(False)
         self.unet = unet.requires_grad_("unet" in wiring.trained)
-        self.unet.conv_in.requires_grad_(True)
+        self.unet.conv_in.requires_grad_("unet" in wiring.trained or bool(wiring.channels))
         width = unet.config.cross_attention_dim
         self.adapters = nn.ModuleDict()
         self.qformer = None
@@ -223,18 +222,17 @@ def query_slots(
 
 def given_of(
     model: Denoiser,
-    batch: dict,  # agnostic, mask, pose, sketch, garment: latents (n, C, h, w); ids (n, 77); tokens ...
+    batch: dict,  # agnostic, mask, pose, sketch, garment: latents (n, C, h, w); ids and, of a text that
+                  # says nothing, empty (n, 77); tokens, words, words_mask
 ) -> Given:
     "The conditions of some pictures, made once."
     wiring = model.wiring
-    ids = batch["ids"]
-    empty = EMPTY[None].to(ids.device).expand(len(ids), -1)
     context = []
     nothing = []
     for name in wiring.context:
         if name == "text":
-            context.append(model.text_encoder(ids).last_hidden_state)
-            nothing.append(model.text_encoder(empty).last_hidden_state)
+            context.append(model.text_encoder(batch["ids"]).last_hidden_state)
+            nothing.append(model.text_encoder(batch["empty"]).last_hidden_state)
             continue
         seen = query_slots(model.qformer, batch) if name == "queries" else batch["tokens"][:, :1]
         context.append(model.adapters[name](seen))
@@ -297,10 +295,11 @@ def new_denoiser(
 def generated(
     model: Denoiser,
     batch: dict,           # what `given_of` takes
-    seeds,                 # an integer a picture
+    noise: torch.Tensor,   # (n, C, h, w) from `start_noise`
+    scheduler,             # from `sampler`
     steps: int = 20,
     guidance: float = 3.,  # 1: the context is taken as it is
-    name: str = "dpm++",   # of `SAMPLERS`
+    after_step=None,       # as `sample` takes it
 ) -> torch.Tensor:  # (n, C, h, w) latents
     "What the conditions say, from noise."
     given = given_of(model.eval(), batch)
@@ -308,8 +307,7 @@ def generated(
     def denoise(latents, time, context):
         return model(latents, time.to(latents.device), given.beside, given.hint, context)
     way = guided(denoise, given.context, given.nothing, guidance)
-    noise = start_noise(seeds, batch["agnostic"].shape[1:]).to(given.beside.device)
-    return sample(way, noise, sampler(name, model.schedule.config.prediction_type), steps)
+    return sample(way, noise.to(given.beside.device), scheduler, steps, after_step)
 
 # %% ../../nbs/6_unified/07_diffusion.ipynb #513a84e7
 OWN = ("copy.", "attend.", "adapters.", "nothing.")  # weights that are in no library's model
