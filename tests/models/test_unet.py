@@ -39,7 +39,7 @@ def test_a_prompt_that_fills_every_place_is_taken_and_one_more_is_refused(tokeni
     piece = len(tokenizer.encode("red").ids) - 2
     room = (PLACES - 2) // piece
     assert prompts(tokenizer, ["red " * room]).shape == (1, PLACES)
-    with pytest.raises(ValueError, match=r"the text encoder reads 77: shorten 'red red"):
+    with pytest.raises(ValueError, match=r"the text encoder reads 77: cut 'red red"):
         prompts(tokenizer, ["fine", "red " * (room + 1)])
 
 

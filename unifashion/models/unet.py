@@ -10,6 +10,7 @@ __all__ = ['PLACES', 'LEVELS', 'HEAD', 'OUTSIDE', 'FORGET', 'EMPTY', 'prompts', 
 # %% ../../nbs/5_models/20_unet.ipynb #33ef3405
 from itertools import cycle
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ def prompts(
     for text, own in zip(texts, pieces):
         if len(own) > PLACES:
             raise ValueError(f"a prompt of {len(own)} word pieces; the text encoder reads {PLACES}: "
-                             f"shorten {text!r}")
+                             f"cut {shorten(text, 60)!r}")
     return torch.tensor(pieces)
 
 # %% ../../nbs/5_models/20_unet.ipynb #5ba5ce53

@@ -341,9 +341,9 @@ def load_denoiser(
              for name, value in kept.pop("wiring").items()}
     with seeded(0, "denoiser"):
         qformer = QFormer.from_pretrained(folder / "qformer") if (folder / "qformer").is_dir() else None
-        model = Denoiser(CLIPTextModel.from_pretrained(folder / "text_encoder"),
-                         UNet2DConditionModel.from_pretrained(folder / "unet"), Wiring(**lists), qformer,
-                         **kept)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+        model = Denoiser(text_encoder, unet, Wiring(**lists), qformer, **kept)
     wrong = model.load_state_dict(load_file(folder / "denoiser.safetensors"), strict=False)
     lost = [name for name in wrong.missing_keys if name.startswith(OWN)]
     if lost or wrong.unexpected_keys:
