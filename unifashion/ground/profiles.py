@@ -199,7 +199,7 @@ PROFILES = {p.name: p
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
                               Pretrain(full_steps=200), Evaluation(),
-                              llm=LanguageModel(steps=2500), language=Language(full_steps=400),
+                              llm=LanguageModel(steps=2500), language=Language(full_steps=1600),
                               formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
                               generator=Generator(autoencoder_steps=5000, reader_steps=4000,
                                                   unet_steps=15_000, scorer_steps=3000,
