@@ -10,9 +10,9 @@ from unifashion.models.foundations import PUBLISHED
 from unifashion.models.latents import sampler, start_noise
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import EMPTY, PLACES, Inpainter, new_inpainter
-from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, denoising_loss, generated,
-                                          given_of, load_denoiser, look_down, new_denoiser, paint_up,
-                                          query_slots, save_denoiser, time_of)
+from unifashion.unified.denoising import denoising_loss, generated, load_denoiser, save_denoiser
+from unifashion.unified.diffusion import (DESIGN, TRYON, Wiring, decoder_states, given_of, look_down,
+                                          new_denoiser, paint_up, query_slots, time_of)
 
 TEXT = CLIPTextConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                       num_attention_heads=2, max_position_embeddings=PLACES)
@@ -84,7 +84,7 @@ def test_the_two_halves_are_the_u_net_bit_by_bit(kinds):
 
 
 def test_every_condition_reaches_the_answer_once_training_has_begun(base, parts, batch):
-    model = new_denoiser(base, TRYON, 0, **parts)
+    model = new_denoiser(base, DESIGN, 0, **parts)
     torch.manual_seed(0)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=.5)
     for _ in range(3):
@@ -93,10 +93,10 @@ def test_every_condition_reaches_the_answer_once_training_has_begun(base, parts,
         optimizer.zero_grad()
     model.eval()
     before = told(model, batch)
-    for name in ("agnostic", "pose", "garment", "tokens", "ids", "words"):
+    for name in ("agnostic", "pose", "sketch", "tokens", "ids", "words"):
         changed = dict(batch, **{name: batch[name].flip(0)})
         assert not torch.equal(told(model, changed), before), name
-    assert torch.equal(told(model, dict(batch, sketch=batch["sketch"] + 1)), before)  # design's hint alone
+    assert torch.equal(told(model, dict(batch, garment=batch["garment"] + 1)), before)  # try-on's alone
 
 
 def test_only_query_slots_go_on(parts, batch):
@@ -164,7 +164,7 @@ def test_an_unknown_wiring_is_refused():
 
 
 def test_a_forgotten_context_is_the_empty_text_and_a_learned_vector(base, parts, batch):
-    model = new_denoiser(base, TRYON, 0, **parts).eval()
+    model = new_denoiser(base, DESIGN, 0, **parts).eval()
     given = given_of(model, batch)
     assert torch.allclose(given.nothing[:, :PLACES], base.states(EMPTY[None]).expand(3, -1, -1), atol=1e-6)
     assert torch.equal(given.nothing[:, PLACES:], model.nothing["queries"].expand(3, 5, -1))
@@ -191,7 +191,7 @@ def test_guidance_one_asks_for_the_conditional_answer_alone(base, parts, batch):
 
 
 def test_conditions_are_made_once_a_picture(base, parts, batch):
-    model = new_denoiser(base, TRYON, 0, **parts)
+    model = new_denoiser(base, DESIGN, 0, **parts)
     calls = []
     model.text_encoder.register_forward_hook(lambda *_: calls.append("words"))
     model.qformer.qformer.register_forward_hook(lambda *_: calls.append("queries"))

@@ -56,7 +56,7 @@ def tryon():
 
 
 def asked(**changes):
-    return dict(image=PERSON, mask_image=MASK, prompt="a blue shirt", garment_image=GARMENT, pose_image=POSE,
+    return dict(image=PERSON, mask_image=MASK, garment_image=GARMENT, pose_image=POSE,
                 num_inference_steps=3, output_type="np") | changes
 
 
@@ -73,7 +73,7 @@ def test_outside_the_mask_the_picture_comes_back_exactly_or_not_at_all(tryon):
 
 
 def test_a_picture_does_not_depend_on_the_others_of_its_call(tryon):
-    several = dict(image=[PERSON, GARMENT], mask_image=[MASK, MASK], prompt=["a blue shirt", "a shirt"],
+    several = dict(image=[PERSON, GARMENT], mask_image=[MASK, MASK],
                    garment_image=[GARMENT, PERSON], pose_image=[POSE, POSE])
     both = tryon(**asked(**several, generator=[seed(3), seed(4)])).images
     alone = tryon(**asked(generator=seed(3))).images[0]
@@ -98,7 +98,7 @@ def test_pil_and_arrays_are_the_same(tryon):
     (dict(image=[PERSON, PERSON]), "2 pictures and 1 masks"),
     (dict(image=[]), "image: an empty list"),
     (dict(prompt=["a", "b"]), "1 pictures and 2 prompts"),
-    (dict(prompt="blue " * 90), "the text encoder reads 77"),
+    (dict(prompt="a blue shirt"), "prompt is given, but this model reads no words"),
     (dict(pose_image=None), "pose_image is missing"),
     (dict(garment_image=None), "garment_image is missing"),
     (dict(garment_image=[GARMENT] * 2), "1 pictures and 2 of garment_image"),
@@ -113,6 +113,11 @@ def test_what_cannot_be_used_is_refused_before_anything_is_sampled(tryon, change
 def test_an_empty_sketch_is_refused():
     with pytest.raises(ValueError, match="sketch_image is empty: wanted are dark lines"):
         pipeline(DESIGN)(**asked(garment_image=None, sketch_image=np.full_like(POSE, 255)))
+
+
+def test_a_prompt_without_room_is_refused():
+    with pytest.raises(ValueError, match="the text encoder reads 77"):
+        pipeline(Wiring())(**asked(garment_image=None, prompt="blue " * 90))
 
 
 def test_a_mask_of_ones_and_of_255_is_the_same_mask():
@@ -144,6 +149,7 @@ def test_a_stored_pipeline_paints_the_same(wiring, tmp_path):
     pipe = pipeline(wiring)
     given = {"pose": POSE, "garment": GARMENT, "sketch": GARMENT}
     arguments = {f"{name}_image": given[name] if name in pipe.wanted else None for name in given}
+    arguments["prompt"] = "a blue shirt" if "text" in wiring.context else ""
     before = pipe(**asked(**arguments, generator=seed())).images[0]
     pipe.save_pretrained(tmp_path)
     again = UniFashionPipeline.from_pretrained(tmp_path)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats', 'Generator',
-           'Machine', 'Profile']
+           'Diffusion', 'Machine', 'Profile']
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #572d4a98
 from dataclasses import dataclass
@@ -154,6 +154,22 @@ class Generator:
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    "Try-on and design before the frozen parts, and how pictures are painted (U 3.1.2, 3.2.2, App. B)."
+    steps: int = 80
+    full_steps: int = 0         # steps with `full`; 0: the same
+    gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
+    batch: int = 16             # pictures a step
+    lr: float = 5e-4
+    checkpoint_every: int = 50  # steps
+    sampler: str = "dpm++"
+    sampling_steps: int = 20
+    guidance: float = 3.
+    pictures: int = 192         # test pairs that are painted with `full`
+    core_pictures: int = 32     # test pairs that are painted otherwise
+
+
+@dataclass(frozen=True)
 class Machine:
     "What the run may use."
     threads: int = 2           # of torch and BLAS
@@ -173,6 +189,7 @@ class Profile:
     language: Language = Language()
     formats: Formats = Formats()
     generator: Generator = Generator()
+    diffusion: Diffusion = Diffusion()
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #37204360
 PROFILES = {p.name: p
@@ -194,16 +211,19 @@ PROFILES = {p.name: p
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
                                                   unet_steps=12, unet_batch=16,
                                                   scorer_widths=(8, 16, 24, 32), scorer_steps=8,
-                                                  scorer_batch=16, scorer_products=64)),
+                                                  scorer_batch=16, scorer_products=64),
+                              diffusion=Diffusion(6, batch=8, checkpoint_every=3, sampling_steps=3,
+                                                  pictures=6, core_pictures=4)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
                               Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=1600),
-                              formats=Formats(200, 50, 700, 400, 300, 480, 120, 480, 120),
+                              formats=Formats(200, 50, 700, 400, 300, 2000, 200, 1500, 210),
                               generator=Generator(autoencoder_steps=5000, reader_steps=4000,
                                                   unet_steps=15_000, scorer_steps=3000,
-                                                  scorer_products=8000)),
+                                                  scorer_products=8000),
+                              diffusion=Diffusion(full_steps=1000)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
                               Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2,
@@ -225,4 +245,6 @@ PROFILES = {p.name: p
                               Evaluation(core_queries=1000, core_repeats=5), Machine(threads=8, workers=8),
                               LanguageModel("llava-hf/llava-1.5-7b-hf"),
                               Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
-                                       max_words=128, checkpoint_every=500, core_products=0)))}
+                                       max_words=128, checkpoint_every=500, core_products=0),
+                              diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
+                                                  sampler="plms", sampling_steps=50, pictures=0)))}

@@ -32,7 +32,7 @@ PATTERNS = ["*.json", "*.txt", "*.safetensors"]
 def folder_of(
     source,  # a folder, or a hub id
 ) -> Path:
-    "Where a pipeline lies. Raises `ConnectionError` for an id out of reach, `FileNotFoundError` for no pipeline."
+    "Where a pipeline lies. Raises `ConnectionError` for an id out of reach, `FileNotFoundError` for none."
     local = Path(source).is_dir()
     folder = Path(source if local else from_hub(snapshot_download, str(source), allow_patterns=PATTERNS))
     if not (folder / "model_index.json").is_file():
@@ -59,7 +59,8 @@ def open_stable_diffusion(
     source,         # folder or hub id: text encoder, autoencoder, word pieces
     painter=None,   # folder or hub id whose U-Net is taken; default: the same
 ) -> Generators:
-    "A published generator, frozen (U App. B: CompVis/stable-diffusion-v1-4 and Fantasy-Studio/Paint-by-Example)."
+    """A published generator, frozen.
+    In U App. B: CompVis/stable-diffusion-v1-4 and Fantasy-Studio/Paint-by-Example."""
     folder = folder_of(source)
     painting = folder if painter is None else folder_of(painter)
     vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
