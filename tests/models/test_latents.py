@@ -86,6 +86,21 @@ def test_what_comes_after_a_step_goes_on():
     assert seen == [0, 1, 2] and found.abs().max() == 0
 
 
+@pytest.mark.parametrize("name", L.SAMPLERS)
+def test_a_way_begun_at_latents_is_as_long_as_asked_and_ends_near_them(name):
+    asked = []
+    known = torch.randn(2, 4, 3, 2)
+
+    def silent(latents, time):
+        asked.append(int(time))
+        return torch.zeros_like(latents)
+    noise = L.start_noise([1, 2], known.shape[1:])
+    found = L.sample(silent, noise, L.sampler(name), 10, begin=(known, 0.3))
+    assert len(asked) <= 4 and asked[0] < 400
+    apart = (found - known).abs().mean()
+    assert apart < (L.sample(silent, noise, L.sampler(name), 10) - known).abs().mean()
+
+
 def test_an_answer_that_is_not_finite_stops_at_its_step():
     def broken(latents, time):
         return latents * (float("nan") if time < 500 else 0)

@@ -97,11 +97,18 @@ def sample(
     scheduler,            # from `sampler`
     steps: int,
     after_step=None,      # (step, latents) -> latents to go on with, or None
+    begin=None,           # (latents, share of the way): from these, noised, instead of noise alone
 ) -> torch.Tensor:  # (n, C, h, w) latents
     "From noise to latents. Raises `FloatingPointError` naming the step at which they stopped being finite."
     scheduler.set_timesteps(steps, device=start.device)
     latents = start * scheduler.init_noise_sigma
-    for step, time in enumerate(scheduler.timesteps):
+    times = scheduler.timesteps
+    if begin is not None:
+        times = times[len(times) - max(1, round(begin[1] * len(times))):]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+        latents = scheduler.add_noise(begin[0], start, times[:1].expand(len(start)))
+    for step, time in enumerate(times):
         told = denoise(scheduler.scale_model_input(latents, time), time)
         latents = scheduler.step(told, time, latents).prev_sample
         if not latents.isfinite().all():
