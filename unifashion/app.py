@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
            'run_workflow', 'Reproduce', 'Prepare', 'say_left_out', 'opened_search', 'Embed', 'Search', 'Caption',
-           'version', 'main']
+           'Fitting', 'TryOn', 'Design', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
@@ -261,10 +261,60 @@ class Caption:
         say_left_out(report)
         return 0 if report.kept else 1
 
+# %% ../nbs/app.ipynb #4fe341fe
+@dataclass(kw_only=True)
+class Fitting:
+    "What try-on and design share."
+    person: tyro.conf.Positional[Path]  # photograph
+    keypoints: Path                # JSON of its keypoints, as OpenPose or Dress Code has it
+    out: Path = Path("fitted.png")  # where the picture is written; its folder must exist
+    category: str = "upper_body"   # upper_body, lower_body or dresses
+    steps: int = 20                # of the sampler
+    guidance: float = 3.           # 1: the conditions are taken as they are
+    seed: int = 0                  # of the noise
+    profile: str = "mini"          # mini or paper
+    model: str | None = None       # folder of a pipeline, or a hub id; default: the profile's run
+
+    def paint(self, task: str, pictures: dict, prompt: str = ""):
+        from unifashion.unified.own_fittings import fitted, open_pipeline, own_person
+        if self.out.is_dir() or not self.out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--out {self.out}: wanted is a file in a folder that exists")
+        pipe = open_pipeline(task, self.profile, self.model)
+        own = own_person(self.person, self.keypoints, self.category, *pipe.size)
+        fitted(pipe, own, prompt, **pictures, steps=self.steps, guidance=self.guidance,
+               seed=self.seed).save(self.out)
+        print(self.out)
+
+
+@dataclass(kw_only=True)
+class TryOn(Fitting):
+    "Paint a garment on a person: a photograph, its keypoints and the garment's picture."
+    garment: tyro.conf.Positional[Path]  # its picture
+
+    def __call__(self):
+        from unifashion.unified.own_fittings import own_picture
+        self.paint("try-on", {"garment": own_picture(self.garment)})
+
+
+@dataclass(kw_only=True)
+class Design(Fitting):
+    "Design a garment on a person: a photograph, its keypoints, words, and a sketch or a picture to sketch."
+    text: str = ""               # "red shirt, short sleeves"
+    sketch: Path | None = None   # dark lines on a light ground
+    garment: Path | None = None  # a picture whose sketch is taken instead
+
+    def __call__(self):
+        from unifashion.unified.own_fittings import own_picture, own_sketch
+        if (self.sketch is None) == (self.garment is None):
+            raise ValueError("design takes a sketch: name --sketch, or --garment, whose sketch is then made")
+        drawn = own_picture(self.sketch) if self.sketch else own_sketch(self.garment)
+        self.paint("design", {"sketch": drawn}, self.text)
+
 # %% ../nbs/app.ipynb #b66599f3
-COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "embed": Embed, "prepare": Prepare,
-            "node": OneNode}
-EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError)  # a user can act on these
+COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
+            "embed": Embed, "prepare": Prepare, "node": OneNode}
+# a user can act on these
+EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 
 
 def version() -> str:
