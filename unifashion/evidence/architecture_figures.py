@@ -176,7 +176,7 @@ def phase1_figure(
              "qformer": Box("Q-Former", (3.5, 1), qformer),
              "losses": Box("retrieval:\nITC, ITM, ITG", (3.5, 0)),
              "tsa": Box("adapter (TSA)", (5.4, 2), captioner.adapter),
-             "llm": Box("language model", (7.3, 2), captioner.llm), "caption": Box("caption", (9., 2)),
+             "llm": Box("language model", (7.3, 2), captioner.llm, 1.25), "caption": Box("caption", (9., 2)),
              "asa": Box("adapter (TSA)", (5.4, 0), aligned.adapters["queries"]),
              "unet": Box("U-Net", (7.3, 0), aligned.unet), "again": Box("the picture again", (9., 0))}
     arrows = [("picture", "encoder", ""), ("encoder", "qformer", seen["tokens"]),
