@@ -58,7 +58,7 @@ NOT_LEARNING = {
     "test_attribute_reader": "three steps, stored and opened",
     "test_latents": "one gradient, of a convolution",
     "test_unet": "one gradient, that reaches every weight",
-    "diffusion": "twelve steps, to see what moves",
+    "denoising": "twelve steps, to see what moves",
     "test_diffusion": "a few gradients, to see what they reach",
     "own_pictures": "a few steps, so that there is a captioner to show",
     "test_foundations": "a few steps, compared bit by bit",

@@ -101,7 +101,8 @@ def saved(tmp_path):
             arrays[f"unpaired|{name}|kind"] = np.where(np.arange(40) % 2, 1., np.nan) * (name == "near")
             arrays[f"unpaired|{name}|attributes"] = np.full(40, 0.5)
         folder = tmp_path / f"seed={seed}"
-        save_arrays(folder / "scores.safetensors", {key: own.astype(np.float32) for key, own in arrays.items()})
+        singles = {key: own.astype(np.float32) for key, own in arrays.items()}
+        save_arrays(folder / "scores.safetensors", singles)
         write_json(folder / "scores.json", {"planned": {"near": "design", "far": "design", "gone": "design",
                                                         "other": "try-on"}, "space": "toy"})
         runs.append(T.read_scores(folder))
@@ -137,7 +138,8 @@ def claim(**changes):
 @pytest.mark.parametrize("changes, verdict, reason", [
     ({}, "holds", ""), ({"better": "far", "worse": "near"}, "fails", ""),
     ({"metric": "attributes", "direction": "higher"}, "undecided", ""),
-    ({"worse": "gone"}, "undecided", "not run: gone"), ({"profiles": ("open",)}, "undecided", "not tested at")])
+    ({"worse": "gone"}, "undecided", "not run: gone"),
+    ({"profiles": ("open",)}, "undecided", "not tested at")])
 def test_claims_are_judged_on_paired_differences(changes, verdict, reason, saved):
     told = T.test_generation_claim(claim(**changes), saved, "mini", 300)
     assert told.verdict == verdict and reason in told.reason

@@ -40,7 +40,8 @@ def batch():
     torch.manual_seed(3)
     latents = {name: torch.randn(3, 4, 8, 6) for name in ("latents", "agnostic", "pose", "sketch", "garment")}
     return latents | {"mask": torch.ones(3, 1, 8, 6), "ids": torch.randint(6, 60, (3, PLACES)),
-                      "empty": EMPTY.expand(3, -1), "tokens": torch.randn(3, 7, 12), "words": torch.randint(6, 60, (3, 9)),
+                      "empty": EMPTY.expand(3, -1), "tokens": torch.randn(3, 7, 12),
+                      "words": torch.randint(6, 60, (3, 9)),
                       "words_mask": torch.ones(3, 9, dtype=torch.bool)}
 
 

@@ -196,7 +196,8 @@ def test_the_same_code_runs_the_published_layouts_end_to_end(tmp_path):
     own = open_stable_diffusion(tmp_path / "sd", tmp_path / "pbe")
     encoder, qformer = readers()
     denoiser = new_denoiser(own.inpainter, Wiring(("text", "queries"), "garment", blind=2), 0, qformer)
-    assert denoiser.unet.config.in_channels == 13 and len(denoiser.attend) == len(denoiser.unet.up_blocks) * 2 - 2
+    assert denoiser.unet.config.in_channels == 13
+    assert len(denoiser.attend) == 2 * len(denoiser.unet.up_blocks) - 2
     order = denoiser.unet.conv_in.weight[:, :9]
     assert torch.equal(order, own.inpainter.unet.conv_in.weight)  # latents, masked, mask: already the paper's
     pipe = UniFashionPipeline(own.vae, denoiser.eval(), sampler("plms"), own.tokenizer, WORDS, encoder)

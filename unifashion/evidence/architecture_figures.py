@@ -47,7 +47,7 @@ def said_of(box: Box) -> tuple:  # (colour, text)
     state = "frozen" if not learns else "trained" if learns == whole else f"{counted(learns)} trained"
     return (WARM if learns else COLD), f"{box.title}\n{counted(whole)}, {state}"
 
-
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #ea734218
 def architecture(
     boxes: dict,   # name -> `Box`
     arrows: list,  # of (from, to, what passes)
@@ -79,7 +79,7 @@ def architecture(
     axes.set(xlim=(min(xs) - 0.8, max(xs) + 0.8), ylim=(min(ys) - 0.5, max(ys) + 0.5), title=title)
     return figure
 
-# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #81b315fe
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #c1e9c932
 def first_tensor(value) -> torch.Tensor:
     "The tensor that a module's answer is about."
     if isinstance(value, torch.Tensor): return value
@@ -109,7 +109,7 @@ def shapes_of(
             hook.remove()
     return seen
 
-# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #8b6ffe2d
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #c810f6f6
 def denoiser_modules(model: Denoiser) -> dict:  # name -> module
     "The parts of Figure 3."
     found = {"text": model.text_encoder, "U-Net, input": model.unet.conv_in,
@@ -157,7 +157,7 @@ def denoiser_figure(
         arrows.append(("adapter", "context", seen["adapter"]))
     return architecture(boxes, arrows, title, (11, 5) if "text" in model.wiring.context else (11, 4))
 
-# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #e85dae4f
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #d42fd452
 def phase1_figure(
     encoder: nn.Module,    # frozen `ImageEncoder`
     qformer: nn.Module,    # as phase 1 trains it

@@ -20,7 +20,7 @@ from ..unified.denoising import generated
 from ..unified.diffusion import DESIGN, TRYON, Denoiser, Wiring, new_denoiser
 from ..unified.fittings import Fittings, FittingRows
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #251861c8
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #32b1f0da
 @dataclass(frozen=True)
 class System:
     "A row of Table 3 that is run here."
@@ -46,7 +46,7 @@ CAPTION = "From a caption alone"
 CEILING = "True pictures, reconstructed"
 ONCE = ("UniFashion try-on, U-Net frozen",)  # trained for one seed: no claim hangs on it
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #c629d6ec
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #ba2a42f3
 STRENGTH = 0.8  # of SDEdit: share of the way from noise to picture that is walked
 
 
@@ -58,7 +58,7 @@ def laid_on(
     "Persons with a sketch where is painted."
     return np.where(masks[..., None], sketches, people)
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #1d21607b
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #61ace68d
 # phase 1 (U Eq. 7): catalogue pictures from what an adapter says of them, and from nothing else
 ALIGNED = {name: Wiring((name,), channels=(), trained=()) for name in ("queries", "image")}
 
@@ -79,7 +79,7 @@ def build(
             model.nothing[name].data.copy_(aligned[name].nothing[name])
     return model
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #e377906a
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #e54ec1d9
 @torch.no_grad()
 def painted_rows(
     model: Denoiser,
@@ -103,7 +103,7 @@ def painted_rows(
         parts.append(decoded(vae, latents))
     return np.concatenate(parts)
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #e7f3c48f
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #a43f7a1d
 @torch.no_grad()
 def sdedited(
     base: Inpainter,

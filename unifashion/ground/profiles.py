@@ -152,7 +152,7 @@ class Generator:
     scorer_lr: float = 1e-3
     scorer_products: int = 0                   # drawn for it alone
 
-
+# %% ../../nbs/0_ground/00_profiles.ipynb #df30c160
 @dataclass(frozen=True)
 class Diffusion:
     "Try-on and design before the frozen parts, and how pictures are painted (U 3.1.2, 3.2.2, App. B)."

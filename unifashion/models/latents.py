@@ -89,7 +89,7 @@ def start_noise(
     "Pure noise, from one generator a picture."
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
-
+# %% ../../nbs/5_models/18_latents.ipynb #45cbe772
 @torch.no_grad()
 def sample(
     denoise,              # (latents, time) -> what the network answers

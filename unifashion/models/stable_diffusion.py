@@ -15,10 +15,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, CLIPTextModel
 
+from .checkpoints import seeded
 from .foundations import from_hub
 from .unet import Inpainter
 
-# %% ../../nbs/5_models/23_stable_diffusion.ipynb #a0d08fc7
+# %% ../../nbs/5_models/23_stable_diffusion.ipynb #2d3482e0
 class Generators(NamedTuple):
     "A published generator's parts."
     inpainter: Inpainter
@@ -46,7 +47,8 @@ def open_unet(
     channels: int,  # of latents
 ) -> UNet2DConditionModel:
     "The U-Net of a folder. Raises `ValueError` for input channels that no layout has."
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    with seeded(0, "unet"):
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     taken = unet.config.in_channels
     if unet.config.out_channels != channels or taken not in (channels, 2 * channels + 1):
         raise ValueError(f"{folder.name}/unet takes {taken} channels and answers with "
@@ -54,7 +56,7 @@ def open_unet(
                          f"{2 * channels + 1}, and {channels}")
     return unet
 
-# %% ../../nbs/5_models/23_stable_diffusion.ipynb #2c8c2bfe
+# %% ../../nbs/5_models/23_stable_diffusion.ipynb #f5edd15a
 def open_stable_diffusion(
     source,         # folder or hub id: text encoder, autoencoder, word pieces
     painter=None,   # folder or hub id whose U-Net is taken; default: the same
@@ -63,9 +65,10 @@ def open_stable_diffusion(
     In U App. B: CompVis/stable-diffusion-v1-4 and Fantasy-Studio/Paint-by-Example."""
     folder = folder_of(source)
     painting = folder if painter is None else folder_of(painter)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
+    with seeded(0, "stable diffusion"):
+        vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
     unet = open_unet(painting, vae.config.latent_channels)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
     schedule = json.loads((painting / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     index = json.loads((painting / "model_index.json").read_text(encoding="utf-8"))
     inpainter = Inpainter(text_encoder, unet, schedule.get("prediction_type", "epsilon"),

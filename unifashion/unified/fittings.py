@@ -50,7 +50,7 @@ def on_white(
     if not strokes.any(): raise ValueError("an empty sketch: wanted are bright strokes on black")
     return np.repeat(255 - strokes[..., None], 3, -1)
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #16452edf
+# %% ../../nbs/6_unified/09_fittings.ipynb #b84aab7a
 SHOWN = ("person", "agnostic_mask", "skeleton", "garment", "cloth_sketch", "sketch")
 
 
@@ -75,7 +75,7 @@ def fittings_of(
                     [", ".join(pair.captions) for pair in samples], stacks.get("truth"),
                     digest([pairs.fingerprint, height, width, form]))
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #0832ae9d
+# %% ../../nbs/6_unified/09_fittings.ipynb #8cfc45ae
 def open_pairs(
     world: World,
     formats: Formats,  # how many are drawn
@@ -90,7 +90,7 @@ def open_pairs(
                           world.seed, workers=workers)
     return read_vitonhd(folder, split, paired)
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #ed4a8446
+# %% ../../nbs/6_unified/09_fittings.ipynb #6e8ef31f
 class Readers(NamedTuple):
     "Who reads pictures and texts for a denoiser, and where."
     vae: nn.Module
@@ -127,7 +127,7 @@ def text_parts(
     words, mask = encode_texts(qformer_tokenizer, texts, max_words)
     return {"ids": ids, "empty": nothing, "words": words.astype(np.int64), "words_mask": mask}
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #f94b1b39
+# %% ../../nbs/6_unified/09_fittings.ipynb #9b3ee95d
 def fitting_parts(
     own: Fittings,
     readers: Readers,
@@ -144,7 +144,7 @@ def fitting_parts(
                                                device=readers.device)
     return parts | text_parts(own.texts, *readers[3:6])
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #2960f254
+# %% ../../nbs/6_unified/09_fittings.ipynb #35db3e1f
 def catalogue_parts(
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     texts: list,           # (n,) str
@@ -161,7 +161,7 @@ def catalogue_parts(
              "garment tokens": tokens}
     return parts | text_parts(texts, *readers[3:6])
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #4c2840ee
+# %% ../../nbs/6_unified/09_fittings.ipynb #d05e0ae2
 SKETCHES = ("sketch", "worn_sketch")
 TEXT = ("ids", "empty", "words", "words_mask")
 

@@ -19,6 +19,7 @@ from ..data.stores import FileStore
 from ..data.tryon_conditions import conditions_of
 from ..data.tryon_stores import PoseStore, Worn
 from ..ground.core import load_profile, pick_device
+from ..models.checkpoints import seeded
 from .fittings import on_white
 from .pipelines import UniFashionPipeline
 from .trained_models import maker, run_of
@@ -81,7 +82,8 @@ def open_pipeline(
         more = " (try-on is trained with the full run: unifashion reproduce train_diffusion --full)"
         raise FileNotFoundError(f"no pipeline for {task} of profile {profile} yet; make one with: {made}"
                                 + more * (task == "try-on"))
-    return UniFashionPipeline.from_pretrained(folder).to(pick_device())
+    with seeded(0, "pipeline"):
+        return UniFashionPipeline.from_pretrained(folder).to(pick_device())
 
 
 def fitted(

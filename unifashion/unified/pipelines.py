@@ -26,6 +26,7 @@ from ..data.images import check_image, fit_image, resize
 from ..data.tryon_conditions import fit_map
 from ..ground.files import write_json
 from ..models.autoencoder import FACTOR, PatchAutoencoder
+from ..models.checkpoints import seeded
 from ..models.encoders import ImageEncoder, lite_tokens, open_image_encoder
 from ..models.encoders import tower_encoder, tower_tokens
 from ..models.foundations import from_hub
@@ -148,7 +149,7 @@ def pictures_of(
         stacks[name] = np.stack([fit_image(array, *pipe.size, "pad") for array in arrays])
     return stacks
 
-
+# %% ../../nbs/6_unified/10_pipelines.ipynb #058b0064
 @torch.no_grad()
 def conditions(
     pipe: UniFashionPipeline,
@@ -172,7 +173,7 @@ def conditions(
         batch["tokens"] = pipe.image_encoder(torch.from_numpy(fitted).to(pipe.image_encoder.mean.device))
     return {name: own.to(pipe.device) for name, own in batch.items()}
 
-# %% ../../nbs/6_unified/10_pipelines.ipynb #2b06d7f0
+# %% ../../nbs/6_unified/10_pipelines.ipynb #7517ad3c
 @contextmanager
 def room_for(n: int, size: tuple):
     "Raise `MemoryError`, saying what to lower, where a device's memory is too small for n pictures."
@@ -192,7 +193,7 @@ def told_of(pipe, bar, callback):
         return (answer or {}).get("latents")
     return after_step
 
-# %% ../../nbs/6_unified/10_pipelines.ipynb #c5213652
+# %% ../../nbs/6_unified/10_pipelines.ipynb #cdcea961
 @patch
 def __call__(
     self: UniFashionPipeline,
@@ -228,7 +229,7 @@ def __call__(
     painted = pasted(painted, people, masks) if paste_back else painted
     return ImagePipelineOutput(list(painted) if output_type == "np" else list(map(Image.fromarray, painted)))
 
-# %% ../../nbs/6_unified/10_pipelines.ipynb #0974089a
+# %% ../../nbs/6_unified/10_pipelines.ipynb #093b39d8
 def save_encoder(
     encoder: ImageEncoder,
     folder: Path,
@@ -257,7 +258,7 @@ def load_encoder(
     weights = load_file(folder / "encoder.safetensors")
     return tower_encoder(weights, kept["settings"], kept["identity"])
 
-# %% ../../nbs/6_unified/10_pipelines.ipynb #25542cc5
+# %% ../../nbs/6_unified/10_pipelines.ipynb #b4d06e12
 AUTOENCODERS = {"PatchAutoencoder": PatchAutoencoder, "AutoencoderKL": diffusers.AutoencoderKL,
                 "AutoencoderTiny": diffusers.AutoencoderTiny}
 TOKENIZERS = ("tokenizer", "qformer_tokenizer")
@@ -297,9 +298,10 @@ def from_pretrained(
     if index.get("_class_name") != "UniFashionPipeline" or index.get("vae") not in AUTOENCODERS or (
             not issubclass(sampling or object, diffusers.SchedulerMixin)):
         raise ValueError(f"{folder.name}/model_index.json is not one of UniFashionPipeline")
-    vae = AUTOENCODERS[index["vae"]].from_pretrained(folder / "vae", use_safetensors=True)
+    with seeded(0, "pipeline"):
+        vae = AUTOENCODERS[index["vae"]].from_pretrained(folder / "vae", use_safetensors=True)
+        scheduler = sampling.from_pretrained(folder / "scheduler")
     encoder = load_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
     words = [tokenizers.Tokenizer.from_file(str(folder / f"{name}.json"))
              if (folder / f"{name}.json").is_file() else None for name in TOKENIZERS]
-    return cls(vae.eval(), load_denoiser(folder), sampling.from_pretrained(folder / "scheduler"), *words,
-               encoder)
+    return cls(vae.eval(), load_denoiser(folder), scheduler, *words, encoder)
