@@ -121,7 +121,7 @@ def denoiser_modules(model: Denoiser) -> dict:  # name -> module
         found |= {"copy": model.copy, "attention": model.attend}
     return found
 
-
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #e80bd594
 def denoiser_figure(
     model: Denoiser,  # of a wiring with queries and a hint
     batch: dict,      # what `denoising_loss` takes
@@ -157,7 +157,7 @@ def denoiser_figure(
         arrows.append(("adapter", "context", seen["adapter"]))
     return architecture(boxes, arrows, title, (11, 5) if "text" in model.wiring.context else (11, 4))
 
-# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #d42fd452
+# %% ../../nbs/8_evidence/23_architecture_figures.ipynb #6b57a8ea
 def phase1_figure(
     encoder: nn.Module,    # frozen `ImageEncoder`
     qformer: nn.Module,    # as phase 1 trains it

@@ -258,7 +258,7 @@ def load_encoder(
     weights = load_file(folder / "encoder.safetensors")
     return tower_encoder(weights, kept["settings"], kept["identity"])
 
-# %% ../../nbs/6_unified/10_pipelines.ipynb #b4d06e12
+# %% ../../nbs/6_unified/10_pipelines.ipynb #4f6c58e9
 AUTOENCODERS = {"PatchAutoencoder": PatchAutoencoder, "AutoencoderKL": diffusers.AutoencoderKL,
                 "AutoencoderTiny": diffusers.AutoencoderTiny}
 TOKENIZERS = ("tokenizer", "qformer_tokenizer")
@@ -283,7 +283,7 @@ def save_pretrained(
         "_class_name": "UniFashionPipeline", "_diffusers_version": diffusers.__version__,
         "vae": type(self.vae).__name__, "scheduler": type(self.scheduler).__name__})
 
-
+# %% ../../nbs/6_unified/10_pipelines.ipynb #ca1921aa
 @patch(cls_method=True)
 def from_pretrained(
     cls: UniFashionPipeline,
