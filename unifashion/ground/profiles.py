@@ -139,7 +139,7 @@ class Generator:
     reader_widths: tuple = (32, 64, 128, 256)  # of the network that names attributes, stage by stage
     reader_steps: int = 0
     reader_batch: int = 64
-    reader_lr: float = 2e-3
+    reader_lr: float = 3e-3
     unet_widths: tuple = (96, 96, 128)         # of its three levels
     text_width: int = 192                      # of the text encoder that goes with it
     text_layers: int = 2
@@ -220,7 +220,7 @@ PROFILES = {p.name: p
                               Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=1600),
                               formats=Formats(200, 50, 700, 400, 300, 2000, 200, 1500, 210),
-                              generator=Generator(autoencoder_steps=5000, reader_steps=4000,
+                              generator=Generator(autoencoder_steps=5000, reader_steps=10_000,
                                                   unet_steps=15_000, scorer_steps=3000,
                                                   scorer_products=8000),
                               diffusion=Diffusion(full_steps=1000)),

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from timm.layers import GroupNorm1
-from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from ..ground.core import Foundations, Generator, pick_device, pick_dtype
+from .attribute_reader import PictureNetwork
 from .batches import ProductViews
 from .checkpoints import seeded
 from .encoders import dual_encoder
@@ -38,9 +37,7 @@ def scoring_encoder(
     sizes = Foundations(patch=16, width=width, heads=2, layers=1, text_layers=2)
     with seeded(seed, "scorer"):
         model = dual_encoder(sizes, 32, 32, vocabulary, WORDS)
-        model.visual = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=width, channels=tuple(widths),
-                              stem_type="deep", stem_width=widths[0] // 2, avg_down=True,
-                              norm_layer=GroupNorm1)
+        model.visual = PictureNetwork(widths, width)
     return model.to(memory_format=torch.channels_last)
 
 
