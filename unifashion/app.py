@@ -272,13 +272,15 @@ class Fitting:
     steps: int = 20                # of the sampler
     guidance: float = 3.           # 1: the conditions are taken as they are
     seed: int = 0                  # of the noise
-    profile: str = "mini"          # mini or paper
+    profile: str = "mini"          # whose pipeline is taken
     model: str | None = None       # folder of a pipeline, or a hub id; default: the profile's run
 
     def paint(self, task: str, pictures: dict, prompt: str = ""):
         from unifashion.unified.own_fittings import fitted, open_pipeline, own_person
         if self.out.is_dir() or not self.out.absolute().parent.is_dir():
             raise FileNotFoundError(f"--out {self.out}: wanted is a file in a folder that exists")
+        if self.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ValueError(f"--out {self.out}: wanted is a .png or a .jpg")
         pipe = open_pipeline(task, self.profile, self.model)
         own = own_person(self.person, self.keypoints, self.category, *pipe.size)
         fitted(pipe, own, prompt, **pictures, steps=self.steps, guidance=self.guidance,

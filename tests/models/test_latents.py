@@ -86,7 +86,7 @@ def test_what_comes_after_a_step_goes_on():
     assert seen == [0, 1, 2] and found.abs().max() == 0
 
 
-@pytest.mark.parametrize("name", L.SAMPLERS)
+@pytest.mark.parametrize("name", ["ddim", "dpm++"])
 def test_a_way_begun_at_latents_is_as_long_as_asked_and_ends_near_them(name):
     asked = []
     known = torch.randn(2, 4, 3, 2)
@@ -97,6 +97,8 @@ def test_a_way_begun_at_latents_is_as_long_as_asked_and_ends_near_them(name):
     noise = L.start_noise([1, 2], known.shape[1:])
     found = L.sample(silent, noise, L.sampler(name), 10, begin=(known, 0.3))
     assert len(asked) <= 4 and asked[0] < 400
+    with pytest.raises(ValueError, match="PLMS cannot begin"):
+        L.sample(silent, noise, L.sampler("plms"), 10, begin=(known, 0.3))
     apart = (found - known).abs().mean()
     assert apart < (L.sample(silent, noise, L.sampler(name), 10) - known).abs().mean()
 

@@ -149,7 +149,7 @@ def test_a_sketch_of_a_picture_is_dark_on_white_and_a_blank_one_is_refused(mine)
     ("tryon {0}/me.png {0}/shop/shirt.jpg --keypoints {0}/openpose.json --out {0}/none/a.png",
      "wanted is a file in a folder that exists"),
     ("tryon {0}/me.png {0}/shop/shirt.jpg --keypoints {0}/openpose.json --profile paper",
-     "no pipeline for try-on of profile paper yet; make one with"),
+     "profile paper trains no pipeline: name one with --model"),
     ("tryon {0}/me.png {0}/shop/shirt.jpg --keypoints {0}/openpose.json --model {0}",
      "holds no model_index.json")])
 def test_the_commands_say_what_is_missing(words, answer, mine, capsys):

@@ -33,7 +33,8 @@ TRYON_OURS = "UniFashion try-on (ours)"
 DESIGN_OURS = "UniFashion design (ours)"
 SYSTEMS = {
     TRYON_OURS: System("try-on", TRYON),
-    "UniFashion try-on, U-Net frozen": System("try-on", Wiring(("queries",), trained=("qformer",))),
+    "UniFashion try-on, Q-Former tuned, no copy": System("try-on", Wiring(("queries",),
+                                                                          trained=("qformer",))),
     "StableVITON style": System("try-on", Wiring(("image",), "garment")),
     "Paint-by-Example style": System("try-on", Wiring(("image",), trained=("unet",))),
     DESIGN_OURS: System("design", DESIGN),
@@ -44,7 +45,7 @@ SYSTEMS = {
 SDEDIT = "SDEdit"
 CAPTION = "From a caption alone"
 CEILING = "True pictures, reconstructed"
-ONCE = ("UniFashion try-on, U-Net frozen",)  # trained for one seed: no claim hangs on it
+ONCE = ("UniFashion try-on, Q-Former tuned, no copy",)  # trained for one seed: no claim hangs on it
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #ba2a42f3
 STRENGTH = 0.8  # of SDEdit: share of the way from noise to picture that is walked
@@ -77,7 +78,7 @@ def build(
         if aligned:
             model.adapters[name].load_state_dict(aligned[name].adapters[name].state_dict())
             model.nothing[name].data.copy_(aligned[name].nothing[name])
-    return model
+    return model.to(base.unet.device)
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #e54ec1d9
 @torch.no_grad()
@@ -126,6 +127,6 @@ def sdedited(
         return base(latents, time.to(device).expand(len(latents)), mask, masked, condition)
     way = guided(denoise, states, empty.expand_as(states), settings.guidance)
     noise = start_noise([1_000_000 * seed + row for row in range(len(ids))], guide.shape[1:]).to(device)
-    latents = sample(way, noise, sampler(settings.sampler, prediction), settings.sampling_steps,
+    latents = sample(way, noise, sampler("dpm++", prediction), settings.sampling_steps,
                      begin=(guide, STRENGTH))
     return decoded(vae, latents)

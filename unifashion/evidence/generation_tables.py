@@ -137,7 +137,8 @@ def measured_row(column, runs, draws, space) -> dict:
     if column != "FD":
         middle = np.array([value])
         _, low, high = percentiles(middle, replicates(column, runs, draws)[:, None])[0]
-    n = len(next(iter(runs[0][0].values())))
+    own = runs[0][0][MEASURES[column][0]]
+    n = len(own) if own.ndim > 1 else int((~np.isnan(own)).sum())
     where = f"|{space}" if column in ("KD", "FD", "CLIP-S") else ""
     return {"signature": f"{column}{where}|n:{n}", "value": round(value, 4),
             "low": None if low is None else round(low, 4), "high": None if high is None else round(high, 4),

@@ -105,6 +105,7 @@ def sample(
     times = scheduler.timesteps
     if begin is not None:
         times = times[len(times) - max(1, round(begin[1] * len(times))):]
+        if isinstance(scheduler, PNDMScheduler): raise ValueError("PLMS cannot begin in the middle")
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
         latents = scheduler.add_noise(begin[0], start, times[:1].expand(len(start)))

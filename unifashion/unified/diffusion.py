@@ -52,8 +52,8 @@ def look_down(
     emb,      # (n, d) of the time
     context,  # (n, m, width)
     hint=0.,  # added behind the first convolution
-):  # (state behind the middle, states behind every block on the way down)
-    "The encoder of a U-Net and its middle."
+):  # (state behind the encoder, states behind every block on the way)
+    "The encoder of a U-Net."
     x = unet.conv_in(x) + hint
     passed = [x]
     for block in unet.down_blocks:
@@ -62,7 +62,7 @@ def look_down(
         else:
             x, own = block(x, emb)
         passed += own
-    return unet.mid_block(x, emb, encoder_hidden_states=context), passed
+    return x, passed
 
 
 def time_of(unet, time, x):
@@ -78,7 +78,8 @@ def paint_up(
     context,
     look=None,  # (number of the decoder block, x) -> x, called before each
 ):  # (n, C, h, w)
-    "The decoder of a U-Net."
+    "The middle of a U-Net and its decoder."
+    x = unet.mid_block(x, emb, encoder_hidden_states=context)
     passed = list(passed)
     number = 0
     for block in unet.up_blocks:
@@ -124,13 +125,13 @@ class ZeroAttention(nn.Module):
 
 # %% ../../nbs/6_unified/07_diffusion.ipynb #7a5fd604
 class EncoderCopy(nn.Module):
-    "The first half of a U-Net, with a convolution for a hint."
+    "The encoder of a U-Net, with a convolution for a hint."
     def __init__(
         self,
         unet: UNet2DConditionModel,
     ):
         super().__init__()
-        for name in ("time_proj", "time_embedding", "conv_in", "down_blocks", "mid_block"):
+        for name in ("time_proj", "time_embedding", "conv_in", "down_blocks"):
             setattr(self, name, deepcopy(getattr(unet, name)))
         channels = unet.config.out_channels  # of latents
         self.hint = zeroed(nn.Conv2d(channels, unet.config.block_out_channels[0], 3, padding=1))

@@ -6,7 +6,8 @@
 __all__ = ['SHOWN', 'SKETCHES', 'TEXT', 'Fittings', 'on_white', 'fittings_of', 'open_pairs', 'Readers', 'shown_parts',
            'text_parts', 'fitting_parts', 'catalogue_parts', 'FittingRows']
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #3d941e0c
+# %% ../../nbs/6_unified/09_fittings.ipynb #7c32ac71
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class Fittings(NamedTuple):
     worn_sketches: np.ndarray  # (n, h, w, 3) uint8
     texts: list             # (n,) str
     truth: np.ndarray       # (n, h, w, 3) uint8, or None
-    fingerprint: str        # of the pairs and the size
+    fingerprint: str        # of the pictures
 
 
 def on_white(
@@ -67,13 +68,14 @@ def fittings_of(
     for pair in tqdm(pairs, desc="open", unit="pair", disable=len(pairs) < 500):
         for name, picture in conditions_of(pair, wanted, height, width, form).items():
             seen[name].append(picture)
-    stacks = {name: np.stack(own) for name, own in seen.items()}
+    stacks = {name: np.stack(seen.pop(name)) for name in wanted}
+    looks = [blake2b(np.ascontiguousarray(own)).hexdigest() for own in stacks.values()]
     samples = list(pairs)
     return Fittings([pair.person_id for pair in samples], [pair.garment_id for pair in samples],
                     stacks["person"], stacks["agnostic_mask"], stacks["skeleton"], stacks["garment"],
                     on_white(stacks["cloth_sketch"]), on_white(stacks["sketch"]),
                     [", ".join(pair.captions) for pair in samples], stacks.get("truth"),
-                    digest([pairs.fingerprint, height, width, form]))
+                    digest(looks))
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #8cfc45ae
 def open_pairs(
@@ -119,13 +121,14 @@ def text_parts(
     texts: list,  # (n,) str
     tokenizer: tokenizers.Tokenizer,          # of the text encoder
     qformer_tokenizer: tokenizers.Tokenizer,
-    max_words: int,  # word pieces that the Q-Former reads
+    max_words: int,  # word pieces that the Q-Former reads; 0: there is none
 ) -> dict:  # ids, and empty of a text that says nothing (n, 77), words and words_mask (n, max_words)
     "Texts as both readers take them. Raises `ValueError` as `prompts`."
     ids = prompts(tokenizer, texts).numpy()
-    nothing = np.broadcast_to(prompts(tokenizer, [""]).numpy(), ids.shape)
+    told = {"ids": ids, "empty": np.broadcast_to(prompts(tokenizer, [""]).numpy(), ids.shape)}
+    if not max_words: return told
     words, mask = encode_texts(qformer_tokenizer, texts, max_words)
-    return {"ids": ids, "empty": nothing, "words": words.astype(np.int64), "words_mask": mask}
+    return told | {"words": words.astype(np.int64), "words_mask": mask}
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #9b3ee95d
 def fitting_parts(

@@ -40,7 +40,7 @@ def own_person(
     width: int,
 ) -> OwnPerson:
     "A person from two files. Raises `DataError` naming the file, and `ValueError` for another category."
-    photo, points = (Path(path).absolute() for path in (photo, points))
+    photo, points = (Path(path).resolve() for path in (photo, points))
     root = Path(os.path.commonpath([photo.parent, points.parent]))
     name = str(photo.relative_to(root))
     told = points.read_text(encoding="utf-8", errors="replace") if points.is_file() else ""
@@ -55,7 +55,7 @@ def own_person(
 # %% ../../nbs/6_unified/11_own_fittings.ipynb #cb9531ef
 def own_picture(path: Path) -> np.ndarray:  # (h, w, 3) uint8
     "A picture file. Raises `DataError` naming it."
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     return ImageRef(FileStore(path.parent), path.name).read()
 
 
@@ -74,9 +74,10 @@ def open_pipeline(
     source: str = None,    # folder of a pipeline, or a hub id; default: the profile's run
 ) -> UniFashionPipeline:
     "A trained pipeline, on a GPU where there is one. Raises `FileNotFoundError` that says what makes it."
-    load_profile(profile)
     run = run_of(profile, "train_diffusion")
     folder = source or run and run / task
+    if not source and load_profile(profile).world.dataset != "drawn":
+        raise FileNotFoundError(f"profile {profile} trains no pipeline: name one with --model")
     if not folder or not source and not folder.is_dir():
         made = maker(profile, "train_diffusion")
         more = " (try-on is trained with the full run: unifashion reproduce train_diffusion --full)"

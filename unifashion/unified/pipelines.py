@@ -100,6 +100,8 @@ class UniFashionPipeline(DiffusionPipeline):
         image_encoder: ImageEncoder = None,  # where the wiring reads tokens
     ):
         super().__init__()
+        if {"queries", "image"} & set(denoiser.wiring.context) and image_encoder is None:
+            raise ValueError("this denoiser looks at tokens of pictures: image_encoder is missing")
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer,
                               qformer_tokenizer=qformer_tokenizer, image_encoder=image_encoder)
 
@@ -164,9 +166,10 @@ def conditions(
     batch["mask"] = latent_mask(masks)
     qformer = pipe.denoiser.qformer
     told = text_parts(texts, pipe.tokenizer, pipe.qformer_tokenizer or pipe.tokenizer,
-                      2 if qformer is None else qformer.max_words)
+                      0 if qformer is None else qformer.max_words)
     batch |= {name: torch.from_numpy(np.array(own)) for name, own in told.items()}
-    batch["words_mask"] &= "text" in pipe.denoiser.wiring.context
+    if qformer is not None:
+        batch["words_mask"] &= "text" in pipe.denoiser.wiring.context
     if pipe.image_encoder is not None:
         looked_at = pictures[pipe.denoiser.wiring.hint or "garment"]
         fitted = np.stack([resize(own, *pipe.image_encoder.size) for own in looked_at])
@@ -222,7 +225,7 @@ def __call__(
     pictures = pictures_of(self, given, n)
     with room_for(n, self.size), self.progress_bar(total=num_inference_steps) as bar:
         batch = conditions(self, people, masks, texts, pictures)
-        noise = randn_tensor(batch["agnostic"].shape, generator)
+        noise = randn_tensor(batch["agnostic"].shape, generator, self.device)
         latents = generated(self.denoiser, batch, noise, self.scheduler, num_inference_steps, guidance_scale,
                             told_of(self, bar, callback_on_step_end))
         painted = decoded(self.vae, latents)
