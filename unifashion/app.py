@@ -287,7 +287,7 @@ class Fitting:
                seed=self.seed).save(self.out)
         print(self.out)
 
-
+# %% ../nbs/app.ipynb #de64a43c
 @dataclass(kw_only=True)
 class TryOn(Fitting):
     "Paint a garment on a person: a photograph, its keypoints and the garment's picture."
