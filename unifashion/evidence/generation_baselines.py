@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRYON_OURS', 'DESIGN_OURS', 'SYSTEMS', 'SDEDIT', 'CAPTION', 'CEILING', 'ONCE', 'STRENGTH', 'ALIGNED', 'System',
-           'laid_on', 'build', 'painted_rows', 'sdedited']
+           'laid_on', 'build', 'row_seeds', 'painted_rows', 'sdedited']
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #04f28f22
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from ..ground.core import Diffusion
-from ..models.latents import decoded, encoded, guided, latent_mask, sample, sampler, start_noise
+from ..models.latents import decoded, sampler, start_noise
 from ..models.qformer import QFormer
-from ..models.unet import Inpainter, greyed
+from ..models.unet import Inpainter, painted
 from ..unified.denoising import generated
 from ..unified.diffusion import DESIGN, TRYON, Denoiser, Wiring, new_denoiser
 from ..unified.fittings import Fittings, FittingRows
@@ -80,7 +80,12 @@ def build(
             model.nothing[name].data.copy_(aligned[name].nothing[name])
     return model.to(base.unet.device)
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #e54ec1d9
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #b68cfa24
+def row_seeds(seed: int, rows) -> list:
+    "The seed of each row's noise, other for every training seed."
+    return [1_000_000 * seed + row for row in rows]
+
+
 @torch.no_grad()
 def painted_rows(
     model: Denoiser,
@@ -98,35 +103,22 @@ def painted_rows(
     for start in range(0, len(chosen), batch):
         rows = list(chosen[start:start + batch])
         shown = {name: own.to(device) for name, own in data.rows(rows).items()}
-        noise = start_noise([1_000_000 * seed + row for row in rows], shown["agnostic"].shape[1:])
+        noise = start_noise(row_seeds(seed, rows), shown["agnostic"].shape[1:])
         way = sampler(settings.sampler, prediction)
         latents = generated(model, shown, noise, way, settings.sampling_steps, settings.guidance)
         parts.append(decoded(vae, latents))
     return np.concatenate(parts)
 
-# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #a43f7a1d
-@torch.no_grad()
+# %% ../../nbs/8_evidence/19_generation_baselines.ipynb #c2bac8ac
 def sdedited(
     base: Inpainter,
     vae,
     own: Fittings,
-    ids: torch.Tensor,      # (n, 77) of the texts
-    nothing: torch.Tensor,  # (1, 77) of a text that says nothing
+    ids: torch.Tensor,  # (n, 77) of the texts
     settings: Diffusion,
     seed: int = 0,
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "SDEdit: the foundation, begun from worn sketches (arXiv 2108.01073)."
-    device = next(base.parameters()).device
-    prediction = base.schedule.config.prediction_type
-    guide = encoded(vae, laid_on(own.people, own.masks, own.worn_sketches))
-    masked = encoded(vae, greyed(own.people, own.masks))
-    mask = latent_mask(own.masks).to(device)
-    states, empty = base.states(ids.to(device)), base.states(nothing.to(device))
-
-    def denoise(latents, time, condition):
-        return base(latents, time.to(device).expand(len(latents)), mask, masked, condition)
-    way = guided(denoise, states, empty.expand_as(states), settings.guidance)
-    noise = start_noise([1_000_000 * seed + row for row in range(len(ids))], guide.shape[1:]).to(device)
-    latents = sample(way, noise, sampler("dpm++", prediction), settings.sampling_steps,
-                     begin=(guide, STRENGTH))
-    return decoded(vae, latents)
+    guide = laid_on(own.people, own.masks, own.worn_sketches)
+    return painted(base, vae, ids, own.people, own.masks, row_seeds(seed, range(len(ids))),
+                   settings.sampling_steps, settings.guidance, begin=(guide, STRENGTH))

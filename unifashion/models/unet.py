@@ -21,7 +21,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..ground.core import Generator, pick_device, pick_dtype
-from .attribute_reader import AttributeReader, read_rightly
+from .attribute_reader import AttributeReader, patterns_apart, read_rightly
 from .checkpoints import seeded
 from .foundations import SPECIAL, load_foundation, save_foundation
 from .latents import decoded, encoded, forgotten, guided, latent_mask, noised
@@ -217,6 +217,7 @@ def painted(
     guidance: float = 3.,  # 1: the text is taken as it is
     name: str = "dpm++",   # of `SAMPLERS`
     batch: int = 64,
+    begin=None,            # (pictures, share of the way): from these, noised, instead of noise alone
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "Pictures with what the texts say inside their masks."
     model.eval()
@@ -234,7 +235,8 @@ def painted(
             return model(latents, time.to(device).expand(len(latents)), mask, masked, condition)
         way = guided(denoise, states, nothing.expand(len(states), -1, -1), guidance)
         noise = start_noise(seeds[own], masked.shape[1:]).to(device)
-        parts.append(decoded(vae, sample(way, noise, sampler(name, prediction), steps)))
+        first = (encoded(vae, begin[0][own]), begin[1]) if begin else None
+        parts.append(decoded(vae, sample(way, noise, sampler(name, prediction), steps, begin=first)))
     return np.concatenate(parts)
 
 # %% ../../nbs/5_models/20_unet.ipynb #477c86d9
@@ -252,16 +254,8 @@ def agreement(
     truth: dict,           # attribute -> (n,) value or None
 ) -> dict:  # attribute -> share read as it should be, 0..1; patterns of patterned and plain ones apart
     "How many of some pictures show what was asked for."
-    shares = {name: float(np.nanmean(right)) for name, right in read_rightly(reader, pictures, truth).items()}
-    for plain, title in ((False, "pattern of patterned"), (True, "pattern of plain")):
-        only = {}
-        for name, values in truth.items():
-            if name.split()[-1] == "pattern":
-                only[name] = [own if own and (own == "plain") == plain else None for own in values]
-        right = read_rightly(reader, pictures, only).get("pattern", np.full(1, np.nan))
-        if not np.isnan(right).all():
-            shares[title] = float(np.nanmean(right))
-    return shares
+    found = patterns_apart(read_rightly(reader, pictures, truth), truth)
+    return {name: float(np.nanmean(right)) for name, right in found.items() if not np.isnan(right).all()}
 
 # %% ../../nbs/5_models/20_unet.ipynb #1def56f5
 def train_inpainter(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'SKETCHES', 'TEXT', 'Fittings', 'on_white', 'fittings_of', 'open_pairs', 'Readers', 'shown_parts',
-           'text_parts', 'fitting_parts', 'catalogue_parts', 'FittingRows']
+           'text_parts', 'texts_for', 'fitting_parts', 'catalogue_parts', 'FittingRows']
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #7c32ac71
 from hashlib import blake2b
@@ -130,7 +130,12 @@ def text_parts(
     words, mask = encode_texts(qformer_tokenizer, texts, max_words)
     return told | {"words": words.astype(np.int64), "words_mask": mask}
 
-# %% ../../nbs/6_unified/09_fittings.ipynb #9b3ee95d
+# %% ../../nbs/6_unified/09_fittings.ipynb #25207425
+def texts_for(texts: list, readers: Readers) -> dict:
+    "`text_parts` of some readers."
+    return text_parts(texts, readers.tokenizer, readers.qformer_tokenizer, readers.max_words)
+
+
 def fitting_parts(
     own: Fittings,
     readers: Readers,
@@ -145,7 +150,7 @@ def fitting_parts(
     for name, stack in looks.items():
         parts[f"{name} tokens"] = image_tokens(readers.encoder, stack, f"{own.fingerprint} {name}",
                                                device=readers.device)
-    return parts | text_parts(own.texts, *readers[3:6])
+    return parts | texts_for(own.texts, readers)
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #35db3e1f
 def catalogue_parts(
@@ -162,7 +167,7 @@ def catalogue_parts(
     tokens = image_tokens(readers.encoder, pictures, fingerprint, device=readers.device)
     parts = {"latents": latents, "agnostic": np.broadcast_to(left, latents.shape), "mask": everywhere,
              "garment tokens": tokens}
-    return parts | text_parts(texts, *readers[3:6])
+    return parts | texts_for(texts, readers)
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #d05e0ae2
 SKETCHES = ("sketch", "worn_sketch")
