@@ -63,7 +63,7 @@ def read_pictures(
     facts = json.loads((Path(folder) / "scores.json").read_text(encoding="utf-8"))
     return own | {"texts": facts["texts"].get(protocol, [])}
 
-
+# %% ../../nbs/8_evidence/21_generation_figures.ipynb #8ae04867
 def asked_page(
     own: dict,      # from `read_pictures`
     shown: dict,    # heading -> what was shown beside the person
