@@ -130,6 +130,7 @@ class Formats:
 @dataclass(frozen=True)
 class Generator:
     "The drawn world's own parts that generate pictures, and how they are trained."
+    pictured: int = 0                          # products of the slice that is learned from
     latent_channels: int = 16
     autoencoder_widths: tuple = (128, 80, 48)  # at 1/8, 1/4 and 1/2 of the picture's size
     autoencoder_layers: int = 2                # residual blocks at each
@@ -140,7 +141,7 @@ class Generator:
     reader_steps: int = 0
     reader_batch: int = 64
     reader_lr: float = 3e-3
-    unet_widths: tuple = (96, 96, 128)         # of its three levels
+    unet_widths: tuple = (64, 96, 128)         # of its three levels
     text_width: int = 192                      # of the text encoder that goes with it
     text_layers: int = 2
     unet_steps: int = 0
@@ -205,7 +206,7 @@ PROFILES = {p.name: p
                               language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3,
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
-                              generator=Generator(8, (32, 24, 16), 1, autoencoder_steps=12,
+                              generator=Generator(96, 8, (32, 24, 16), 1, autoencoder_steps=12,
                                                   autoencoder_batch=16, reader_widths=(8, 16, 24, 32),
                                                   reader_steps=12, reader_batch=16,
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
@@ -220,8 +221,8 @@ PROFILES = {p.name: p
                               Pretrain(full_steps=200), Evaluation(),
                               llm=LanguageModel(steps=2500), language=Language(full_steps=1600),
                               formats=Formats(200, 50, 700, 400, 300, 2000, 200, 1500, 210),
-                              generator=Generator(autoencoder_steps=5000, reader_steps=10_000,
-                                                  unet_steps=15_000, scorer_steps=3000,
+                              generator=Generator(12_000, autoencoder_steps=5000, reader_steps=10_000,
+                                                  unet_steps=8000, scorer_steps=3000,
                                                   scorer_products=8000),
                               diffusion=Diffusion(full_steps=1000)),
                       Profile("open", World("kagl", height=128, width=96),

@@ -120,7 +120,7 @@ class NamedPictures(Pictures):
         self,
         tags: dict,           # attribute -> (n,) value of each picture, None: nothing to name
         *stacks: np.ndarray,  # as `Pictures` takes them
-        shift: int = 0,       # px: moved by up to so many, each way, at random
+        shift: int = 0,       # px: moved by up to so many, each way, and mirrored, at random
     ):
         super().__init__(*stacks)
         wrong = [name for name, values in tags.items() if len(values) != len(self)]
@@ -131,7 +131,8 @@ class NamedPictures(Pictures):
     def __getitem__(self, i: int) -> dict:
         image = super().__getitem__(i)["image"]
         if self.shift:
-            image = torch.from_numpy(moved(image.numpy(), self.shift).copy())
+            seen = moved(image.numpy(), self.shift)
+            image = torch.from_numpy(seen[:, ::int(torch.randint(2, ())) * 2 - 1].copy())
         return {"image": image, "picture": i}
 
 

@@ -81,7 +81,7 @@ def new_inpainter(
     vocabulary: int,                # entries of the tokenizer
     latent_channels: int = 16,
     size: tuple = (16, 12),         # of the latents
-    widths: tuple = (96, 96, 128),  # of the U-Net's levels
+    widths: tuple = (64, 96, 128),  # of the U-Net's levels
     text_width: int = 192,
     text_layers: int = 2,
     seed: int = 0,                  # of the start
