@@ -16,7 +16,7 @@ from unifashion.evidence.caption_tables import (
     style_matrix,
     style_table,
 )
-from unifashion.evidence.caption_tables import test_caption_claim as verdict_on
+from unifashion.evidence.caption_tables import caption_verdict as verdict_on
 from unifashion.evidence.claims import FULL, Claim, read_reported
 from unifashion.ground.caption_metrics import score_captions
 

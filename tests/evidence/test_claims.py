@@ -185,7 +185,7 @@ def claim(**changes):
 
 
 def test_verdicts(results):
-    verdict = lambda profile="mini", **changes: c.test_claim(claim(**changes), results, profile, draws=200)
+    verdict = lambda profile="mini", **changes: c.retrieval_verdict(claim(**changes), results, profile, draws=200)
     assert verdict().verdict == "holds" and verdict().seeds == 3
     assert verdict(better=DUAL, worse=c.OURS).verdict == "fails"
     assert verdict(better=DUAL, worse=c.OURS, direction="lower").verdict == "holds"
@@ -218,8 +218,8 @@ def test_judge(low, high, verdict):
 
 def test_verdicts_are_shown(results):
     verdicts = [
-        c.test_claim(claim(), results, "mini", draws=50),
-        c.test_claim(claim(better=c.FULL), results, "mini"),
+        c.retrieval_verdict(claim(), results, "mini", draws=50),
+        c.retrieval_verdict(claim(better=c.FULL), results, "mini"),
     ]
     assert [t.get_text() for t in c.claims_figure(verdicts).axes[0].get_yticklabels()] == [
         f"{name} > {DUAL}, fashiongen_full" for name in (c.OURS, c.FULL)

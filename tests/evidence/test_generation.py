@@ -141,7 +141,7 @@ def claim(**changes):
     ({"worse": "gone"}, "undecided", "not run: gone"),
     ({"profiles": ("open",)}, "undecided", "not tested at")])
 def test_claims_are_judged_on_paired_differences(changes, verdict, reason, saved):
-    told = T.test_generation_claim(claim(**changes), saved, "mini", 300)
+    told = T.generation_verdict(claim(**changes), saved, "mini", 300)
     assert told.verdict == verdict and reason in told.reason
 
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'results_of', 'caption_rows', 'caption_table', 'attribute_shares', 'attribute_table', 'style_matrix',
-           'one_style_matrix', 'text_shape', 'style_table', 'style_figure', 'test_caption_claim']
+           'one_style_matrix', 'text_shape', 'style_table', 'style_figure', 'caption_verdict']
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #7dfaaac8
 import numpy as np
 
-from .claims import FULL, Claim, Verdict, judge, row_status
+from .claims import FULL, Claim, Verdict, row_status, tested
 from ..ground.caption_metrics import FORMULAS, cider_scores, paired_caption_intervals, plain_words
 from ..ground.caption_metrics import score_captions, score_rows, tokenize
 from ..ground.show import Picture, canvas
@@ -187,19 +187,13 @@ def style_figure(
     return figure
 
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #e61b3839
-def test_caption_claim(
+def caption_verdict(
     claim: Claim,
     results: dict,  # from `results_of`
     profile: str,
     draws: int = 1000,
 ) -> Verdict:
-    "Test a claim about two systems that captioned the same items."
-    missing = [row for row in (claim.better, claim.worse) if not results.get(row)]
-    if profile not in claim.profiles: return Verdict(claim, "undecided", None, 0, f"not tested at {profile}")
-    if missing: return Verdict(claim, "undecided", None, 0, f"not run: {', '.join(missing)}")
-    ours, theirs = results[claim.better], results[claim.worse]
-    interval = paired_caption_intervals(ours, theirs, draws).get(claim.metric)
-    if interval is None: return Verdict(claim, "undecided", None, 0, f"{claim.metric} was not measured")
-    return Verdict(claim, judge(interval, claim.direction), interval, max(len(ours), len(theirs)))
+    "The verdict on a claim about two systems that captioned the same items."
+    return tested(claim, profile, results,
+                  lambda ours, theirs: paired_caption_intervals(ours, theirs, draws))
 
-test_caption_claim.__test__ = False  # not a test of pytest's

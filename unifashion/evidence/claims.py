@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'OURS', 'FULL', 'TOLERANCE', 'VERDICT_COLORS', 'read_reported', 'reported_table1', 'row_status', 'table_rows',
-           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'test_claim', 'claims_figure', 'claims_table',
-           'published_rows', 'at_a_glance']
+           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'tested', 'retrieval_verdict', 'claims_figure',
+           'claims_table', 'published_rows', 'at_a_glance']
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #bb085ebd
 import csv
@@ -187,21 +187,32 @@ class Verdict:
     seeds: int                  # training seeds behind it
     reason: str = ""            # why it was not tested
 
-def test_claim(
+def tested(
+    claim: Claim,
+    profile: str,  # the scale of the results
+    runs: dict,    # row -> its results, one a training seed; absent or empty: not run
+    intervals,     # (ours, theirs) -> metric -> `Interval` of ours minus theirs
+) -> Verdict:
+    "The verdict on a claim about two rows that were asked the same questions."
+    undecided = lambda reason: Verdict(claim, "undecided", None, 0, reason)
+    if profile not in claim.profiles: return undecided(f"not tested at {profile}")
+    missing = [row for row in (claim.better, claim.worse) if not runs.get(row)]
+    if missing: return undecided(f"not run: {', '.join(missing)}")
+    ours, theirs = runs[claim.better], runs[claim.worse]
+    interval = intervals(ours, theirs).get(claim.metric)
+    if interval is None: return undecided(f"{claim.metric} was not measured")
+    return Verdict(claim, judge(interval, claim.direction), interval, max(len(ours), len(theirs)))
+
+def retrieval_verdict(
     claim: Claim,
     results: dict,      # {row: {protocol: [RetrievalResult, one a seed]}}
     profile: str,       # the scale of the results
     draws: int = 1000,  # bootstrap resamples
 ) -> Verdict:
-    "Test a claim about two rows that were asked the same questions."
-    missing = [row for row in (claim.better, claim.worse) if not results.get(row, {}).get(claim.protocol)]
-    if profile not in claim.profiles: return Verdict(claim, "undecided", None, 0, f"not tested at {profile}")
-    if missing: return Verdict(claim, "undecided", None, 0, f"not run: {', '.join(missing)}")
-    ours, theirs = results[claim.better][claim.protocol], results[claim.worse][claim.protocol]
-    interval = paired_intervals(ours, theirs, draws)[claim.metric]
-    return Verdict(claim, judge(interval, claim.direction), interval, max(len(ours), len(theirs)))
+    "The verdict on a claim about two systems that retrieve."
+    runs = {row: own.get(claim.protocol) for row, own in results.items()}
+    return tested(claim, profile, runs, lambda ours, theirs: paired_intervals(ours, theirs, draws))
 
-test_claim.__test__ = False  # not a test of pytest's
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #ac09565e
 VERDICT_COLORS = {"holds": PALETTE["ours"], "fails": PALETTE["baseline"], "undecided": PALETTE["chance"]}
@@ -221,7 +232,9 @@ def claims_figure(
         else:
             axes.plot(sign * np.array(v.interval[1:]), [y, y], color=color, linewidth=2.2)
             axes.plot(sign * v.interval.value, y, "o", color=color)
-    labels = [f"{v.claim.better} > {v.claim.worse}, {v.claim.protocol}" for v in verdicts]
+    several = len({v.claim.metric for v in verdicts}) > 1
+    labels = [f"{v.claim.better} > {v.claim.worse}, {v.claim.protocol}" + f": {v.claim.metric}" * several
+              for v in verdicts]
     axes.set(yticks=range(len(verdicts)), yticklabels=labels, ylim=(len(verdicts) - 0.4, -0.6), title=title,
              xlabel="better minus worse, points; to the right the claim holds")
     axes.grid(axis="y", visible=False)

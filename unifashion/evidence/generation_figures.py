@@ -53,15 +53,17 @@ def painted_protocols(folder: Path) -> list:
 def read_pictures(
     folder: Path,   # of a run of train_diffusion
     protocol: str,  # 'paired', 'unpaired' or 'catalogue'
+    rows: slice = slice(None),
 ) -> dict:  # name -> (n, h, w, 3) uint8, or (n, h, w) bool for masks; 'texts' -> (n,) str
-    "What a run has kept of a protocol. Raises `ValueError` naming those that there are."
+    "What a run has kept of a protocol, some rows of it. Raises `ValueError` naming the protocols there are."
     arrays = load_arrays(Path(folder) / "pictures.safetensors")
     own = {key.split("|")[1]: value for key, value in arrays.items() if key.split("|")[0] == protocol}
     if not own:
         there = ", ".join(painted_protocols(folder))
         raise ValueError(f"no pictures of protocol {protocol!r}; there are {there or 'none'}")
     facts = json.loads((Path(folder) / "scores.json").read_text(encoding="utf-8"))
-    return own | {"texts": facts["texts"].get(protocol, [])}
+    own |= {"texts": facts["texts"].get(protocol, [])}
+    return {name: values[rows] for name, values in own.items()}
 
 # %% ../../nbs/8_evidence/21_generation_figures.ipynb #8ae04867
 def asked_page(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'Scores', 'read_scores', 'value_of', 'redrawn_values', 'replicates', 'runs_of', 'mean_of', 'gap',
-           'measured_row', 'generation_rows', 'reported_rows', 'test_generation_claim', 'generation_table',
+           'measured_row', 'generation_rows', 'reported_rows', 'generation_verdict', 'generation_table',
            'generation_figure']
 
 # %% ../../nbs/8_evidence/22_generation_tables.ipynb #7fa9e106
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .claims import Claim, Verdict, judge, row_status
+from .claims import Claim, Verdict, row_status, tested
 from .generation_figures import TRUTH
 from ..ground.distances import frechet_distance, redrawn, weighted_distance
 from ..ground.files import load_arrays
@@ -181,23 +181,17 @@ def reported_rows(
              "status": row_status(None, own["reported"], profile)} for own in reported]
 
 # %% ../../nbs/8_evidence/22_generation_tables.ipynb #08173833
-def test_generation_claim(
+def generation_verdict(
     claim: Claim,    # its protocol is 'unpaired try-on', its metric a column of `MEASURES`
     saved: list,     # of `Scores`
     profile: str,
     draws: int = 1000,
 ) -> Verdict:
-    "Test a claim about two systems that were asked the same."
-    if profile not in claim.profiles: return Verdict(claim, "undecided", None, 0, f"not tested at {profile}")
+    "The verdict on a claim about two systems that were asked the same."
     protocol = claim.protocol.split()[0]
-    ours, theirs = (runs_of(saved, protocol, name) for name in (claim.better, claim.worse))
-    missing = [name for name, own in ((claim.better, ours), (claim.worse, theirs)) if not own]
-    if missing: return Verdict(claim, "undecided", None, 0, f"not run: {', '.join(missing)}")
-    interval = gap(claim.metric, ours, theirs, draws)
-    return Verdict(claim, judge(interval, claim.direction), interval, max(len(ours), len(theirs)))
-
-
-test_generation_claim.__test__ = False  # not a test of pytest's
+    runs = {row: runs_of(saved, protocol, row) for row in (claim.better, claim.worse)}
+    return tested(claim, profile, runs,
+                  lambda ours, theirs: {claim.metric: gap(claim.metric, ours, theirs, draws)})
 
 
 def generation_table(
@@ -208,7 +202,8 @@ def generation_table(
     measured = {row["metric"] for row in rows if row["value"] is not None}
     columns = {column: column for column in MEASURES if column in measured}
     printed = {row["metric"]: row["metric"] for row in rows if row["reported"] is not None}
-    return beside_reported(rows, columns or printed or dict.fromkeys(MEASURES, ""), here)
+    if not columns and not printed: return "not run"
+    return beside_reported(rows, columns or printed, here)
 
 # %% ../../nbs/8_evidence/22_generation_tables.ipynb #79731302
 def generation_figure(
