@@ -8,7 +8,7 @@ __all__ = ['COMPOSED', 'ComposedProtocol', 'places_of', 'Questions', 'questions_
            'composed_replicates', 'composed_intervals', 'paired_composed_intervals']
 
 # %% ../../nbs/0_ground/17_composed_recall.ipynb #e1e792af
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -166,8 +166,8 @@ def with_averages(recalls: np.ndarray) -> np.ndarray:  # (..., categories, ks) -
     return np.concatenate([own, average, average[..., -2:].mean(-1, keepdims=True)], -1)
 
 
-def hits_of(results: dict, ks: tuple) -> list:  # category -> result; a (n, ks) array each
-    return [np.stack([result.hits(k) for k in ks], 1) for result in results.values()]
+def hits_of(result: ComposedResult, ks: tuple) -> np.ndarray:  # (n, ks)
+    return np.stack([result.hits(k) for k in ks], 1)
 
 # %% ../../nbs/0_ground/17_composed_recall.ipynb #2ddce58a
 def composed_means(
@@ -175,7 +175,10 @@ def composed_means(
     ks: tuple = (1, 10, 50),
 ) -> np.ndarray:  # (columns,) percent
     "A system's recalls, the mean over seeds."
-    values = [with_averages(np.stack([hits.mean(0) for hits in hits_of(run, ks)])) for run in runs]
+    values = []
+    for run in runs:
+        own = [hits_of(result, ks).mean(0) for result in run.values()]
+        values.append(with_averages(np.stack(own)))
     return 100 * np.mean(values, 0)
 
 
@@ -187,10 +190,11 @@ def composed_replicates(
 ) -> np.ndarray:  # (draws, columns) percent
     "What the recalls would have been for other questions and other training seeds."
     columns = []
-    for i in range(len(runs[0])):
-        n = len(hits_of(runs[0], ks)[i])
+    for i, category in enumerate(runs[0]):
+        hits = [hits_of(run[category], ks) for run in runs]
+        n = len(hits[0])
         weights = stream(seed, "resampled questions", i).multinomial(n, np.full(n, 1 / n), size=draws) / n
-        columns.append(np.stack([weights @ hits_of(run, ks)[i] for run in runs], 1))
+        columns.append(np.stack([weights @ own for own in hits], 1))
     return stretch_seeds(100 * with_averages(np.stack(columns, 2)), seed)
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACES', 'LEVELS', 'HEAD', 'OUTSIDE', 'FORGET', 'EMPTY', 'prompts', 'Inpainter', 'new_inpainter', 'Part', 'in_a_row',
            'Paintings', 'catalogue_part', 'greyed', 'weighted_error', 'painting_loss', 'painted', 'Asked', 'agreement',
-           'train_inpainter', 'drawn_inpainter']
+           'train_inpainter', 'drawn_inpainter', 'judge_inpainter']
 
 # %% ../../nbs/5_models/20_unet.ipynb #33ef3405
 from itertools import cycle
@@ -21,9 +21,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..ground.core import Generator, pick_device, pick_dtype
+from ..ground.files import write_json
 from .attribute_reader import AttributeReader, patterns_apart, read_rightly
 from .checkpoints import seeded
-from .foundations import SPECIAL, load_foundation, save_foundation
+from .foundations import SPECIAL, load_card, load_foundation, save_foundation
 from .latents import decoded, encoded, forgotten, guided, latent_mask, noised
 from .latents import sample, sampler, start_noise, training_schedule
 from .train import Fit, fit
@@ -260,9 +261,6 @@ def agreement(
 # %% ../../nbs/5_models/20_unet.ipynb #1def56f5
 def train_inpainter(
     train: Paintings,  # of the foundations' slice
-    asked: dict,       # sort of picture, 'catalogue' say -> `Asked`: held-out garments
-    vae,               # its autoencoder
-    reader: AttributeReader,
     tokenizer: tokenizers.Tokenizer,
     g: Generator,      # sizes
     folder,            # foundations folder: the part `inpainter` is written there
@@ -271,7 +269,7 @@ def train_inpainter(
     log: bool = True,  # progress bar and TensorBoard
     **facts,           # command, device ...: written into the card
 ) -> dict:  # the card
-    "Train text encoder and U-Net, and store them with what their samples show."
+    "Train text encoder and U-Net, and store them; `judge_inpainter` says what they are worth."
     size = train.parts[0].latents.shape[1:]
     settings = {"vocabulary": tokenizer.get_vocab_size(), "latent_channels": size[0], "size": list(size[1:]),
                 "widths": list(g.unet_widths), "text_width": g.text_width, "text_layers": g.text_layers}
@@ -281,11 +279,6 @@ def train_inpainter(
               weight_decay=0.01, ema=0.999, checkpoint_every=200, dtype=pick_dtype(device))
     history = fit(model, train, painting_loss, how, Path(scratch), seed, log=log, device=device)
     metrics = {"loss": float(history["loss"][-200:].mean())}
-    for sort, own in asked.items():
-        told = painted(model, vae, prompts(tokenizer, own.texts), own.pictures, own.masks,
-                       range(len(own.texts)))
-        shares = agreement(reader, told, own.truth)
-        metrics |= {f"{sort}: {name}": share for name, share in shares.items()}
     return save_foundation(Path(folder) / "inpainter", model.state_dict(), settings, metrics=metrics,
                            seconds=round(float(history["seconds"].sum()), 1),
                            training=dict(steps=how.steps, batch=how.batch, lr=how.lr, dtype=how.dtype,
@@ -300,3 +293,24 @@ def drawn_inpainter(
     model = new_inpainter(**card["settings"])
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
+
+# %% ../../nbs/5_models/20_unet.ipynb #0e25ecdb
+def judge_inpainter(
+    folder,       # with the part `inpainter`
+    asked: dict,  # sort of picture, 'catalogue' say -> `Asked`: held-out garments
+    vae,          # its autoencoder
+    reader: AttributeReader,
+    tokenizer: tokenizers.Tokenizer,
+) -> dict:  # sort -> pictures (n, h, w, 3) uint8
+    "Paint what is asked, and write into the card how much of it the reader finds."
+    model = drawn_inpainter(folder).to(pick_device())
+    card = load_card(Path(folder) / "inpainter")
+    told = {}
+    for sort, own in asked.items():
+        told[sort] = painted(model, vae, prompts(tokenizer, own.texts), own.pictures, own.masks,
+                             range(len(own.texts)))
+        shares = agreement(reader, told[sort], own.truth)
+        card["metrics"] |= {f"{sort}: {name}": share for name, share in shares.items()}
+    write_json(Path(folder) / "inpainter" / "card.json", card)
+    return told
+
