@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats', 'Generator',
-           'Diffusion', 'Machine', 'Profile']
+           'Diffusion', 'Machine', 'Compose', 'Profile']
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #572d4a98
 from dataclasses import dataclass
@@ -176,6 +176,22 @@ class Machine:
     threads: int = 2           # of torch and BLAS
     workers: int = 2           # processes that draw
 
+# %% ../../nbs/0_ground/00_profiles.ipynb #483355fc
+@dataclass(frozen=True)
+class Compose:
+    "Phase 2: composed queries, and how they are answered (U 3.2, 4.2)."
+    steps: int = 100
+    full_steps: int = 0         # steps with `full`; 0: the same
+    gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
+    batch: int = 64             # queries a step
+    lr: float = 3e-4
+    weight_decay: float = 0.05
+    itm_rows: int = 16          # queries of the batch that ITM sees
+    taught_rows: int = 16       # queries of the batch that the language and the diffusion model see
+    checkpoint_every: int = 25  # steps
+    rerank: int = 16            # best answers that ITM re-orders
+
+
 # %% ../../nbs/0_ground/00_profiles.ipynb #36b3f1f4
 @dataclass(frozen=True)
 class Profile:
@@ -191,6 +207,7 @@ class Profile:
     formats: Formats = Formats()
     generator: Generator = Generator()
     diffusion: Diffusion = Diffusion()
+    compose: Compose = Compose()
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #37204360
 PROFILES = {p.name: p

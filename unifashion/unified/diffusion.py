@@ -210,9 +210,10 @@ class Denoiser(nn.Module):
 # %% ../../nbs/6_unified/07_diffusion.ipynb #d7944f5b
 def query_slots(
     qformer: QFormer,
-    batch: dict,  # tokens (n, n_tok, image_width), words and words_mask (n, k)
+    batch: dict,  # tokens (n, n_tok, image_width), words and words_mask (n, k); or the slots themselves
 ) -> torch.Tensor:  # (n, 32, width)
     "The Q-Former's outputs for picture and text together, words left out (U 3.1.2, Fig. 3)."
+    if "slots" in batch: return batch["slots"]
     return qformer.fused_states(batch["tokens"], batch["words"], batch["words_mask"])[:, :qformer.n_query]
 
 
