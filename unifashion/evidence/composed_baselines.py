@@ -7,7 +7,7 @@ __all__ = ['SHARP', 'OURS', 'SYSTEMS', 'COMBINER', 'Halves', 'halves_of', 'answe
            'combined_loss', 'train_combiner', 'Prompted', 'ComposedSystem']
 
 # %% ../../nbs/8_evidence/24_composed_baselines.ipynb #a906a778
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tokenizers
@@ -157,6 +157,20 @@ class ComposedSystem:
     language: bool = False    # taught by the language model
     diffusion: bool = False   # taught by the diffusion model
     prompts: bool = False     # SPRC's second pass
+
+    @property
+    def teachers(self) -> list:
+        return ["language"] * self.language + ["diffusion"] * self.diffusion
+
+    @property
+    def lessons(self) -> tuple:  # what its teachers know of each picture
+        "Names of tensors, as `taught` of chapter *compose* reads them."
+        return (("told ids", "told mask", "style") * self.language
+                + ("latents", "agnostic", "everywhere") * self.diffusion)
+
+    def settings(self, compose: Compose) -> Compose:
+        "A profile's settings, as this system uses them."
+        return compose if self.itm else replace(compose, itm_rows=0)
 
 
 OURS = "UniFashion (ours)"
