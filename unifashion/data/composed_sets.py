@@ -72,7 +72,10 @@ def from_rows(rows: dict) -> dict:  # category -> (products, list of `Triplet`)
     "What `as_rows` has kept."
     asked = {}
     for name, own in rows.items():
-        queries = [Triplet(**query | {"captions": tuple(query["captions"])}) for query in own["queries"]]
+        queries = []
+        for query in own["queries"]:
+            lists = {"captions": tuple(query["captions"]), "changes": tuple(map(tuple, query["changes"]))}
+            queries.append(Triplet(**query | lists))
         asked[name] = own["products"], queries
     return asked
 

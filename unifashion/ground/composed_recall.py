@@ -7,7 +7,8 @@ __all__ = ['COMPOSED', 'ComposedProtocol', 'places_of', 'Questions', 'questions_
            'composed_similarity', 'evaluate_composed', 'recall_names', 'with_averages', 'hits_of', 'composed_means',
            'composed_replicates', 'composed_intervals', 'paired_composed_intervals']
 
-# %% ../../nbs/0_ground/17_composed_recall.ipynb #e1e792af
+# %% ../../nbs/0_ground/17_composed_recall.ipynb #b651779a
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -56,7 +57,7 @@ class Questions:
     def __post_init__(self):
         for name in ("gallery", "references", "targets", "ids"):
             object.__setattr__(self, name, tuple(str(value) for value in getattr(self, name)))
-        twice = [name for name, n in zip(*np.unique(self.gallery, return_counts=True)) if n > 1]
+        twice = [name for name, n in Counter(self.gallery).items() if n > 1]
         if twice: raise ValueError(f"the gallery holds {twice[0]!r} twice")
         if not self.ids: raise ValueError(f"no questions about {self.category or 'this gallery'}")
         if not len(self.references) == len(self.targets) == len(self.ids):
