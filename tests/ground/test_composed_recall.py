@@ -104,7 +104,8 @@ def test_averages_are_the_papers():
     own = np.array([[0.5372, 0.7366], [0.6125, 0.7667], [0.6184, 0.8046]])
     told = 100 * r.with_averages(own)
     assert np.allclose(told[-3:], [58.94, 76.93, 67.93], atol=0.01)
-    assert r.recall_names("ab", (10, 50)) == ["a R@10", "a R@50", "b R@10", "b R@50", "R@10", "R@50", "mean"]
+    assert r.recall_names("ab", (10, 50)) == [
+        "a R@10", "a R@50", "b R@10", "b R@50", "average R@10", "average R@50", "average"]
 
 
 def run(good, n=40, m=60, seed=0):
@@ -119,10 +120,10 @@ def run(good, n=40, m=60, seed=0):
 
 def test_intervals_hold_their_value_and_pairs_cancel():
     found = r.composed_intervals([run(20)], draws=300)
-    assert found["R@1"].value == 50 and found["R@1"].low < 50 < found["R@1"].high
+    assert found["average R@1"].value == 50 and found["average R@1"].low < 50 < found["average R@1"].high
     same = r.paired_composed_intervals([run(20)], [run(20)], draws=300)
     assert all(interval == (0, 0, 0) for interval in same.values())
-    better = r.paired_composed_intervals([run(30)], [run(10)], draws=300)["R@1"]
+    better = r.paired_composed_intervals([run(30)], [run(10)], draws=300)["average R@1"]
     assert better.value == 50 and better.low > 20
 
 

@@ -157,7 +157,7 @@ def evaluate_composed(
 def recall_names(categories, ks: tuple = (1, 10, 50)) -> list:
     "The columns: each category's recalls, the averages over categories, and the paper's mean."
     own = [f"{category} R@{k}" for category in categories for k in ks]
-    return own + [f"R@{k}" for k in ks] + ["mean"]
+    return own + [f"average R@{k}" for k in ks] + ["average"]
 
 
 def with_averages(recalls: np.ndarray) -> np.ndarray:  # (..., categories, ks) -> (..., columns)
