@@ -70,7 +70,11 @@ def by_words(
     scores = {}
     for category, (products, queries) in asked.items():
         told = [captions[category][name] for name in products]
-        scores[category] = Bm25().scores([query.text for query in queries], told)
+        search = Bm25()
+        if any(search.words(told)):
+            scores[category] = search.scores([query.text for query in queries], told)
+        else:  # a captioner that has learned nothing may be silent
+            scores[category] = np.zeros((len(queries), len(products)), np.float32)
     return scores
 
 # %% ../../nbs/8_evidence/25_composed_tables.ipynb #1bac351d
