@@ -185,7 +185,9 @@ def claim(**changes):
 
 
 def test_verdicts(results):
-    verdict = lambda profile="mini", **changes: c.retrieval_verdict(claim(**changes), results, profile, draws=200)
+    def verdict(profile="mini", **changes):
+        return c.retrieval_verdict(claim(**changes), results, profile, draws=200)
+
     assert verdict().verdict == "holds" and verdict().seeds == 3
     assert verdict(better=DUAL, worse=c.OURS).verdict == "fails"
     assert verdict(better=DUAL, worse=c.OURS, direction="lower").verdict == "holds"

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from unifashion.evidence import composed_baselines as b
+from unifashion.evidence import composed_tables as t
 from unifashion.ground.composed_recall import Questions, composed_result
 from unifashion.ground.core import Compose
 from unifashion.models.checkpoints import seeded
@@ -39,7 +40,7 @@ def test_questions_that_one_half_answers():
     first[0, 1] = second[1, 2] = 2      # ... but for one target of each half
     results = {name: composed_result(own, questions)
                for name, own in (("Image only", first), ("Text only", second))}
-    told = b.answered_by_half(results)
+    told = t.answered_by_half(results)
     assert told["Image only"].tolist() == [True, False, False]
     assert told["either"].tolist() == [True, True, False]
 
@@ -68,9 +69,9 @@ def test_a_prompted_query_sees_the_picture_through_slots_alone():
 
 
 @pytest.mark.parametrize("name, itm, teachers", [
-    (b.OURS, 16, []), ("SPRC style", 0, []), ("UniFashion, taught by both", 16, ["language", "diffusion"]),
+    (t.OURS, 16, []), ("SPRC style", 0, []), ("UniFashion, taught by both", 16, ["language", "diffusion"]),
 ])
 def test_systems_say_what_they_learn_from(name, itm, teachers):
-    system = b.SYSTEMS[name]
+    system = t.SYSTEMS[name]
     assert system.settings(Compose()).itm_rows == itm and system.teachers == teachers
     assert ("latents" in system.lessons) == ("diffusion" in teachers)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from unifashion.ground import composed_recall as r
 from unifashion.ground.core import Compose, Language, LanguageModel
 from unifashion.models.batches import patch_tokens, toy_shop
 from unifashion.models.checkpoints import seeded
@@ -231,15 +232,15 @@ def test_answers_do_not_depend_on_the_batch(searching):
 
 def test_alpha_is_the_smallest_of_the_best():
     targets = np.arange(1, 31)
-    own = s.Questions(range(60), [0] * 30, targets, range(30), "dress")
+    own = r.Questions(range(60), [0] * 30, targets, range(30), "dress")
     right = np.zeros((30, 60))
     right[np.arange(30), targets] = 1
     noise = np.random.default_rng(0).random((30, 60))
-    best, means = s.choose_alpha({"dress": {"image": right, "captions": 0.01 * noise}}, {"dress": own})
+    best, means = r.choose_alpha({"dress": {"image": right, "captions": 0.01 * noise}}, {"dress": own})
     assert best == 0 and means[0] == 100
-    best, means = s.choose_alpha({"dress": {"image": 0.9 * noise, "captions": right}}, {"dress": own})
+    best, means = r.choose_alpha({"dress": {"image": 0.9 * noise, "captions": right}}, {"dress": own})
     assert best == 1 and means[1] == 100
-    alone = s.assisted({"image": noise, "captions": right}, np.inf)
+    alone = r.assisted({"image": noise, "captions": right}, np.inf)
     assert np.array_equal(alone, right)
 
 

@@ -9,7 +9,7 @@ __all__ = ['ATTRIBUTES', 'results_of', 'caption_rows', 'caption_table', 'attribu
 # %% ../../nbs/8_evidence/14_caption_tables.ipynb #7dfaaac8
 import numpy as np
 
-from .claims import FULL, Claim, Verdict, row_status, tested
+from .claims import FULL, Claim, Verdict, row_status, verdict_on
 from ..ground.caption_metrics import FORMULAS, cider_scores, paired_caption_intervals, plain_words
 from ..ground.caption_metrics import score_captions, score_rows, tokenize
 from ..ground.show import Picture, canvas
@@ -194,6 +194,6 @@ def caption_verdict(
     draws: int = 1000,
 ) -> Verdict:
     "The verdict on a claim about two systems that captioned the same items."
-    return tested(claim, profile, results,
-                  lambda ours, theirs: paired_caption_intervals(ours, theirs, draws))
+    return verdict_on(claim, profile, results,
+                      lambda ours, theirs: paired_caption_intervals(ours, theirs, draws))
 

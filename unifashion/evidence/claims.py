@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'OURS', 'FULL', 'TOLERANCE', 'VERDICT_COLORS', 'read_reported', 'reported_table1', 'row_status', 'table_rows',
-           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'tested', 'retrieval_verdict', 'claims_figure',
+           'table_page', 'Claim', 'read_claims', 'judge', 'Verdict', 'verdict_on', 'retrieval_verdict', 'claims_figure',
            'claims_table', 'published_rows', 'at_a_glance']
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #bb085ebd
@@ -187,7 +187,7 @@ class Verdict:
     seeds: int                  # training seeds behind it
     reason: str = ""            # why it was not tested
 
-def tested(
+def verdict_on(
     claim: Claim,
     profile: str,  # the scale of the results
     runs: dict,    # row -> its results, one a training seed; absent or empty: not run
@@ -211,7 +211,7 @@ def retrieval_verdict(
 ) -> Verdict:
     "The verdict on a claim about two systems that retrieve."
     runs = {row: own.get(claim.protocol) for row, own in results.items()}
-    return tested(claim, profile, runs, lambda ours, theirs: paired_intervals(ours, theirs, draws))
+    return verdict_on(claim, profile, runs, lambda ours, theirs: paired_intervals(ours, theirs, draws))
 
 
 # %% ../../nbs/8_evidence/12_claims.ipynb #ac09565e

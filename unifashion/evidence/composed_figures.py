@@ -32,7 +32,7 @@ def first_of(
     "The best answers to a question."
     return np.argsort(-similarity[row], kind="stable")[:few].tolist()
 
-
+# %% ../../nbs/8_evidence/26_composed_figures.ipynb #2da3027e
 def answers_page(
     answers: list,      # of `Answers`, of the same systems
     pictures,           # picture number -> (h, w, 3) uint8
@@ -67,7 +67,7 @@ def answers_page(
     figure.suptitle(title, fontsize=10)
     return figure
 
-# %% ../../nbs/8_evidence/26_composed_figures.ipynb #dd5412be
+# %% ../../nbs/8_evidence/26_composed_figures.ipynb #0482c25f
 def read_back(
     questions: list,   # (reference, target, first answer) garments
     attributes: tuple,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .claims import Claim, Verdict, row_status, tested
+from .claims import Claim, Verdict, row_status, verdict_on
 from .generation_figures import TRUTH
 from ..ground.distances import frechet_distance, redrawn, weighted_distance
 from ..ground.files import load_arrays
@@ -190,8 +190,8 @@ def generation_verdict(
     "The verdict on a claim about two systems that were asked the same."
     protocol = claim.protocol.split()[0]
     runs = {row: runs_of(saved, protocol, row) for row in (claim.better, claim.worse)}
-    return tested(claim, profile, runs,
-                  lambda ours, theirs: {claim.metric: gap(claim.metric, ours, theirs, draws)})
+    return verdict_on(claim, profile, runs,
+                      lambda ours, theirs: {claim.metric: gap(claim.metric, ours, theirs, draws)})
 
 
 def generation_table(
