@@ -91,7 +91,7 @@ def test_pictures_of_several_stacks_are_examples_in_order():
 
 
 def test_trained_stored_opened_it_is_the_same_and_the_card_says_what_it_reaches(tmp_path):
-    g = Generator(6, (16, 12, 8), 1, autoencoder_steps=4, autoencoder_batch=4, autoencoder_lr=1e-3)
+    g = Generator(0, 6, (16, 12, 8), 1, autoencoder_steps=4, autoencoder_batch=4, autoencoder_lr=1e-3)
     card = train_autoencoder(Pictures(pictures()), {"held": pictures(4, seed=5)}, g, tmp_path,
                              tmp_path / "run", log=False, command="a test")
     model = drawn_autoencoder(tmp_path)

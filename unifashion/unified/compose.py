@@ -78,7 +78,7 @@ def spoken(
     first, last = (text.strip(" .?,") for text in (captions[0], captions[-1]))
     return [f"{first} and {last}", f"{last} and {first}", first, last]
 
-# %% ../../nbs/6_unified/12_compose.ipynb #acfa4ea7
+# %% ../../nbs/6_unified/12_compose.ipynb #c782a9fa
 class ComposedQueries:
     "Triplets as training examples. `ids` names them in messages."
     def __init__(
@@ -116,7 +116,7 @@ class ComposedQueries:
                    "caption ids": self.said[target].long(), "caption mask": self.said_mask[target]}
         return example | {name: own[target] for name, own in self.taught.items()}
 
-
+# %% ../../nbs/6_unified/12_compose.ipynb #a99efa9c
 def shortened(examples: list) -> dict:
     "Examples as a batch, each sort of text cut at its longest."
     batch = default_collate(examples)
@@ -125,7 +125,7 @@ def shortened(examples: list) -> dict:
         batch |= {ids: batch[ids][:, :n], mask: batch[mask][:, :n]}
     return batch
 
-# %% ../../nbs/6_unified/12_compose.ipynb #a4a7ef01
+# %% ../../nbs/6_unified/12_compose.ipynb #4b20379c
 def composed_loss(
     model: Composer,
     batch: dict,            # from `shortened`
@@ -153,7 +153,7 @@ def composed_loss(
     parts |= taught(model, slots[:taught_rows], batch)
     return {"loss": sum(parts.values()), **parts}
 
-# %% ../../nbs/6_unified/12_compose.ipynb #246e9eb3
+# %% ../../nbs/6_unified/12_compose.ipynb #b7aed0bd
 def taught(
     model: Composer,
     slots: torch.Tensor,  # (k, 32, width) of the first queries of a batch
@@ -170,7 +170,7 @@ def taught(
         parts["q2i"] = denoising_loss(model.denoiser, lesson | {"slots": slots})
     return parts
 
-# %% ../../nbs/6_unified/12_compose.ipynb #45f74edf
+# %% ../../nbs/6_unified/12_compose.ipynb #c08094a3
 def train_composer(
     model: Composer,  # trained in place
     data: ComposedQueries,
