@@ -1,14 +1,17 @@
 """The inpainting model: prompts, examples, weights of places, samples that depend on what they may."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from unifashion.ground.core import Generator
 from unifashion.models.autoencoder import PatchAutoencoder, start_from_components
-from unifashion.models.foundations import train_tokenizer
+from unifashion.models.foundations import load_foundation, train_tokenizer
 from unifashion.models.unet import (EMPTY, OUTSIDE, PLACES, Paintings, Part, agreement,
                                     catalogue_part, greyed, in_a_row, new_inpainter, painted, painting_loss,
-                                    prompts, weighted_error)
+                                    prompts, train_inpainter, weighted_error)
 
 SETTINGS = {"vocabulary": 60, "latent_channels": 4, "size": (4, 3), "widths": (16, 16, 24), "text_width": 16,
             "text_layers": 1}
@@ -139,3 +142,23 @@ def test_patterned_and_plain_garments_are_counted_apart():
     truth = {"top pattern": ["plain", "striped", "striped", None]}
     found = agreement(Says(), np.zeros((4, 8, 8, 3), np.uint8), truth)
     assert found == {"pattern": pytest.approx(2 / 3), "pattern of patterned": 1., "pattern of plain": 0.}
+
+
+def test_training_goes_on_from_the_part_that_is_there(tokenizer, tmp_path):
+    "With steps that change nothing, the second training ends where the first has ended."
+    latents = np.random.default_rng(0).normal(size=(4, 4, 4, 3)).astype(np.float16)
+    texts = dict.fromkeys("abcd", ["red shirt"])
+    data = Paintings([catalogue_part(latents, list("abcd"), latents[0])], texts, tokenizer)
+    g = Generator(unet_widths=(16, 16, 24), text_width=16, text_layers=1, unet_steps=2, unet_batch=2,
+                  unet_lr=0.1)
+    train_inpainter(data, tokenizer, g, tmp_path, tmp_path / "first", log=False)
+    first, _ = load_foundation(tmp_path / "inpainter")
+    still = replace(g, unet_lr=1e-12)
+    card = train_inpainter(data, tokenizer, still, tmp_path, tmp_path / "second", further=True, log=False)
+    second, _ = load_foundation(tmp_path / "inpainter")
+    assert card["training"]["steps before"] == 2
+    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
+    train_inpainter(data, tokenizer, still, tmp_path, tmp_path / "third", log=False)
+    fresh, card = load_foundation(tmp_path / "inpainter")
+    assert card["training"]["steps before"] == 0
+    assert not all(torch.allclose(first[name], fresh[name], atol=1e-3) for name in first)

@@ -266,6 +266,7 @@ def train_inpainter(
     folder,            # foundations folder: the part `inpainter` is written there
     scratch,           # of the training run
     seed: int = 0,
+    further: bool = False,  # go on from the part that is there, instead of from the start
     log: bool = True,  # progress bar and TensorBoard
     **facts,           # command, device ...: written into the card
 ) -> dict:  # the card
@@ -274,6 +275,11 @@ def train_inpainter(
     settings = {"vocabulary": tokenizer.get_vocab_size(), "latent_channels": size[0], "size": list(size[1:]),
                 "widths": list(g.unet_widths), "text_width": g.text_width, "text_layers": g.text_layers}
     model = new_inpainter(**settings, seed=seed)
+    before = 0
+    if further:
+        weights, card = load_foundation(Path(folder) / "inpainter")
+        model.load_state_dict(weights)
+        before = card["training"]["steps"] + card["training"].get("steps before", 0)
     device = pick_device()
     how = Fit(steps=g.unet_steps, batch=g.unet_batch, lr=g.unet_lr, warmup=g.unet_steps // 20,
               weight_decay=0.01, ema=0.999, checkpoint_every=200, dtype=pick_dtype(device))
@@ -281,10 +287,11 @@ def train_inpainter(
     metrics = {"loss": float(history["loss"][-200:].mean())}
     return save_foundation(Path(folder) / "inpainter", model.state_dict(), settings, metrics=metrics,
                            seconds=round(float(history["seconds"].sum()), 1),
-                           training=dict(steps=how.steps, batch=how.batch, lr=how.lr, dtype=how.dtype,
-                                         pictures=len(train), seed=seed), **facts)
+                           training={"steps": how.steps, "steps before": before, "batch": how.batch,
+                                     "lr": how.lr, "dtype": how.dtype, "pictures": len(train),
+                                     "seed": seed}, **facts)
 
-
+# %% ../../nbs/5_models/20_unet.ipynb #56cf69ce
 def drawn_inpainter(
     folder,  # with the part `inpainter`
 ) -> Inpainter:
