@@ -45,6 +45,8 @@ MARGINS = [
         1000 / 54,
         "own text of 54 in the first ten, percent",
     ),
+    Margin("compose", "right", 1 / 54, "own target of 54 comes first, held-out queries"),
+    Margin("composed_baselines", "right", 1 / 100, "own target of 100 comes first, by the Combiner"),
     Margin("test_train", "loss_left(run(tmp_path)[1])", 1, "loss of the last steps, in that of the first"),
     Margin("test_pretrain", "colours_found(tmp_path)", 1 / 4, "own colour of four comes first"),
     Margin("test_pretrain", "verdict_losses(tmp_path)[-10:].mean()", 0.637, "ITM's loss; blind: a guess"),
@@ -57,11 +59,13 @@ NOT_LEARNING = {
     "test_autoencoder": "four steps, stored and opened",
     "test_attribute_reader": "three steps, stored and opened",
     "test_latents": "one gradient, of a convolution",
-    "test_unet": "one gradient, that reaches every weight",
+    "test_unet": "one gradient, that reaches every weight, and steps that change nothing",
     "denoising": "twelve steps, to see what moves",
     "test_diffusion": "a few gradients, to see what they reach",
     "own_pictures": "a few steps, so that there is a captioner to show",
     "test_foundations": "a few steps, compared bit by bit",
+    "test_compose": "a few gradients, to see what they reach, and three steps",
+    "test_composed_baselines": "three steps, for unit vectors",
     "test_language": "four steps, compared bit by bit",
 }
 
