@@ -23,6 +23,7 @@ from unifashion.unified.compose import (
     composed_loss,
     shortened,
     spoken,
+    taught,
     train_composer,
 )
 from unifashion.unified.diffusion import Wiring, new_denoiser
@@ -139,12 +140,20 @@ def test_training_changes_no_frozen_weight(teachers, tmp_path):
 
 
 def test_teachers_see_the_slots_alone(teachers):
-    "Changing words' outputs behind the slots changes nothing that teachers are told."
+    "With the slots at hand, other words and another reference change nothing that teachers say."
     made, known = teachers
     model = Composer(qformer(), *made()).eval()
     batch = batch_of(examples(known))
     _, slots = model.composed(batch["reference"], batch["ids"], batch["mask"])
     assert slots.shape == (8, 4, 24)
+    other = batch | {"ids": batch["ids"].flip(0), "mask": batch["mask"].flip(0),
+                     "reference": batch["reference"].flip(0)}
+    said = []
+    for shown in (batch, other, other | {"told ids": batch["told ids"].flip(0)}):
+        with seeded(1, "noise"), torch.no_grad():
+            said.append(taught(model, slots, shown))
+    assert said[0] == said[1]
+    assert said[0]["q2i"] == said[2]["q2i"] and said[0]["itg"] != said[2]["itg"]
 
 
 def test_words_change_the_slots_and_the_query():
