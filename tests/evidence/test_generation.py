@@ -11,7 +11,7 @@ from unifashion.evidence import generation_tables as T
 from unifashion.evidence.claims import Claim, read_claims, read_reported
 from unifashion.evidence.generation_baselines import (ALIGNED, CAPTION, CEILING, ONCE, SDEDIT, SYSTEMS, build,
                                                       laid_on)
-from unifashion.evidence.generation_figures import picture_page, read_pictures
+from unifashion.evidence.generation_figures import TRUTH, page_by_page, picture_page, read_pictures
 from unifashion.evidence.generation_scores import (asked_garments, catalogue_garments, drawn_garments,
                                                    read_attributes_of)
 from unifashion.ground.core import load_profile
@@ -174,3 +174,11 @@ def test_catalogue_garments_are_those_of_the_files():
     told = catalogue_garments(test.products[:3], smoke.world)
     kinds = [values for name, values in told.items() if name.endswith("kind")]
     assert [sum(values[row] is not None for values in kinds) for row in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("n, pages", [(3, {"": 3}), (4, {"": 4}), (9, {"": 4, "_2": 4, "_3": 1})])
+def test_pictures_are_paged_and_no_page_is_empty(n, pages):
+    own = {TRUTH: np.arange(n), "texts": [str(i) for i in range(n)]}
+    found = page_by_page(own)
+    assert {name: len(page["texts"]) for name, page in found.items()} == pages
+    assert np.concatenate([page[TRUTH] for page in found.values()]).tolist() == list(range(n))
