@@ -23,6 +23,7 @@ from unifashion.data.retrieval_readers import (
     with_captions,
 )
 from unifashion.data.samples import SPLITS, Catalogue, DataError, val_of
+from unifashion.data.stores import FileStore
 from unifashion.ground.core import World
 from unifashion.shop import fashion200k_files
 from unifashion.shop import retrieval_files as formats
@@ -406,6 +407,21 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
         and not list(done.parent.glob("*.tmp~"))
         and fashion200k_files.drawn_once("thing", {"a": 2}, lambda folder: folder.mkdir()) != done
     )
+
+
+def test_drawn_again_they_are_the_same_files_at_any_time(monkeypatch, tmp_path):
+    def build(folder):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(b"a picture")
+
+    def known_by(cache, settings):
+        monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path / cache))
+        folder = fashion200k_files.drawn_once("thing", settings, build)
+        return FileStore(folder, ("a.png",)).fingerprint
+
+    first = known_by("one", {"a": 1})
+    assert known_by("two", {"a": 1}) == first
+    assert known_by("two", {"a": 2}) != first, "other drawings, although of the same name and size"
 
 
 # The released files

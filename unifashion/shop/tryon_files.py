@@ -5,7 +5,7 @@
 # %% ../../nbs/3_shop/09_tryon_files.ipynb #e6058853
 from __future__ import annotations
 
-import io, json, os, shutil, time
+import io, json, os, shutil
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,10 +15,10 @@ from PIL import Image
 
 import unifashion
 from ..ground.code_digests import code_hash
-from ..ground.core import cache_dir, digest, stream
-from ..ground.runs import hold, let_go
+from ..ground.core import stream
 from ..people.scenes import Scene, dressed_in, keypoints, render, sample_scene
 from .captions import noun_chunks
+from .fashion200k_files import drawn_once
 from .fashiongen_files import PARTS, draw_garments, workers_of
 from .keypoints import draw_skeleton, to_dresscode, to_vitonhd
 from ..wardrobe.garments import KINDS, Garment
@@ -322,18 +322,10 @@ def drawn_people(
     if name not in FORMATS: raise ValueError(f"name: {name!r} is none of {', '.join(FORMATS)}")
     settings = dict(name=name, train=train, test=test, height=height, width=width, seed=seed, part=part,
                     code=_code())
-    folder = cache_dir() / "people" / digest(settings)
-    lock = folder.with_name(f".{folder.name}.lock")
-    if folder.exists(): return folder
-    hold(lock, "drawn people")
-    try:
-        if not folder.exists():
-            start = time.perf_counter()
-            categories = CATEGORIES[:1] if name == "viton_hd" else CATEGORIES
-            pairs = draw_pairs(train, test, seed, categories, part)
-            write_people(name, folder, pairs, height, width, workers if len(pairs) >= 50 else 1)
-            seconds = time.perf_counter() - start
-            print(f"drew {len(pairs):,} people for {name} in {seconds:.0f} s", flush=True)
-    finally:
-        let_go(lock)
-    return folder
+    categories = CATEGORIES[:1] if name == "viton_hd" else CATEGORIES
+
+    def build(folder):
+        pairs = draw_pairs(train, test, seed, categories, part)
+        write_people(name, folder, pairs, height, width, workers if len(pairs) >= 50 else 1)
+
+    return drawn_once("people", settings, build)
