@@ -256,6 +256,14 @@ def install_all(python):
             explain(said)
 
 
+def compile_all(python):
+    """Bytecode of all packages, once: uv leaves none, and where PYTHONDONTWRITEBYTECODE is set, every start
+    of a report would compile thousands of files anew. What is no Python, as templates, is passed over.
+    """
+    folder = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")[1].strip()
+    run(python, "-m", "compileall", "-q", "-j", "0", folder)
+
+
 def check_disk():
     free = shutil.disk_usage(str(ROOT)).free
     if free < FREE:
@@ -288,6 +296,7 @@ def main():
         python = make_environment(home)
         stamp.unlink(missing_ok=True)
         install_all(python)
+        compile_all(python)
         stamp.write_text(wanted)
     except OSError as error:
         explain(str(error))

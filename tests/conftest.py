@@ -18,7 +18,9 @@ KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name"
 
 def pytest_configure(config):
     """A cache of the session's own, shared by its workers:
-    nothing of an earlier run is reused, nothing is left behind."""
+    nothing of an earlier run is reused, nothing is left behind. Tiny tensors take one thread a worker:
+    two workers with two each would wait for one another."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not hasattr(config, "workerinput"):
         config.cache_of_session = tempfile.TemporaryDirectory(
             prefix="unifashion-tests-", ignore_cleanup_errors=True

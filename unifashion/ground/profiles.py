@@ -219,6 +219,7 @@ PROFILES = {p.name: p
                                        rerank=4),
                               Evaluation(negatives=3, queries=50, repeats=2, core_queries=30, core_repeats=1,
                                          bootstrap=200),
+                              Machine(threads=1),
                               llm=LanguageModel(width=32, layers=2, heads=2, wordings=1, steps=8, batch=16),
                               language=Language(steps=6, batch=8, rank=4, alpha=8, checkpoint_every=3,
                                                 write_batch=16, core_products=12, products=24),

@@ -201,7 +201,7 @@ def drawn_once(
         let_go(lock)
     return folder
 
-
+# %% ../../nbs/3_shop/07_fashion200k_files.ipynb #7852b506
 @cache
 def _code() -> str:
     "The code as this process found it."
