@@ -167,7 +167,8 @@ def test_states_of_what_is_made_not_run_and_to_come(tmp_path):
     assert list(rows["Table 1"].values())[1:] == [made + f.EARLIER, "not run", "not run"]
     assert list(rows["Table 3"].values())[1:] == ["not run"] * 3
     assert list(rows["Table 4"].values())[1:] == ["not run"] * 3
-    assert list(rows["Table 5"].values())[1:] == ["to come"] * 3
+    assert list(rows["Table 5"].values())[1:] == ["not run"] * 3
+    assert list(rows["Figure 1"].values())[1:] == ["to come"] * 3
     assert list(rows["**Fashion-RAG**"].values())[1:] == [""] * 3
 
 
