@@ -21,6 +21,8 @@ from unifashion.unified.compose import (
     ComposedQueries,
     Composer,
     composed_loss,
+    load_composer,
+    save_composer,
     shortened,
     spoken,
     taught,
@@ -124,6 +126,30 @@ def test_a_teacher_reaches_the_qformer_and_stays_as_it_is(teachers, part):
               if p.grad is not None and not name.startswith("qformer.")}
     allowed = "captioner.adapter." if part == "itg" else "denoiser.adapters."
     assert learns and all(name.startswith(allowed) for name in learns)
+
+
+def test_what_phase_2_has_taught_is_kept_and_meets_its_teachers_again(teachers, tmp_path):
+    made, known = teachers
+    model = Composer(qformer(), *made())
+    settings = Compose(steps=2, batch=8, lr=0.1, itm_rows=4, taught_rows=4, checkpoint_every=0)
+    train_composer(model, examples(known), settings, tmp_path / "run", 0, log=False)
+    save_composer(model, tmp_path / "kept")
+    fresh = made()
+    again = load_composer(tmp_path / "kept", *fresh)
+    assert hashes(again.captioner.adapter) == hashes(model.captioner.adapter) != hashes(made()[0].adapter)
+    assert hashes(again.denoiser.adapters) == hashes(model.denoiser.adapters)
+    assert hashes(again.qformer) == hashes(model.qformer)
+    with pytest.raises(ValueError, match="kept: 'captioner.adapter.*' belongs to a teacher that is not here"):
+        load_composer(tmp_path / "kept")
+
+
+def test_a_system_without_teachers_meets_those_of_phase_1(teachers, tmp_path):
+    made, _ = teachers
+    save_composer(Composer(qformer()), tmp_path / "alone")
+    captioner, denoiser = made()
+    before = hashes(captioner) | hashes(denoiser.adapters)
+    load_composer(tmp_path / "alone", captioner, denoiser)
+    assert hashes(captioner) | hashes(denoiser.adapters) == before
 
 
 def test_training_changes_no_frozen_weight(teachers, tmp_path):

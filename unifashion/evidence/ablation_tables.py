@@ -166,7 +166,7 @@ def ablation_verdict(
     return verdict_on(claim, profile, runs[claim.metric],
                       lambda ours, theirs: {claim.metric: own.apart(ours, theirs, draws)})
 
-
+# %% ../../nbs/8_evidence/28_ablation_tables.ipynb #3196d587
 def seeds_needed(
     interval: Interval,  # of a difference that includes zero
     seeds: int,          # that it was measured with
