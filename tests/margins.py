@@ -62,6 +62,8 @@ NOT_LEARNING = {
     "test_unet": "one gradient, that reaches every weight, and steps that change nothing",
     "denoising": "twelve steps, to see what moves",
     "test_diffusion": "a few gradients, to see what they reach",
+    "jointly": "twelve steps, to see what learns",
+    "test_jointly": "one gradient, and two steps",
     "own_pictures": "a few steps, so that there is a captioner to show",
     "test_foundations": "a few steps, compared bit by bit",
     "test_compose": "a few gradients, to see what they reach, and three steps",
