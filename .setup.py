@@ -257,11 +257,12 @@ def install_all(python):
 
 
 def compile_all(python):
-    """Bytecode of all packages, once: uv leaves none, and where PYTHONDONTWRITEBYTECODE is set, every start
-    of a report would compile thousands of files anew. What is no Python, as templates, is passed over.
-    """
-    folder = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")[1].strip()
-    run(python, "-m", "compileall", "-q", "-j", "0", folder)
+    """Bytecode of the environment and of this package, once: uv leaves none, and where
+    PYTHONDONTWRITEBYTECODE is set, every start of a report would compile thousands of files anew.
+    What is there already is kept, and what is no Python, as templates, is passed over."""
+    said = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")[1]
+    folders = said.strip().split("\n")[-1], str(ROOT / "unifashion")
+    run(python, "-m", "compileall", "-q", "-j", "0", *folders)
 
 
 def check_disk():

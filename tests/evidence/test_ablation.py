@@ -9,7 +9,6 @@ import torch
 from unifashion.evidence import ablation_tables as a
 from unifashion.evidence.claims import Claim, read_claims, read_reported
 from unifashion.evidence.composed_figures import Imagined, imagined_page
-from unifashion.evidence.composed_tables import BASE, HALVES, OURS, SYSTEMS, folder_of
 from unifashion.evidence.examination import SlotRows, Voices
 from unifashion.evidence.generation_figures import TRUTH
 from unifashion.ground.composed_recall import Questions, composed_result
@@ -17,11 +16,12 @@ from unifashion.ground.core import Language
 from unifashion.ground.files import save_arrays, write_json
 from unifashion.ground.intervals import Interval
 from unifashion.ground.protocols import RetrievalProtocol
+from unifashion.unified.composed_systems import BASE, BEFORE, CROSS, HALVES, OURS, SYSTEMS, folder_of
 
 WHOLE = RetrievalProtocol("whole", negatives=0)
 
 
-def invented(folder, strength, rows=(a.BEFORE, BASE)):
+def invented(folder, strength, rows=(BEFORE, BASE)):
     "A run of train_ablation of a few garments, in which a row is as good as `strength` says."
     rng = np.random.default_rng(0)
     names = [f"p{i}" for i in range(20)]
@@ -59,7 +59,7 @@ def answers(right):
 
 @pytest.fixture
 def runs(tmp_path):
-    strength = {a.BEFORE: 2, BASE: 16}
+    strength = {BEFORE: 2, BASE: 16}
     invented(tmp_path, strength)
     composed = {BASE: answers(8), HALVES[2]: answers(3), "SPRC style": answers(9)}
     return a.read_ablation([a.Sources(tmp_path, composed)], WHOLE)
@@ -68,23 +68,25 @@ def runs(tmp_path):
 def test_every_column_is_read_for_every_row_that_was_run(runs):
     assert list(runs) == list(a.COLUMNS)
     for column, rows in runs.items():
-        assert set(rows) == {a.BEFORE, BASE}, column
+        assert set(rows) == {BEFORE, BASE}, column
 
 
 def test_before_phase_2_composed_retrieval_is_that_of_the_sum(runs):
-    assert runs["CIR"][a.BEFORE][0]["dress"].hits(10).mean() == pytest.approx(0.3)
+    assert runs["CIR"][BEFORE][0]["dress"].hits(10).mean() == pytest.approx(0.3)
 
 
 def test_the_better_row_is_better_in_every_column(runs):
     for name, column in a.COLUMNS.items():
-        apart = column.apart(runs[name][BASE], runs[name][a.BEFORE], 50)
+        apart = column.apart(runs[name][BASE], runs[name][BEFORE], 50)
         assert apart.value > 0 if column.better == "higher" else apart.value < 0, name
 
 
 def test_rows_of_the_table_say_what_was_not_run(runs):
     rows = a.ablation_rows(runs, read_reported("unifashion_table5"), "mini", 50)
-    measured = {row["row"] for row in rows if row["value"] is not None}
-    assert measured == {a.BEFORE, BASE}
+    measured = {row["row"]: row for row in rows if row["value"] is not None}
+    assert set(measured) == {BEFORE, BASE}
+    assert {row["metric"]: row["n"] for row in rows if row["row"] == BASE} == {
+        "CMR": 40, "CIR": 10} | dict.fromkeys(list(a.COLUMNS)[2:], 20)
     assert all(row["status"] == "not run" for row in rows if row["row"] == "UniFashion, taught by both")
     papers = {row["row"]: row["reported"] for row in rows if row["metric"] == "FIG FID"}
     assert papers == {"Base+LLM+diff.": 12.43}, "an FID stands in no column of ours"
@@ -92,7 +94,7 @@ def test_rows_of_the_table_say_what_was_not_run(runs):
 
 def test_claims_are_tested_on_their_column(runs):
     claim = Claim("x", "UniFashion", "Table 5", "ours", ("mini",), "ablation", "FIG KD", "lower", BASE,
-                  a.BEFORE, "Phase 2 paints better")
+                  BEFORE, "Phase 2 paints better")
     assert a.ablation_verdict(claim, runs, "mini", 50).verdict == "holds"
     absent = a.ablation_verdict(claim, {"FIG KD": {}}, "mini", 50)
     assert absent.verdict == "undecided" and "not run" in absent.reason
@@ -102,13 +104,13 @@ def test_claims_name_rows_and_columns_that_there_are():
     own = [claim for claim in read_claims() if claim.source == "Table 5" and claim.protocol == "ablation"]
     assert len(own) >= 9
     for claim in own:
-        assert claim.metric in a.COLUMNS and {claim.better, claim.worse} <= set(a.CROSS), claim.id
+        assert claim.metric in a.COLUMNS and {claim.better, claim.worse} <= set(CROSS), claim.id
         assert claim.direction == a.COLUMNS[claim.metric].better, claim.id
 
 
 def test_the_cross_is_whole():
     "Each of the four cells is trained; captions are on or off, and so is the diffusion model."
-    cells = {(SYSTEMS[row].captions, SYSTEMS[row].diffusion) for row in a.CROSS
+    cells = {(SYSTEMS[row].captions, SYSTEMS[row].diffusion) for row in CROSS
              if row in SYSTEMS and SYSTEMS[row].language}
     assert cells == {(False, False), (False, True), (True, False), (True, True)}
 
@@ -118,9 +120,15 @@ def test_folders_of_systems_are_apart():
     assert len(set(folders)) == len(SYSTEMS) and folder_of(OURS) == "unifashion-ours"
 
 
-@pytest.mark.parametrize("seeds, needed", [(3, 27), (1, 9)])
-def test_seeds_needed_grow_with_the_square(seeds, needed):
-    assert a.seeds_needed(Interval(-0.8, -3.2, 1.6), seeds) == needed
+@pytest.mark.parametrize("interval, seeds, needed", [
+    (Interval(-0.8, -3.2, 1.6), 3, 27),  # the square of the arm that crosses zero, in parts of the difference
+    (Interval(1.0, -0.1, 1.5), 3, 4),    # one more at least: these have not told
+    (Interval(0.8, -1.6, 3.2), 1, None),  # one seed has no spread
+    (Interval(0.0, -1.0, 1.0), 3, None),
+    (Interval(float("nan"), -1.0, 1.0), 3, None),
+])
+def test_seeds_needed(interval, seeds, needed):
+    assert a.seeds_needed(interval, seeds) == needed
 
 
 def test_nothing_but_slots_is_shown():

@@ -11,6 +11,7 @@ from unifashion.ground.core import Compose
 from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import train_tokenizer
 from unifashion.models.qformer import QFormer
+from unifashion.unified import composed_systems as systems
 
 TOKENIZER = train_tokenizer(["is blue and should be long", "is red"], 60)
 
@@ -69,9 +70,10 @@ def test_a_prompted_query_sees_the_picture_through_slots_alone():
 
 
 @pytest.mark.parametrize("name, itm, teachers", [
-    (t.OURS, 16, []), ("SPRC style", 0, []), ("UniFashion, taught by both", 16, ["language", "diffusion"]),
+    (systems.OURS, 16, []), ("SPRC style", 0, []),
+    ("UniFashion, taught by both", 16, ["language", "diffusion"]),
 ])
 def test_systems_say_what_they_learn_from(name, itm, teachers):
-    system = t.SYSTEMS[name]
+    system = systems.SYSTEMS[name]
     assert system.settings(Compose()).itm_rows == itm and system.teachers == teachers
     assert ("latents" in system.lessons) == ("diffusion" in teachers)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .composed_tables import HALVES
 from ..ground.core import Compose
 from ..models.checkpoints import seeded
 from ..models.foundations import encode_texts
@@ -22,6 +21,7 @@ from ..models.losses import itc, max_over_queries, positive_pairs
 from ..models.qformer import QFormer, additive, bidirectional
 from ..models.train import Fit, fit
 from ..unified.compose import Composer
+from ..unified.composed_systems import HALVES
 
 # %% ../../nbs/8_evidence/25_composed_baselines.ipynb #9c27580f
 @dataclass

@@ -13,7 +13,7 @@ import torch
 
 from .generation_baselines import painted_rows
 from ..ground.core import Diffusion, Language
-from ..models.latents import encoded
+from ..models.latents import grey_latents
 from ..unified.composed_search import gallery_captions
 from ..unified.diffusion import Denoiser
 from ..unified.language import Captioner
@@ -55,6 +55,6 @@ class Voices:
     def paint(self, slots, height: int, width: int, seed: int = 0) -> np.ndarray:  # (n, h, w, 3) uint8
         "A picture for every row of slots. Raises `ValueError` where nobody paints."
         if self.denoiser is None: raise ValueError("no denoiser was aligned: train it first")
-        grey = encoded(self.vae, np.full((1, height, width, 3), 128, np.uint8)).cpu()
+        grey = grey_latents(self.vae, height, width)
         return painted_rows(self.denoiser, SlotRows(slots, grey), range(len(slots)), self.vae, self.diffusion,
                             seed)

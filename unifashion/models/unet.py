@@ -25,8 +25,8 @@ from ..ground.files import write_json
 from .attribute_reader import AttributeReader, patterns_apart, read_rightly
 from .checkpoints import seeded
 from .foundations import SPECIAL, load_card, load_foundation, save_foundation
-from .latents import decoded, encoded, forgotten, guided, latent_mask, noised
-from .latents import sample, sampler, start_noise, training_schedule
+from .latents import decoded, encoded, forgotten, guided, latent_mask
+from .latents import noised_at_random, sample, sampler, start_noise, training_schedule
 from .train import Fit, fit
 
 # %% ../../nbs/5_models/20_unet.ipynb #e564fc9f
@@ -199,8 +199,7 @@ def painting_loss(
 ) -> torch.Tensor:  # scalar
     "How far the answers are from the velocity (or the noise), at random times."
     latents = batch["latents"]
-    times = torch.randint(model.schedule.config.num_train_timesteps, (len(latents),), device=latents.device)
-    seen, wanted = noised(model.schedule, latents, torch.randn_like(latents), times)
+    seen, wanted, times = noised_at_random(model.schedule, latents)
     ids = forgotten(batch["ids"], EMPTY.to(latents.device), FORGET)
     told = model(seen, times, batch["mask"], batch["masked"], model.states(ids))
     return weighted_error(told, wanted, batch["mask"])

@@ -173,7 +173,7 @@ def _timed(
 ):
     "Give every file of a folder the time that belongs to its key: in 2000 to 2003, to the nanosecond."
     moment = YEAR_2000 + int(key, 16) % 10**17
-    for path in folder.rglob("*"):
+    for path in filter(Path.is_file, folder.rglob("*")):
         os.utime(path, ns=(moment, moment))
 
 
@@ -191,7 +191,7 @@ def drawn_once(
         if folder.exists(): return folder
         start = time.perf_counter()
         building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp~")
-        for old in folder.parent.glob(f".{folder.name}.*.tmp~"):
+        for old in folder.parent.glob(f"*{folder.name}.*.tmp~"):
             shutil.rmtree(old, ignore_errors=True)
         build(building)
         _timed(building, folder.name)

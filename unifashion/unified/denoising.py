@@ -19,7 +19,7 @@ from ..ground.core import Diffusion, pick_device, pick_dtype
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import guided, noised, sample
+from ..models.latents import guided, noised_at_random, sample
 from ..models.qformer import QFormer
 from ..models.train import Fit, fit
 from ..models.unet import weighted_error
@@ -36,8 +36,7 @@ def denoising_loss(
     "How far the answers are from the velocity at random times (U Eq. 7)."
     given = given_of(model, batch)
     latents = batch["latents"]
-    times = torch.randint(model.schedule.config.num_train_timesteps, (len(latents),), device=latents.device)
-    seen, wanted = noised(model.schedule, latents, torch.randn_like(latents), times)
+    seen, wanted, times = noised_at_random(model.schedule, latents)
     drop = torch.rand(len(latents), 1, 1, device=latents.device) < FORGET
     context = torch.where(drop, given.nothing, given.context)
     told = model(seen, times, given.beside, given.hint, context)

@@ -21,34 +21,40 @@ from .compose import Composer, taught
 from .diffusion import Denoiser
 from .language import Captioner
 
-# %% ../../nbs/6_unified/14_jointly.ipynb #be21c7ee
+# %% ../../nbs/6_unified/14_jointly.ipynb #9955b380
 class TaughtProducts:
-    "Products as examples of all four losses. Raises `ValueError` where a product has several pictures."
+    """Products as examples of all four losses, each with a caption of a random style.
+    Raises `ValueError` where pictures and what is known of them cannot be paired."""
     def __init__(
         self,
         views: ProductViews,  # of one picture a product
-        known: dict,          # name -> (n, ...) tensors, as `taught` takes them
+        lessons: list,        # style by style, from `lessons_of` of the same pictures in the same order
     ):
         several = [name for name, rows in zip(views.ids, views.rows) if len(rows) > 1]
         if several: raise ValueError(f"product {several[0]!r} has several pictures: take the first views")
+        sizes = {len(own) for known in lessons for own in known.values()}
+        if sizes != {len(views)}: raise ValueError(f"{len(views)} products, and lessons of {sorted(sizes)}")
         self.views = views
         self.ids = views.ids
-        self.known = known
+        self.lessons = lessons
 
     def __len__(self): return len(self.views)
 
     def __getitem__(self, i: int) -> dict:
-        return self.views[i] | {name: own[i] for name, own in self.known.items()}
+        known = self.lessons[int(torch.randint(len(self.lessons), ()))]
+        row = self.views.rows[i][0]
+        return self.views[i] | {name: own[row] for name, own in known.items()}
 
 
 def joint_loss(
     model: Composer,
     batch: dict,            # of `TaughtProducts`
     itm_rows: int = 16,     # pairs that ITM sees
+    hardness: float = 1.0,  # of their negatives
     taught_rows: int = 16,  # pictures that language and diffusion model see
-) -> dict:  # loss, itc, itm, itg, q2i ...
+) -> dict:  # loss, itg, q2i and what `phase1_loss` tells
     "Contrast, matching, captions and pictures from the same queries (U Eq. 8)."
-    told = phase1_loss(model.qformer, batch, itm_rows)
+    told = phase1_loss(model.qformer, batch, itm_rows, hardness)
     slots = model.qformer.image_states(batch["image"][:taught_rows])
     parts = taught(model, slots, batch)
     return told | parts | {"loss": told["loss"] + sum(parts.values())}
@@ -59,8 +65,8 @@ def joined(
     captioner: Captioner,  # fresh, from `new_captioner`
     denoiser: Denoiser,    # fresh, of wiring `ALIGNED['queries']`
 ) -> Composer:
-    "All that phase 1 trains, learning at once: Q-Former, both adapters and LoRA."
-    learns = [own for own in captioner.parameters() if own.requires_grad]
+    "All that phase 1 trains, learning at once: Q-Former, both adapters, LoRA, and what says nothing."
+    learns = [own for part in (captioner, denoiser) for own in part.parameters() if own.requires_grad]
     model = Composer(qformer, captioner, denoiser)
     for own in learns:
         own.requires_grad_(True)
@@ -70,7 +76,7 @@ def joined(
 def train_jointly(
     model: Composer,   # from `joined`; trained in place
     data: TaughtProducts,
-    settings: Pretrain,  # its learning rate and batch
+    settings: Pretrain,  # its learning rate, batch and ITM
     steps: int,
     folder,            # of this training alone: it goes on where it was broken off
     seed: int,
@@ -80,6 +86,6 @@ def train_jointly(
 ) -> History:
     "Phase 1 in one training (U Eq. 8). Raises what `fit` raises."
     def loss(model, batch):
-        return joint_loss(model, batch, settings.itm_rows, taught_rows)
+        return joint_loss(model, batch, settings.itm_rows, settings.hardness, taught_rows)
     how = fit_settings(replace(settings, steps=steps), device or pick_device())
     return fit(model, data, loss, how, Path(folder), seed, collate=trimmed, device=device, log=log)
