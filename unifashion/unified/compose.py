@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import default_collate
 
@@ -27,7 +27,7 @@ from ..models.losses import hard_negatives, itc, itm, itm_pairs, max_over_querie
 from ..models.matching import batch_generator
 from ..models.qformer import QFormer, additive, bidirectional
 from ..models.train import Fit, fit
-from .denoising import denoising_loss
+from .denoising import denoising_loss, save_weights_of
 from .diffusion import Denoiser
 from .language import Captioner, encode_captions, itg_loss
 
@@ -225,9 +225,7 @@ def save_composer(
     "Write what phase 2 may have changed: the Q-Former and the adapters of its teachers."
     folder = Path(folder)
     model.qformer.save_pretrained(folder / "qformer")
-    own = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-           if name.startswith(ADAPTERS)}
-    save_file(own, folder / "adapters.safetensors")
+    save_weights_of(model, ADAPTERS, folder / "adapters.safetensors")
 
 
 def load_composer(
@@ -240,11 +238,11 @@ def load_composer(
     with seeded(0, "composer"):
         model = Composer(QFormer.from_pretrained(folder / "qformer"), captioner, denoiser)
     own = load_file(folder / "adapters.safetensors")
-    taught_ones = {name.split(".")[0] for name in own}
-    missing = [name for name in taught_ones if getattr(model, name, None) is None]
+    teachers = sorted({name.split(".")[0] for name in own})
+    missing = [name for name in teachers if getattr(model, name, None) is None]
     if missing: raise ValueError(f"{folder.name}: it was taught by a {missing[0]}, and none is here")
     expected = {name for name in model.state_dict()
-                if name.startswith(ADAPTERS) and name.split(".")[0] in taught_ones}
+                if name.startswith(ADAPTERS) and name.split(".")[0] in teachers}
     wrong = sorted(expected ^ set(own))
     if wrong: raise ValueError(f"{folder.name}/adapters.safetensors: {wrong[0]!r} is in one and not in both")
     model.load_state_dict(own, strict=False)
