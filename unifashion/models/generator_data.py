@@ -100,10 +100,11 @@ def painting_parts(
     identity: str,  # of its weights
     device: str = "cpu",
 ) -> list:  # of `Part`: catalogue, people
-    "Pictures of a slice, ready to be painted."
+    "Pictures of a slice, ready to be painted: of the catalogue the first view of each product alone."
     size = own.worn.images.shape[1:3]
     encoder = latent_encoder(autoencoder, size, identity)
-    catalogue = image_tokens(encoder, own.catalogue, device=device)
+    fronts = own.catalogue.first_views()
+    catalogue = image_tokens(encoder, fronts, device=device)
     grey = encoded(autoencoder, np.full((1, *size, 3), 128, np.uint8))[0].half().cpu().numpy()
     latents = image_tokens(encoder, own.worn.images, own.worn.fingerprint, device=device)
     left = [image_tokens(encoder, GreyedPeople(own.worn, own.masks, form), device=device) for form in FORMS]
@@ -112,7 +113,7 @@ def painting_parts(
         blocks = [latent_mask(unpacked(own.masks[i:i + 1000], form))[:, 0].numpy() > 0
                   for i in range(0, len(own.masks), 1000)]
         places.append(np.concatenate(blocks))
-    return [catalogue_part(catalogue, own.catalogue.products, grey),
+    return [catalogue_part(catalogue, fronts.products, grey),
             Part(latents, left, places, own.worn.products)]
 
 # %% ../../nbs/5_models/22_generator_data.ipynb #2b569e83
