@@ -115,7 +115,7 @@ def mean_of(column: str, runs: list) -> float:
     "A system's number, the mean over seeds."
     return float(np.mean([value_of(column, *run) for run in runs]))
 
-
+# %% ../../nbs/8_evidence/22_generation_tables.ipynb #41ac7aaa
 def interval_of(column: str, runs: list, draws: int = 1000) -> Interval:
     "A system's number with its interval."
     middle = np.array([mean_of(column, runs)])
