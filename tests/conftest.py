@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 AT_THE_ROOT = [ROOT / "nbs" / name for name in ("app.ipynb", "package.ipynb")]
 CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *AT_THE_ROOT])
 REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
-WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "8_evidence")
+WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "7_rag",
+         "8_evidence")
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 
 

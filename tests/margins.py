@@ -33,6 +33,7 @@ MARGINS = [
     Margin("autoencoder", "gain", 0, "dB above the principal components"),
     Margin("unet", "right", 1 / 6, "colours painted as asked, of six"),
     Margin("scorer", 'card["metrics"]["blocks: own text first, of 54"]', 1 / 54, "own text first, of 54"),
+    Margin("retriever", "share", 1 / 27, "own picture first, of 27"),
     Margin("language_models", "wavering", 1, "perplexity of pages, in that without context"),
     Margin("pretrain", "recall[1]", 1 / 54, "own text of 54 comes first, after phase 1"),
     Margin("generic_qformer", 'card["metrics"]["own caption first"]', 1 / 6, "own colour of six first"),
@@ -69,6 +70,10 @@ NOT_LEARNING = {
     "test_compose": "a few gradients, to see what they reach, and three steps",
     "test_composed_baselines": "three steps, for unit vectors",
     "test_language": "four steps, compared bit by bit",
+    "test_retriever": "gradients alone",
+    "model": "which weights get gradients",
+    "test_editor": "a few steps, to see which weights move",
+    "test_inversion": "gradients alone",
 }
 
 

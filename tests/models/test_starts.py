@@ -21,10 +21,12 @@ from unifashion.models.encoders import drawn_encoder, efficientnet_encoder
 from unifashion.models.foundations import load_tokenizer, save_foundation, save_tokenizer, train_tokenizer
 from unifashion.models.generic_qformer import new_stage1
 from unifashion.models.language_models import open_writer, small_llama
+from unifashion.models.retriever import retrieving_encoder
 from unifashion.models.scorer import scoring_encoder
 from unifashion.models.starts import open_qformer
 from unifashion.models.tower import new_teacher
 from unifashion.models.unet import new_inpainter
+from unifashion.rag.model import new_editor
 from unifashion.unified.diffusion import TRYON, new_denoiser
 from unifashion.unified.language import INSTRUCTIONS, load_captioner, save_captioner
 
@@ -65,7 +67,9 @@ STARTS = {  # name -> builder from the foundations folder and a seed, of weights
     "language model": lambda folder, seed: small_llama(M, 90, seed),
     "inpainting model": lambda folder, seed: inpainter(seed),
     "scorer": lambda folder, seed: scoring_encoder(90, (8, 8, 8, 8), 16, seed),
+    "retriever": lambda folder, seed: retrieving_encoder(90, 12, 16, seed),
     "denoiser": lambda folder, seed: denoiser(seed),
+    "editor": lambda folder, seed: new_editor(inpainter(), 16, seed),
     "MiniLM's Q-Former": lambda folder, seed: open_qformer(MINILM, Pretrain(), 32, seed=seed),
     **{name: lambda folder, seed, name=name: captioner(folder, name, seed) for name in SYSTEMS},
 }

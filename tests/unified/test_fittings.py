@@ -16,12 +16,12 @@ from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
 from unifashion.models.foundations import train_tokenizer
+from unifashion.models.tryon_pictures import fittings_of, on_white, open_pairs
 from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.shop.keypoints import to_dresscode, to_vitonhd
 from unifashion.shop.tryon_files import draw_pairs, write_people
 from unifashion.unified.diffusion import DESIGN, TRYON, Wiring
-from unifashion.unified.fittings import (FittingRows, Readers, catalogue_parts, fitting_parts, fittings_of,
-                                         on_white, open_pairs)
+from unifashion.unified.fittings import FittingRows, Readers, catalogue_parts, fitting_parts
 from unifashion.unified.own_fittings import own_person, own_sketch
 from unifashion.wardrobe.sampling import sample_garment
 

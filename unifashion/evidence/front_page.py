@@ -311,6 +311,7 @@ WINGS = {
     "4_data": ("Data", "how each data set is read, checked and prepared, real or drawn"),
     "5_models": ("Models", "the parts with weights: image encoder, Q-Former, language model"),
     "6_unified": ("UniFashion", "its first training phase, captions from pictures, your own pictures"),
+    "7_rag": ("Fashion-RAG", "garments looked up by words, made words, and painted"),
     "8_evidence": ("Evidence", "baselines, claims put to the test, audits of what the papers released"),
 }
 

@@ -15,10 +15,11 @@ import torch
 from ..ground.core import Diffusion
 from ..models.latents import decoded, sampler, start_noise
 from ..models.qformer import QFormer
+from ..models.tryon_pictures import Fittings
 from ..models.unet import Inpainter, painted
 from ..unified.denoising import generated
 from ..unified.diffusion import DESIGN, TRYON, Denoiser, Wiring, new_denoiser
-from ..unified.fittings import Fittings, FittingRows
+from ..unified.fittings import FittingRows
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #32b1f0da
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def ends(
 # %% ../../nbs/0_ground/11_keys.ipynb #58299cbf
 # parts that a section stands for
 SHIPPED = {"foundations": ("tokenizer", "image-encoder", "qformer"), "llm": ("tokenizer", "llm"),
-           "generator": ("autoencoder", "attribute-reader", "inpainter", "scorer")}
+           "generator": ("autoencoder", "attribute-reader", "inpainter", "scorer", "retriever")}
 
 
 def data_of(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats', 'Generator',
-           'Diffusion', 'Machine', 'Compose', 'Profile']
+           'Diffusion', 'Machine', 'Compose', 'Rag', 'Profile']
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #572d4a98
 from dataclasses import dataclass
@@ -152,6 +152,10 @@ class Generator:
     scorer_batch: int = 128
     scorer_lr: float = 1e-3
     scorer_products: int = 0                   # drawn for it alone
+    retriever_width: int = 128                 # of the text side that finds garments
+    retriever_steps: int = 0
+    retriever_batch: int = 256
+    retriever_lr: float = 1e-3
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #df30c160
 @dataclass(frozen=True)
@@ -192,6 +196,24 @@ class Compose:
     rerank: int = 16            # best answers that ITM re-orders
 
 
+
+@dataclass(frozen=True)
+class Rag:
+    "Fashion-RAG's two stages, and how pictures are edited (R 4.1)."
+    steps: int = 60             # of the first stage; the second has 0.6 as many
+    full_steps: int = 0         # steps with `full`; 0: the same
+    gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
+    batch: int = 16             # people a step
+    lr: float = 1e-3            # of F_theta alone
+    joint_lr: float = 2e-4      # of F_theta and the U-Net
+    garments: int = 3           # that are retrieved, at most
+    checkpoint_every: int = 50  # steps
+    sampler: str = "dpm++"
+    sampling_steps: int = 20
+    guidance: float = 3.
+    pictures: int = 96          # test pairs that are painted with `full`
+    core_pictures: int = 32     # test pairs that are painted otherwise
+
 # %% ../../nbs/0_ground/00_profiles.ipynb #36b3f1f4
 @dataclass(frozen=True)
 class Profile:
@@ -208,6 +230,7 @@ class Profile:
     generator: Generator = Generator()
     diffusion: Diffusion = Diffusion()
     compose: Compose = Compose()
+    rag: Rag = Rag()
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #37204360
 PROFILES = {p.name: p
@@ -230,11 +253,15 @@ PROFILES = {p.name: p
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
                                                   unet_steps=12, unet_batch=16,
                                                   scorer_widths=(8, 16, 24, 32), scorer_steps=8,
-                                                  scorer_batch=16, scorer_products=64),
+                                                  scorer_batch=16, scorer_products=64,
+                                                  retriever_width=32, retriever_steps=8,
+                                                  retriever_batch=16),
                               diffusion=Diffusion(6, batch=8, checkpoint_every=3, sampling_steps=3,
                                                   pictures=6, core_pictures=4),
                               compose=Compose(steps=4, batch=8, itm_rows=4, taught_rows=4, checkpoint_every=2,
-                                              rerank=3)),
+                                              rerank=3),
+                              rag=Rag(steps=5, batch=4, checkpoint_every=2, sampling_steps=3, pictures=6,
+                                      core_pictures=4)),
                       Profile("mini", World("drawn", products=5000, test_per_type=112, height=128, width=96),
                               Foundations(shipped=True, products=12000, pictured=24000,
                                           encoder_steps=6500, qformer_steps=5000, qformer_lr=1e-3),
@@ -243,8 +270,9 @@ PROFILES = {p.name: p
                               formats=Formats(200, 50, 3800, 1000, 1000, 2000, 200, 1500, 210),
                               generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000,
                                                   unet_steps=6500, scorer_steps=3000,
-                                                  scorer_products=8000),
-                              diffusion=Diffusion(full_steps=1000), compose=Compose(60, full_steps=400)),
+                                                  scorer_products=8000, retriever_steps=2000),
+                              diffusion=Diffusion(full_steps=1000), compose=Compose(60, full_steps=400),
+                              rag=Rag(60, full_steps=1000)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
                               Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2,
@@ -268,4 +296,7 @@ PROFILES = {p.name: p
                               Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
                                        max_words=128, checkpoint_every=500, core_products=0),
                               diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
-                                                  sampler="plms", sampling_steps=50, pictures=0)))}
+                                                  sampler="plms", sampling_steps=50, pictures=0),
+                              rag=Rag(200_000, batch=16, lr=1e-5, joint_lr=1e-5, checkpoint_every=1000,
+                                      sampler="ddim", sampling_steps=50, guidance=7.5, pictures=0,
+                                      core_pictures=0)))}

@@ -20,7 +20,7 @@ from ..data.tryon_conditions import conditions_of
 from ..data.tryon_stores import PoseStore, Worn
 from ..ground.core import load_profile, pick_device
 from ..models.checkpoints import seeded
-from .fittings import on_white
+from ..models.tryon_pictures import on_white
 from .pipelines import UniFashionPipeline
 from .trained_models import maker, run_of
 

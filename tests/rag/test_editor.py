@@ -1,0 +1,118 @@
+"""The editor: a second stage that begins as the first ended, frozen parts that stay, samples that stand alone."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from unifashion.ground.core import Rag
+from unifashion.models.foundations import train_tokenizer
+from unifashion.models.latents import sampler, start_noise
+from unifashion.models.unet import new_inpainter
+from unifashion.rag.model import Edits, edited, editing_loss, new_editor, pose_channels, posed, train_editor
+
+TEXTS = [("a blue shirt", "short sleeves"), ("a red coat", "buttons", "wool"), ("striped",)]
+TOKENIZER = train_tokenizer([" ".join(own) for own in TEXTS] * 4, 90)
+
+
+@pytest.fixture
+def editor():
+    return new_editor(new_inpainter(90, 4, (4, 3), (16, 16, 24), 32, 1), 24, seed=0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    parts = {"latents": rng.normal(size=(3, 4, 4, 3)), "masked": rng.normal(size=(3, 4, 4, 3)),
+             "mask": np.ones((3, 1, 4, 3)), "pose": rng.random((3, 18, 4, 3))}
+    tokens = {name: rng.normal(size=(7, 24)) for name in "abcd"}
+    return Edits(parts, ["x", "y", "z"], TEXTS, [list("abc"), list("bcd"), list("cda")], tokens, TOKENIZER)
+
+
+def batch_of(data, rows=(0, 1, 2)):
+    return torch.utils.data.default_collate([data[row] for row in rows])
+
+
+def digest_of(module):
+    whole = b"".join(own.detach().numpy().tobytes() for own in module.state_dict().values())
+    return hashlib.sha256(whole).hexdigest()
+
+
+def test_the_second_stage_begins_where_the_first_ended(editor, data):
+    torch.manual_seed(0)
+    batch, second = batch_of(data), posed(editor).eval()
+    noise = start_noise(range(3), (4, 4, 3))
+    before = edited(editor, batch, noise, sampler("ddim", "v_prediction"), 3)
+    after = edited(second, batch, noise, sampler("ddim", "v_prediction"), 3)
+    assert torch.allclose(before, after, atol=1e-4)
+    assert second.posed and not editor.posed and second.unet.config.in_channels == 27
+
+
+def test_stage_one_trains_the_inversion_alone_and_stage_two_the_painter_too(editor, data, tmp_path):
+    settings = Rag(steps=5, batch=2, checkpoint_every=5)
+    text, unet, words = (digest_of(own) for own in (editor.text_encoder, editor.unet, editor.inversion))
+    train_editor(editor, data, settings, tmp_path / "one", 0, log=False, device="cpu")
+    assert digest_of(editor.text_encoder) == text and digest_of(editor.unet) == unet
+    assert digest_of(editor.inversion) != words
+    second = posed(editor)
+    before, words = digest_of(second.unet), digest_of(second.inversion)
+    history = train_editor(second, data, settings, tmp_path / "two", 0, log=False, device="cpu")
+    assert len(history["loss"]) == 3  # 0.6 as many
+    assert digest_of(second.text_encoder) == text
+    assert digest_of(second.unet) != before and digest_of(second.inversion) != words
+
+
+def test_the_pose_is_seen_in_the_second_stage_alone(editor, data):
+    batch = batch_of(data)
+    assert torch.equal(editor.beside(batch), torch.cat([batch["mask"], batch["masked"]], 1))
+    second = posed(editor)
+    torch.nn.init.normal_(second.unet.conv_in.weight)
+    noise, way = start_noise(range(3), (4, 4, 3)), sampler("ddim", "v_prediction")
+    turned = batch | {"pose": batch["pose"].flip(0)}
+    assert not torch.allclose(edited(second, batch, noise, way, 2), edited(second, turned, noise, way, 2))
+
+
+def test_a_picture_does_not_depend_on_its_batch(editor, data):
+    noise, way = start_noise(range(3), (4, 4, 3)), sampler("dpm++", "v_prediction")
+    together = edited(editor, batch_of(data), noise, way, 3)
+    alone = edited(editor, batch_of(data, [1]), noise[1:2], sampler("dpm++", "v_prediction"), 3)
+    assert torch.allclose(together[1:2], alone, atol=1e-4)
+
+
+def test_numbers_of_garments_and_phrases_are_drawn(data):
+    data = Edits(data.parts, data.ids, data.phrases, data.found, data.tokens, TOKENIZER, 3, at_random=True)
+    torch.manual_seed(0)
+    drawn = [data[1] for _ in range(60)]
+    assert {int(own["count"]) for own in drawn} == {0, 1, 2, 3}
+    lengths = {int((own["ids"] != own["ids"][-1]).sum()) for own in drawn}
+    assert len(lengths) == 3  # one, two or three phrases
+    assert all(int(own["places"].sum()) == 16 * int(own["count"]) for own in drawn)
+
+
+def test_without_garments_a_prompt_is_its_text(editor, data):
+    none = Edits(data.parts, data.ids, data.phrases, [[]] * 3, data.tokens, TOKENIZER, most=0)
+    batch = batch_of(none)
+    assert batch["garments"].shape == (3, 0, 7, 24)
+    assert torch.isfinite(editing_loss(editor, batch))
+
+
+def test_too_few_garments_are_named(data):
+    with pytest.raises(ValueError, match="y: 2 garments were found, 3 are wanted"):
+        Edits(data.parts, data.ids, data.phrases, [list("abc"), list("bc"), list("abc")], data.tokens, TOKENIZER)
+
+
+def test_a_hill_for_every_keypoint_that_is_seen():
+    points = np.zeros((1, 18, 3))
+    points[0, 4] = [0.5, 0.25, 1]
+    maps = pose_channels(points, 16, 12)
+    assert maps.shape == (1, 18, 16, 12) and np.flatnonzero(maps.any((2, 3))).tolist() == [4]
+    rows, columns = np.nonzero(maps[0, 4] > 0.9)
+    assert set(rows) <= {3, 4} and set(columns) <= {5, 6}
+
+
+def test_a_foundation_with_another_order_is_refused():
+    base = new_inpainter(90, 4, (4, 3), (16, 16, 24), 32, 1)
+    base.mask_first = False
+    with pytest.raises(ValueError, match="the mask comes first"):
+        new_editor(base, 24, 0)
