@@ -15,11 +15,12 @@ from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
 from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler
+from unifashion.models.painting import opened_mask
 from unifashion.models.qformer import QFormer
 from unifashion.models.stable_diffusion import open_stable_diffusion
 from unifashion.models.unet import new_inpainter
 from unifashion.unified.diffusion import DESIGN, TRYON, Wiring, new_denoiser
-from unifashion.unified.pipelines import UniFashionPipeline, opened_mask
+from unifashion.unified.pipelines import UniFashionPipeline
 
 WORDS = train_tokenizer(["a blue striped shirt with short sleeves"] * 3)
 RNG = np.random.default_rng(0)
