@@ -19,7 +19,6 @@ from ..models.tryon_pictures import Fittings
 from ..models.unet import Inpainter, painted
 from ..unified.denoising import generated
 from ..unified.diffusion import DESIGN, TRYON, Denoiser, Wiring, new_denoiser
-from ..unified.fittings import FittingRows
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #32b1f0da
 @dataclass(frozen=True)
@@ -89,13 +88,14 @@ def row_seeds(seed: int, rows) -> list:
 
 @torch.no_grad()
 def painted_rows(
-    model: Denoiser,
-    data: FittingRows,
+    model,               # a `Denoiser`, or whatever `paint` takes
+    data,                # `FittingRows`, or what else has `rows`
     chosen,              # rows of it
     vae,
-    settings: Diffusion,
+    settings: Diffusion,  # or `Rag`: how is sampled
     seed: int = 0,       # row i starts from noise of seed and i
     batch: int = 64,
+    paint=generated,     # function of model, batch, noise, sampler, steps, guidance
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "What a system makes of some rows."
     device = model.unet.device
@@ -104,9 +104,10 @@ def painted_rows(
     for start in range(0, len(chosen), batch):
         rows = list(chosen[start:start + batch])
         shown = {name: own.to(device) for name, own in data.rows(rows).items()}
-        noise = start_noise(row_seeds(seed, rows), shown["agnostic"].shape[1:])
+        shape = model.unet.config.out_channels, *shown["mask"].shape[2:]
+        noise = start_noise(row_seeds(seed, rows), shape)
         way = sampler(settings.sampler, prediction)
-        latents = generated(model, shown, noise, way, settings.sampling_steps, settings.guidance)
+        latents = paint(model, shown, noise, way, settings.sampling_steps, settings.guidance)
         parts.append(decoded(vae, latents))
     return np.concatenate(parts)
 

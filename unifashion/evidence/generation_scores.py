@@ -57,10 +57,14 @@ def judged(
 def drawn_garments(
     world: World,
     formats: Formats,  # how many were drawn
-) -> dict:  # garment id of VITON-HD's files -> `Garment`
-    "The garments of the drawn VITON-HD."
-    pairs = draw_pairs(formats.vitonhd_train, formats.vitonhd_test, world.seed, CATEGORIES[:1])
-    return {vitonhd_name(pair.other): pair.garment for pair in pairs}
+    name: str = "viton_hd",  # or 'dress_code'
+) -> dict:  # garment id in the data set's files -> `Garment`
+    "The garments of the drawn VITON-HD or Dress Code."
+    if name == "viton_hd":
+        pairs = draw_pairs(formats.vitonhd_train, formats.vitonhd_test, world.seed, CATEGORIES[:1])
+        return {vitonhd_name(pair.other): pair.garment for pair in pairs}
+    pairs = draw_pairs(formats.dresscode_train, formats.dresscode_test, world.seed)
+    return {f"{pair.other:06d}": pair.garment for pair in pairs}
 
 
 def catalogue_garments(

@@ -15,10 +15,10 @@ import tokenizers
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.utils.data import default_collate
 from transformers import CLIPTextModel
 
 from ..data.masks import pose_maps
-from ..data.retrieved_lists import query_of
 from ..ground.core import Rag, pick_device, pick_dtype
 from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
@@ -28,7 +28,8 @@ from ..models.latents import widened
 from ..models.train import Fit, fit
 from ..models.tryon_pictures import Fittings, shown_parts
 from ..models.unet import Inpainter, greyed, weighted_error
-from .inversion import Inversion, Prompts, spliced_prompts, spliced_states, word_scale
+from .inversion import Inversion, Prompts, asked_text, spliced_prompts, spliced_states
+from .inversion import word_scale
 
 # %% ../../nbs/7_rag/03_model.ipynb #5e3191ab
 POSE = 18  # keypoints (R 3.1)
@@ -146,12 +147,17 @@ class Edits:
 
     def __len__(self): return len(self.ids)
 
+    def rows(self, chosen) -> dict:  # name -> tensor
+        "Some rows as a batch."
+        return default_collate([self[row] for row in chosen])
+
     def __getitem__(self, i: int) -> dict:
         count, asked = self.most, len(self.phrases[i])
         if self.at_random:
             count = int(torch.randint(self.most + 1, ()))
-            asked = 1 + int(torch.randint(asked, ()))
-        prompt = spliced_prompts(self.tokenizer, [query_of(self.phrases[i], asked)], [count])
+            asked = 1 + int(torch.randint(max(1, asked), ()))
+        text = asked_text(self.tokenizer, self.phrases[i], asked, count)
+        prompt = spliced_prompts(self.tokenizer, [text], [count])
         shown = [np.asarray(self.tokens[name]) for name in self.found[i][:self.most]]
         tokens = np.stack(shown) if shown else np.zeros((0, *np.shape(next(iter(self.tokens.values())))))
         arrays = {name: torch.from_numpy(np.array(own[i])).float() for name, own in self.parts.items()}
