@@ -54,6 +54,8 @@ MEASURES = {  # column -> (name in the scores, scale, which is better)
     "attributes": ("attributes", 100., "higher"), "kind": ("kind", 100., "higher"),
     "color": ("color", 100., "higher"),
     "pattern of patterned": ("pattern of patterned", 100., "higher"),
+    "CLIP-T": ("CLIP-T", 1., "higher"), "CLIP-I true": ("CLIP-I true", 1., "higher"),
+    "CLIP-I retrieved": ("CLIP-I retrieved", 1., "higher"),
 }
 
 
@@ -153,15 +155,16 @@ def measured_row(column, runs, draws, space) -> dict:
 def generation_rows(
     saved: list,      # of `Scores`, one a training seed
     protocol: str,
-    task: str,        # whose systems are wanted: 'try-on', 'design' or 'caption'
+    task: str,        # whose systems are wanted: 'try-on', 'design', 'caption', 'editing'
     draws: int = 1000,
+    table: tuple = ("UniFashion", "3"),  # paper, table
 ) -> list:  # the columns of table.csv
-    "One protocol's rows of Table 3."
+    "One protocol's rows of a table."
     rows = []
     for system, own in saved[0].planned.items():
         if own not in (task, "ceiling"): continue
         runs = runs_of(saved, protocol, system)
-        fixed = {"paper": "UniFashion", "table": "3", "row": system, "protocol": f"{protocol} {task}",
+        fixed = {"paper": table[0], "table": table[1], "row": system, "protocol": f"{protocol} {task}",
                  "reported": None}
         if not runs:
             empty = dict.fromkeys(("value", "low", "high", "n", "seeds"))
@@ -181,7 +184,7 @@ def reported_rows(
 ) -> list:
     "The paper's own rows."
     empty = dict.fromkeys(("value", "low", "high", "n", "seeds"))
-    return [{"paper": "UniFashion", "table": "3", "row": own["row"], "protocol": own["protocol"],
+    return [{"paper": own["paper"], "table": own["table"], "row": own["row"], "protocol": own["protocol"],
              "metric": own["metric"], "signature": "", "reported": own["reported"], **empty,
              "status": row_status(None, own["reported"], profile)} for own in reported]
 

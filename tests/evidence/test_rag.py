@@ -1,0 +1,114 @@
+"""Fashion-RAG's rows: what each puts into the prompt, what is cut out, and retrieval measured by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from unifashion.evidence.rag_systems import (ASKED, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out, examples_for,
+                                             garments_for, judged_edits, poses_for)
+from unifashion.evidence.retrieval_quality import found_for, quality_rows
+from unifashion.models.foundations import train_tokenizer
+from unifashion.wardrobe.garments import Garment
+
+TOKENIZER = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
+PEOPLE = SimpleNamespace(names=["p", "q"], garment_ids=["own p", "own q"], categories=["dresses", "upper_body"],
+                         phrases=[("a blue shirt", "sleeves"), ("striped",)])
+DATABASE = {"dresses": list("abcd"), "upper_body": list("efgh")}
+FOUND = [list("abc"), list("efg")]
+
+
+def test_every_row_asks_an_editor_that_is_trained():
+    assert {own.editor for own in ASKED.values()} == set(TRAINED) and set(CORE) <= set(TRAINED)
+    counts = [ASKED[f"{OURS}, {n} retrieved"].count for n in range(4)]
+    assert counts == [0, 1, 2, 3]
+    assert TRAINED[TEXT_ONLY].most == 0 and all(own.count <= TRAINED[own.editor].most for own in ASKED.values())
+
+
+def test_what_is_put_into_a_prompt():
+    assert garments_for(Asking(count=2), PEOPLE, FOUND, DATABASE) == [["a", "b"], ["e", "f"]]
+    assert garments_for(Asking(count=1, garments="own"), PEOPLE, FOUND, DATABASE) == [["own p"], ["own q"]]
+    lot = garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE)
+    assert lot == garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE)
+    for own, category in zip(lot, PEOPLE.categories):
+        assert len(set(own)) == 3 and set(own) <= set(DATABASE[category])
+    lots = [garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE, seed) for seed in range(9)]
+    assert len({str(own) for own in lots}) > 1
+
+
+def test_keypoints_own_none_and_anothers():
+    pose = np.arange(4.).reshape(2, 2, 1, 1)
+    assert np.array_equal(poses_for(Asking(), pose), pose)
+    assert not poses_for(Asking(pose="none"), pose).any()
+    assert np.array_equal(poses_for(Asking(pose="other"), pose)[0], pose[1])
+
+
+def test_a_row_without_text_keeps_its_garments():
+    tokens = {name: np.zeros((3, 4)) for name in "abcdefgh"}
+    parts = {"pose": np.zeros((2, 18, 4, 3))}
+    silent = examples_for(Asking(text=False), PEOPLE, parts, FOUND, DATABASE, tokens, TOKENIZER)[0]
+    assert int(silent["places"].sum()) == 48 and silent["places"][1]  # garments right behind the beginning
+    spoken = examples_for(Asking(), PEOPLE, parts, FOUND, DATABASE, tokens, TOKENIZER)[0]
+    assert int(spoken["places"].sum()) == 48 and not spoken["places"][1]
+
+
+def test_what_is_cut_out_does_not_see_the_room():
+    picture = np.zeros((1, 32, 24, 3), np.uint8)
+    mask = np.zeros((1, 32, 24), bool)
+    mask[0, 8:24, 6:18] = True
+    picture[mask] = 90
+    other = np.where(mask[..., None], picture, np.uint8(200))
+    assert np.array_equal(cut_out(picture, mask), cut_out(other, mask))
+    assert (cut_out(picture, mask) == 90).all()  # the box has the picture's aspect, and fills it
+    with pytest.raises(ValueError, match="picture 0: an empty mask"):
+        cut_out(picture, np.zeros_like(mask))
+
+
+def judges_of_colour():
+    "A scorer that sees mean colours, a reader that sees nothing to name."
+    def images(pictures):
+        means = np.asarray(pictures, float).mean((1, 2)) + 1
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+    return SimpleNamespace(scorer=SimpleNamespace(images=images,
+                                                  texts=lambda texts: images(np.full((len(texts), 2, 2, 3), 9))))
+
+
+def test_clip_i_is_the_mean_over_the_garments_of_the_prompt(monkeypatch):
+    monkeypatch.setattr("unifashion.evidence.rag_systems.judged", lambda *given: {})
+    pictures, masks = np.full((2, 8, 6, 3), 200, np.uint8), np.ones((2, 8, 6), bool)
+    own = SimpleNamespace(truth=pictures, texts=["a", "b"], masks=masks)
+    looks = {"same": np.full(3, 3 ** -0.5), "red": np.array([1., 0, 0])}
+    told = judged_edits(pictures, own, {}, [["same", "red"], []], looks, judges_of_colour())
+    assert told["CLIP-I retrieved"][0] == pytest.approx(50 * (1 + 3 ** -0.5), rel=1e-4)
+    assert np.isnan(told["CLIP-I retrieved"][1])
+    assert told["CLIP-I true"] == pytest.approx([100, 100])
+
+
+class Search:
+    index = SimpleNamespace(names=list("efgh"))
+
+    def search(self, texts, k, groups, excluded):
+        names = [[name for name in "efgh" if name not in own][:k] for own in excluded]
+        return [[SimpleNamespace(name=name) for name in own] for own in names]
+
+
+def test_the_own_garment_is_no_answer_and_too_few_are_named():
+    asking = SimpleNamespace(names=["p"], garment_ids=["e"], categories=["upper_body"], phrases=[("a",)])
+    assert found_for(Search(), asking, 3) == [["f", "g", "h"]]
+    with pytest.raises(ValueError, match="p: 3 garments of 4 in the database"):
+        found_for(Search(), asking, 4)
+
+
+def test_quality_by_phrases_and_by_attributes():
+    database = SimpleNamespace(garment_ids=list("efgh"), categories=["upper_body"] * 4,
+                               phrases=[("x",), ("a",), ("y",), ("z",)])
+    asking = SimpleNamespace(names=["p"], garment_ids=["e"], categories=["upper_body"], phrases=[("a", "b")])
+    blue = Garment("t-shirt", "blue", sleeve="short", neckline="crew")
+    garments = {"e": blue, "f": Garment("shirt", "red"), "g": blue, "h": Garment("shirt", "red")}
+    rows = quality_rows(asking, [["f", "g", "h"]], Search(), database, garments, ks=(1, 3, 10))
+    told = {(row["relevance"], row["k"]): row for row in rows}
+    assert len(told) == 4  # ten were not found
+    assert told["a phrase in common", 1]["precision"] == 100
+    assert told["a phrase in common", 1]["precision_by_chance"] == pytest.approx(33.33)
+    assert told["four attributes in common", 1]["precision"] == 0
+    assert told["four attributes in common", 3]["recall"] == 100
