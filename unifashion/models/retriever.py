@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'STYLES', 'pooled', 'retrieving_encoder', 'retrieving_loss', 'Retriever', 'frozen_retriever',
-           'published_retriever', 'own_text_first', 'train_retriever', 'drawn_retriever', 'said_of', 'fronts_of']
+           'published_retriever', 'own_text_first', 'train_retriever', 'check_encoder', 'drawn_retriever',
+           'save_retriever', 'load_retriever', 'said_of', 'fronts_of']
 
-# %% ../../nbs/5_models/24_retriever.ipynb #f69bed70
+# %% ../../nbs/5_models/24_retriever.ipynb #1132f93f
+import json
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..data.images import fit_image
 from ..ground.core import Foundations, Generator, pick_device, pick_dtype, stream
+from ..ground.files import write_json
 from .batches import ProductViews
 from .checkpoints import seeded
 from .encoders import ImageEncoder, dual_encoder, image_tokens, needs
@@ -73,7 +77,9 @@ class Retriever:
         read,              # function of a list of str: (n, words) int64 ids
         size: tuple,       # (height, width) px that `see` takes
         identity: str,     # of the space: equal identities give equal vectors
+        settings: dict,    # what `save_retriever` writes so that it can be built again
     ):
+        self.settings = settings
         self.model = model.eval().requires_grad_(False)
         self.see = see
         self.read = read
@@ -121,7 +127,9 @@ def frozen_retriever(
     "A text side with the encoder that it belongs to."
     def see(pictures): return pooled(encoder(pictures))
     def read(texts): return torch.from_numpy(encode_texts(tokenizer, texts, WORDS)[0]).long()
-    return Retriever(model, see, read, encoder.size, f"{identity} on {encoder.identity}")
+    settings = {"vocabulary": model.token_embedding.num_embeddings, "seen": model.visual[1].in_features,
+                "width": model.visual[1].out_features, "identity": identity, "encoder": encoder.identity}
+    return Retriever(model, see, read, encoder.size, f"{identity} on {encoder.identity}", settings)
 
 
 def published_retriever(
@@ -135,7 +143,8 @@ def published_retriever(
         model = from_hub(open_clip.create_model, name, pretrained=weights)
     side = model.visual.image_size
     size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
-    return Retriever(model, normalised, open_clip.get_tokenizer(name), size, f"open_clip {name} {weights}")
+    return Retriever(model, normalised, open_clip.get_tokenizer(name), size, f"open_clip {name} {weights}",
+                     {"name": name, "weights": weights})
 
 # %% ../../nbs/5_models/24_retriever.ipynb #cc080128
 def own_text_first(
@@ -178,7 +187,14 @@ def train_retriever(
                            training=dict(steps=how.steps, batch=how.batch, lr=how.lr, dtype=how.dtype,
                                          products=len(train), seed=seed), **facts)
 
-# %% ../../nbs/5_models/24_retriever.ipynb #75613291
+# %% ../../nbs/5_models/24_retriever.ipynb #35b917a8
+def check_encoder(folder, trained_on: str, encoder: ImageEncoder):
+    "Raise `ValueError` for another encoder than the one that a retriever was trained on."
+    if trained_on != encoder.identity:
+        raise ValueError(f"{folder}: the retriever was trained on {trained_on}, not on {encoder.identity}: "
+                         "train it anew")
+
+
 def drawn_retriever(
     folder,                 # with the part `retriever`
     encoder: ImageEncoder,
@@ -187,15 +203,40 @@ def drawn_retriever(
     "The retriever of a foundations folder. Raises `ValueError` for another encoder than its own."
     weights, card = load_foundation(Path(folder) / "retriever")
     settings = dict(card["settings"])
-    own = settings.pop("encoder")
-    if own != encoder.identity:
-        raise ValueError(f"{folder}/retriever was trained on {own}, not on {encoder.identity}: train it anew "
-                         "(make foundations)")
+    check_encoder(folder, settings.pop("encoder"), encoder)
     model = retrieving_encoder(**settings)
     model.load_state_dict(weights)
     return frozen_retriever(model, encoder, tokenizer, f"retriever-{card['sha256'][:12]}")
 
-# %% ../../nbs/5_models/24_retriever.ipynb #e5691134
+# %% ../../nbs/5_models/24_retriever.ipynb #033238e9
+def save_retriever(
+    retriever: Retriever,
+    folder,
+):
+    "Write a retriever beside a database: ours with its weights, a published one by name."
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if "seen" in retriever.settings:
+        save_file({name: own.contiguous() for name, own in retriever.model.state_dict().items()},
+                  folder / "retriever.safetensors")
+    write_json(folder / "retriever.json", retriever.settings)
+
+
+def load_retriever(
+    folder,                 # from `save_retriever`
+    encoder: ImageEncoder,  # its own
+    tokenizer: tokenizers.Tokenizer,
+) -> Retriever:
+    "A stored retriever. Raises `ValueError` for another encoder than its own."
+    settings = json.loads((Path(folder) / "retriever.json").read_text(encoding="utf-8"))
+    if "seen" not in settings: return published_retriever(**settings)
+    identity, own = settings.pop("identity"), settings.pop("encoder")
+    check_encoder(folder, own, encoder)
+    model = retrieving_encoder(**settings)
+    model.load_state_dict(load_file(Path(folder) / "retriever.safetensors"))
+    return frozen_retriever(model, encoder, tokenizer, identity)
+
+# %% ../../nbs/5_models/24_retriever.ipynb #dccc9171
 STYLES = ("short", "professional", "key points", "three chunks", "one chunk")
 
 

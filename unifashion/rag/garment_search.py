@@ -69,7 +69,7 @@ class GarmentSearch:
     ) -> list:  # (q,) lists of at most k `Hit`, best first
         "The garments that fit best. Raises `ValueError` as `nearest`, and for an empty text."
         for text in texts:
-            if not text.strip(): raise ValueError("an empty text finds nothing: ask with one to three phrases")
+            if not text.strip(): raise ValueError("an empty text finds nothing: wanted are phrases")
         found = nearest(self.index, self.retriever.texts(texts), k, groups, excluded)
         return [[hit for hit in own if hit.score >= least] for own in found]
 

@@ -75,7 +75,7 @@ def room(
     total = 1 + pieces + N_TOKENS * garments + 1
     if total > PLACES:
         raise ValueError(f"begin 1 + text {pieces} + {N_TOKENS} x {garments} garments + end 1 = {total}, and "
-                         f"the text encoder has {PLACES} places: shorten {shorten(text, 50)!r}, or take fewer")
+                         f"the text encoder has {PLACES} places: shorten {shorten(text, 50)!r} or take fewer")
     return PLACES - total
 
 

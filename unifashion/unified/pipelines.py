@@ -6,7 +6,6 @@
 __all__ = ['PICTURES', 'TOKENIZERS', 'UniFashionPipeline', 'pictures_of', 'conditions']
 
 # %% ../../nbs/6_unified/10_pipelines.ipynb #db279b1c
-import json
 from pathlib import Path
 
 import diffusers
@@ -26,7 +25,7 @@ from ..models.encoders import ImageEncoder
 from ..models.foundations import from_hub
 from ..models.latents import decoded, encoded, latent_mask, pasted
 from ..models.painting import AUTOENCODERS, load_encoder, opened, opened_mask, painted_size
-from ..models.painting import progress_of, room_for, save_encoder, sized
+from ..models.painting import pipeline_index, progress_of, room_for, save_encoder, sized
 from ..models.unet import greyed
 from .denoising import generated, load_denoiser, save_denoiser
 from .diffusion import Denoiser
@@ -189,16 +188,10 @@ def from_pretrained(
 ) -> UniFashionPipeline:
     "A stored pipeline. Raises `FileNotFoundError` and `ValueError` for a folder that holds another."
     folder = Path(source) if Path(source).is_dir() else Path(from_hub(snapshot_download, str(source)))
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no model_index.json, as save_pretrained writes it")
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    sampling = getattr(diffusers, str(index.get("scheduler")), None)
-    if index.get("_class_name") != "UniFashionPipeline" or index.get("vae") not in AUTOENCODERS or (
-            not issubclass(sampling or object, diffusers.SchedulerMixin)):
-        raise ValueError(f"{folder.name}/model_index.json is not one of UniFashionPipeline")
+    index = pipeline_index(folder, "UniFashionPipeline")
     with seeded(0, "pipeline"):
         vae = AUTOENCODERS[index["vae"]].from_pretrained(folder / "vae", use_safetensors=True)
-        scheduler = sampling.from_pretrained(folder / "scheduler")
+        scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     encoder = load_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
     words = [tokenizers.Tokenizer.from_file(str(folder / f"{name}.json"))
              if (folder / f"{name}.json").is_file() else None for name in TOKENIZERS]

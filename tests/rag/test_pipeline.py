@@ -1,0 +1,146 @@
+"""FashionRAG: found in its category or given by hand, painted inside the mask, stored with its database."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from unifashion.ground.core import Foundations
+from unifashion.models.autoencoder import PatchAutoencoder
+from unifashion.models.checkpoints import seeded
+from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
+from unifashion.models.foundations import train_tokenizer
+from unifashion.models.latents import sampler
+from unifashion.models.retriever import frozen_retriever, retrieving_encoder
+from unifashion.models.unet import new_inpainter
+from unifashion.rag.model import new_editor, posed
+from unifashion.rag.pipeline import FashionRAG, GarmentDatabase, pose_of
+
+WORDS = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
+RNG = np.random.default_rng(0)
+PERSON = RNG.integers(0, 256, (32, 24, 3)).astype(np.uint8)
+MASK = np.zeros((32, 24), bool)
+MASK[8:24, 6:18] = True
+SHOP = {name: RNG.integers(0, 256, (40, 30, 3)).astype(np.uint8) for name in "abcd"}
+GROUPS = {"a": "upper_body", "b": "upper_body", "c": "dresses", "d": "upper_body"}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    with seeded(0, "pipeline test"):
+        sizes = Foundations(patch=8, width=16, layers=1, heads=2, text_layers=1)
+        tower = dual_encoder(sizes, 32, 24, vocabulary=8).visual
+        vae = PatchAutoencoder(4, (16, 12, 8), 1).eval()
+    encoder = ImageEncoder(tower, tower_tokens, (32, 24), 16, (0.5,) * 3, (0.5,) * 3, "tiny encoder")
+    retriever = frozen_retriever(retrieving_encoder(90, 32, 16), encoder, WORDS, "tiny text side")
+    base = new_inpainter(90, 4, (4, 3), (16, 16, 24), 32, 1)
+    editor = posed(new_editor(base, 16, seed=0)).eval()
+    torch.nn.init.normal_(editor.unet.conv_in.weight, std=0.1)
+    return SimpleNamespace(vae=vae, encoder=encoder, retriever=retriever, editor=editor)
+
+
+@pytest.fixture
+def pipe(parts):
+    database = GarmentDatabase.build(parts.retriever, parts.encoder, SHOP, GROUPS)
+    pipe = FashionRAG(parts.vae, parts.editor, sampler("dpm++", "v_prediction"), WORDS, parts.encoder, database)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def asked(**more):
+    return dict(image=PERSON, mask_image=MASK, prompt="a blue shirt", num_inference_steps=3, output_type="np",
+                generator=torch.Generator().manual_seed(1)) | more
+
+
+def test_found_in_the_category_and_said_in_the_prompt(pipe):
+    told = pipe(**asked(category="upper_body", num_retrieved=2))
+    scores = [hit.score for hit in told.retrieved[0]]
+    assert {hit.name for hit in told.retrieved[0]} < {"a", "b", "d"} and scores == sorted(scores, reverse=True)
+    assert told.prompts == ["a blue shirt [garment] [garment]"]
+    assert np.array_equal(told.images[0][~MASK], PERSON[~MASK])
+    assert not np.array_equal(told.images[0][MASK], PERSON[MASK])
+
+
+def test_pasting_back_can_be_left_out(pipe):
+    bare = pipe(**asked(num_retrieved=0, paste_back=False)).images[0]
+    assert not np.array_equal(bare[~MASK], PERSON[~MASK])
+
+
+def test_garments_by_hand_are_as_good_as_found_ones(pipe):
+    found = pipe(**asked(num_retrieved=2))
+    given = pipe(**asked(garment_images=[SHOP[hit.name] for hit in found.retrieved[0]]))
+    assert given.retrieved == [[]] and given.prompts == found.prompts
+    assert np.abs(given.images[0].astype(int) - found.images[0]).max() <= 1
+
+
+def test_garments_pose_and_text_change_the_picture(pipe):
+    points = np.zeros((18, 3))
+    points[:, 2], points[:, :2] = 1, np.linspace(0.1, 0.9, 36).reshape(18, 2)
+    plain = pipe(**asked(num_retrieved=0)).images[0]
+    for more in ({"num_retrieved": 1}, {"pose_image": points}, {"prompt": "striped sleeves"}):
+        assert not np.array_equal(pipe(**asked(**{"num_retrieved": 0} | more)).images[0], plain)
+
+
+def test_several_persons_each_as_alone(pipe):
+    both = pipe(**asked(image=[PERSON, PERSON[::-1]], mask_image=[MASK, MASK], prompt=["a shirt", "blue"],
+                        category=["upper_body", "dresses"], num_retrieved=1,
+                        generator=[torch.Generator().manual_seed(k) for k in (1, 2)]))
+    alone = pipe(**asked(image=PERSON[::-1], prompt="blue", category="dresses", num_retrieved=1,
+                         generator=torch.Generator().manual_seed(2)))
+    assert [own[0].name for own in both.retrieved][1] == "c"
+    assert np.abs(both.images[1].astype(int) - alone.images[0]).max() <= 1
+
+
+def test_fewer_than_asked_are_taken_as_they_are(pipe):
+    told = pipe(**asked(category="dresses", num_retrieved=3))
+    assert len(told.retrieved[0]) == 1 and told.prompts == ["a blue shirt [garment]"]
+    none = pipe(**asked(num_retrieved=3, least=2.))
+    assert none.retrieved == [[]] and none.prompts == ["a blue shirt"]
+
+
+@pytest.mark.parametrize("more, words", [
+    ({"category": "hats"}, "the index has no 'hats'"),
+    ({"prompt": ["a", "b"]}, "1 pictures and 2 prompts"),
+    ({"prompt": "blue " * 80}, "the text encoder has 77 places"),
+    ({"pose_image": np.zeros((4, 3))}, r"wanted are keypoints \(1, 18, 3\)"),
+    ({"garment_images": [np.zeros((4, 3))]}, "garment_images"),
+    ({"mask_image": MASK.astype(np.uint8) * 100}, "has grey values"),
+])
+def test_refusals(more, words, pipe):
+    with pytest.raises(ValueError, match=words):
+        pipe(**asked(**more))
+
+
+def test_without_a_database_nothing_is_looked_up(pipe):
+    pipe.database = None
+    with pytest.raises(ValueError, match="nothing to look up"):
+        pipe(**asked())
+    assert pipe(**asked(num_retrieved=0)).retrieved == [[]]
+
+
+def test_stored_with_its_database_and_loaded(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "rag")
+    again = FashionRAG.from_pretrained(tmp_path / "rag")
+    again.set_progress_bar_config(disable=True)
+    first, second = (own(**asked(num_retrieved=2)) for own in (pipe, again))
+    assert [hit.name for hit in first.retrieved[0]] == [hit.name for hit in second.retrieved[0]]
+    assert np.abs(first.images[0].astype(int) - second.images[0]).max() <= 1
+    assert again.database.search.fingerprint == pipe.database.search.fingerprint
+    (tmp_path / "rag" / "database" / "tokens.safetensors").unlink()
+    with pytest.raises(FileNotFoundError):
+        FashionRAG.from_pretrained(tmp_path / "rag")
+
+
+def test_a_folder_of_another_pipeline_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no model_index.json"):
+        FashionRAG.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "UniFashionPipeline"}')
+    with pytest.raises(ValueError, match="is not one of FashionRAG"):
+        FashionRAG.from_pretrained(tmp_path)
+
+
+def test_keypoints_or_their_maps():
+    maps = np.random.default_rng(0).random((18, 4, 3)).astype(np.float32)
+    assert np.array_equal(pose_of(maps, 1, (4, 3))[0], maps)
+    assert not pose_of(None, 2, (4, 3)).any() and pose_of(None, 2, (4, 3)).shape == (2, 18, 4, 3)
