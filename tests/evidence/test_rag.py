@@ -5,14 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unifashion.evidence.rag_systems import (ASKED, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out, examples_for,
-                                             garments_for, judged_edits, poses_for)
+from unifashion.evidence.rag_systems import (ASKED, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out,
+                                             examples_for, garments_for, judged_edits, poses_for)
 from unifashion.evidence.retrieval_quality import found_for, quality_rows
 from unifashion.models.foundations import train_tokenizer
 from unifashion.wardrobe.garments import Garment
 
 TOKENIZER = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
-PEOPLE = SimpleNamespace(names=["p", "q"], garment_ids=["own p", "own q"], categories=["dresses", "upper_body"],
+PEOPLE = SimpleNamespace(names=["p", "q"], garment_ids=["own p", "own q"],
+                         categories=["dresses", "upper_body"],
                          phrases=[("a blue shirt", "sleeves"), ("striped",)])
 DATABASE = {"dresses": list("abcd"), "upper_body": list("efgh")}
 FOUND = [list("abc"), list("efg")]
@@ -22,7 +23,8 @@ def test_every_row_asks_an_editor_that_is_trained():
     assert {own.editor for own in ASKED.values()} == set(TRAINED) and set(CORE) <= set(TRAINED)
     counts = [ASKED[f"{OURS}, {n} retrieved"].count for n in range(4)]
     assert counts == [0, 1, 2, 3]
-    assert TRAINED[TEXT_ONLY].most == 0 and all(own.count <= TRAINED[own.editor].most for own in ASKED.values())
+    assert TRAINED[TEXT_ONLY].most == 0
+    assert all(own.count <= TRAINED[own.editor].most for own in ASKED.values())
 
 
 def test_what_is_put_into_a_prompt():
@@ -69,8 +71,10 @@ def judges_of_colour():
     def images(pictures):
         means = np.asarray(pictures, float).mean((1, 2)) + 1
         return means / np.linalg.norm(means, axis=1, keepdims=True)
-    return SimpleNamespace(scorer=SimpleNamespace(images=images,
-                                                  texts=lambda texts: images(np.full((len(texts), 2, 2, 3), 9))))
+
+    def texts(texts):
+        return images(np.full((len(texts), 2, 2, 3), 9))
+    return SimpleNamespace(scorer=SimpleNamespace(images=images, texts=texts))
 
 
 def test_clip_i_is_the_mean_over_the_garments_of_the_prompt(monkeypatch):

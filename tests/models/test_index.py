@@ -27,7 +27,8 @@ def test_scores_are_cosines_best_first(index):
 def test_equal_scores_do_not_depend_on_the_order_of_the_database(index):
     other = Index("space", 2)
     other.add(["a", "b", "c"], unit(60, 90, 0), ["upper_body", "upper_body", "dresses"])
-    assert [hit.name for hit in nearest(other, unit(30), 3)[0]] == [hit.name for hit in nearest(index, unit(30), 3)[0]]
+    first, second = (nearest(own, unit(30), 3)[0] for own in (other, index))
+    assert [hit.name for hit in first] == [hit.name for hit in second]
 
 
 def test_a_group_and_names_that_are_left_out(index):

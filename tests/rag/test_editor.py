@@ -1,4 +1,4 @@
-"""The editor: a second stage that begins as the first ended, frozen parts that stay, samples that stand alone."""
+"""The editor: a second stage that begins as the first ended, parts that stay frozen, samples on their own."""
 
 import hashlib
 
@@ -99,7 +99,8 @@ def test_without_garments_a_prompt_is_its_text(editor, data):
 
 def test_too_few_garments_are_named(data):
     with pytest.raises(ValueError, match="y: 2 garments were found, 3 are wanted"):
-        Edits(data.parts, data.ids, data.phrases, [list("abc"), list("bc"), list("abc")], data.tokens, TOKENIZER)
+        found = [list("abc"), list("bc"), list("abc")]
+        Edits(data.parts, data.ids, data.phrases, found, data.tokens, TOKENIZER)
 
 
 def test_a_hill_for_every_keypoint_that_is_seen():

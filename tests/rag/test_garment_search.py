@@ -60,7 +60,7 @@ def test_what_is_too_far_is_rejected_and_all_may_be(search):
     (lambda search: search.search(["red"], 1, ["shoes"]), "the index has no 'shoes'"),
     (lambda search: search.search(["  "]), "an empty text finds nothing"),
     (lambda search: search.add(["r"], [picture(1, 2, 3)]), "'r' is in this index already"),
-    (lambda search: GarmentSearch(Colours(), Index("CLIP", 3)), "was built with CLIP, the retriever is colours"),
+    (lambda search: GarmentSearch(Colours(), Index("CLIP", 3)), "built with CLIP, the retriever is colours"),
 ])
 def test_refusals(call, words, search):
     with pytest.raises(ValueError, match=words):
@@ -122,7 +122,7 @@ def test_who_resembles_whom():
     black = Garment("jeans", "black", length="full", closure="zip", fabric="denim")
     skirt = Garment("skirt", "blue", length="mini")
     assert alike([jeans], [jeans, black, skirt]).tolist() == [[True, True, False]]
-    assert alike([jeans], [skirt], least=2).tolist() == [[True]]  # colour and pattern; no sleeve is no agreement
+    assert alike([jeans], [skirt], least=2).tolist() == [[True]]  # colour, pattern; no sleeve is no agreement
     assert not alike([jeans], [skirt], least=3).any()
     assert sharing_phrases([("a", "b"), ()], [("b",), ("c",)]).tolist() == [[True, False], [False, False]]
 

@@ -20,7 +20,8 @@ def pseudo(n):
     return torch.randn(n, N_TOKENS, 32, generator=torch.Generator().manual_seed(n))
 
 
-@pytest.mark.parametrize("pieces, garments, left", [(0, 0, 75), (3, 4, 8), (11, 4, 0), (75, 0, 0), (27, 3, 0)])
+@pytest.mark.parametrize("pieces, garments, left", [(0, 0, 75), (3, 4, 8), (11, 4, 0), (75, 0, 0),
+                                                    (27, 3, 0)])
 def test_the_sum_of_the_places(pieces, garments, left):
     assert room("a text", pieces, garments) == left
 

@@ -43,7 +43,8 @@ def parts():
 @pytest.fixture
 def pipe(parts):
     database = GarmentDatabase.build(parts.retriever, parts.encoder, SHOP, GROUPS)
-    pipe = FashionRAG(parts.vae, parts.editor, sampler("dpm++", "v_prediction"), WORDS, parts.encoder, database)
+    way = sampler("dpm++", "v_prediction")
+    pipe = FashionRAG(parts.vae, parts.editor, way, WORDS, parts.encoder, database)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -56,7 +57,8 @@ def asked(**more):
 def test_found_in_the_category_and_said_in_the_prompt(pipe):
     told = pipe(**asked(category="upper_body", num_retrieved=2))
     scores = [hit.score for hit in told.retrieved[0]]
-    assert {hit.name for hit in told.retrieved[0]} < {"a", "b", "d"} and scores == sorted(scores, reverse=True)
+    assert {hit.name for hit in told.retrieved[0]} < {"a", "b", "d"}
+    assert scores == sorted(scores, reverse=True)
     assert told.prompts == ["a blue shirt [garment] [garment]"]
     assert np.array_equal(told.images[0][~MASK], PERSON[~MASK])
     assert not np.array_equal(told.images[0][MASK], PERSON[MASK])

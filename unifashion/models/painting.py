@@ -103,7 +103,7 @@ def painted_size(unet) -> tuple:  # (height, width) px
 AUTOENCODERS = {"PatchAutoencoder": PatchAutoencoder, "AutoencoderKL": diffusers.AutoencoderKL,
                 "AutoencoderTiny": diffusers.AutoencoderTiny}
 
-# %% ../../nbs/5_models/27_painting.ipynb #84eccd34
+# %% ../../nbs/5_models/27_painting.ipynb #e945117f
 def pipeline_index(
     folder: Path,  # of a stored pipeline
     name: str,     # of its class
@@ -119,7 +119,7 @@ def pipeline_index(
         raise ValueError(f"{folder.name}/model_index.json is not one of {name}")
     return index
 
-# %% ../../nbs/5_models/27_painting.ipynb #93c3f4ef
+# %% ../../nbs/5_models/27_painting.ipynb #62cf988c
 def save_encoder(
     encoder: ImageEncoder,
     folder: Path,

@@ -16,9 +16,12 @@ from ..models.retriever import Retriever
 from ..wardrobe.garments import Garment
 
 # %% auto #0
-__all__ = ['ASPECTS', 'GarmentSearch', 'read_garments', 'sharing_phrases', 'alike', 'Relevance', 'relevance', 'as_lists']
+__all__ = ['ASPECTS', 'GarmentSearch', 'read_garments', 'as_lists', 'sharing_phrases', 'alike', 'Relevance', 'relevance']
 
-# %% ../../nbs/7_rag/01_garment_search.ipynb #625fdb80
+# %% ../../nbs/7_rag/01_garment_search.ipynb #3e29f515
+def _near_enough(hits: list, least: float) -> list: return [hit for hit in hits if hit.score >= least]
+
+
 class GarmentSearch:
     "Garments of a database, found by texts (R 3.2)."
     def __init__(
@@ -71,7 +74,7 @@ class GarmentSearch:
         for text in texts:
             if not text.strip(): raise ValueError("an empty text finds nothing: wanted are phrases")
         found = nearest(self.index, self.retriever.texts(texts), k, groups, excluded)
-        return [[hit for hit in own if hit.score >= least] for own in found]
+        return [_near_enough(own, least) for own in found]
 
     def save(self, path):
         "Write the database, pictures left out, as one .safetensors file."
@@ -101,7 +104,21 @@ def read_garments(
                         next(iter(places.values())).name if places else "garments", None, "no picture")
     return pictures
 
-# %% ../../nbs/7_rag/01_garment_search.ipynb #32894419
+# %% ../../nbs/7_rag/01_garment_search.ipynb #98998516
+def as_lists(
+    texts: list,  # (q,)
+    found: list,  # (q,) lists of `Hit` or of ids
+    metrics: dict = None,  # what is said of them
+) -> RetrievedLists:
+    "Answers by text. Raises `ValueError` where equal texts have different answers: the form holds one."
+    lists = {}
+    for text, own in zip(texts, found):
+        names = tuple(getattr(hit, "name", hit) for hit in own)
+        if lists.setdefault(text, names) != names:
+            raise ValueError(f"two answers to {text!r}: a file by text holds one; write two files")
+    return RetrievedLists(lists, dict(metrics or {}))
+
+# %% ../../nbs/7_rag/01_garment_search.ipynb #3d1325a9
 ASPECTS = ("kind", "color", "pattern", "sleeve", "neckline", "length", "closure", "fabric")
 
 
@@ -110,8 +127,10 @@ def sharing_phrases(
     held: list,   # (m,) phrases of each garment of the database
 ) -> np.ndarray:  # (q, m) bool
     "Who has a phrase in common with whom."
-    rows = [[not set(own).isdisjoint(other) for other in held] for own in asked]
-    return np.array(rows, bool).reshape(len(asked), len(held))
+    shared = np.zeros((len(asked), len(held)), bool)
+    for row, own in enumerate(asked):
+        shared[row] = [not set(own).isdisjoint(other) for other in held]
+    return shared
 
 
 def alike(
@@ -127,7 +146,7 @@ def alike(
         same += (own[:, None] == other) & (own[:, None] != "")
     return same >= least
 
-# %% ../../nbs/7_rag/01_garment_search.ipynb #fbd8e331
+# %% ../../nbs/7_rag/01_garment_search.ipynb #93d0f492
 class Relevance(NamedTuple):
     "How good the answers to some queries are; NaN for the recall of a query with no relevant garment."
     precision: np.ndarray  # (q,) 0..1
@@ -155,17 +174,3 @@ def relevance(
     with np.errstate(invalid="ignore", divide="ignore"):
         return Relevance(right / k, right / np.where(all_good, all_good, np.nan), all_good / many,
                          np.where(all_good, np.minimum(k, many) / many, np.nan))
-
-# %% ../../nbs/7_rag/01_garment_search.ipynb #c10d1640
-def as_lists(
-    texts: list,  # (q,)
-    found: list,  # (q,) lists of `Hit` or of ids
-    metrics: dict = None,  # what is said of them
-) -> RetrievedLists:
-    "Answers by text. Raises `ValueError` where equal texts have different answers: the form holds one."
-    lists = {}
-    for text, own in zip(texts, found):
-        names = tuple(getattr(hit, "name", hit) for hit in own)
-        if lists.setdefault(text, names) != names:
-            raise ValueError(f"two answers to {text!r}: a file by text holds one; write two files")
-    return RetrievedLists(lists, dict(metrics or {}))

@@ -122,7 +122,7 @@ def edit_parts(
     size = [side // FACTOR for side in own.people.shape[1:3]]
     return parts | {"mask": latent_mask(own.masks).numpy(), "pose": pose_channels(own.keypoints, *size)}
 
-
+# %% ../../nbs/7_rag/03_model.ipynb #5010715b
 class Edits:
     "Persons, texts and retrieved garments as examples. `ids` names them in messages."
     def __init__(
@@ -139,7 +139,10 @@ class Edits:
         for name, own in zip(names, found):
             if len(own) < most: raise ValueError(f"{name}: {len(own)} garments were found, {most} are wanted")
         self.ids = list(names)
-        self.parts, self.phrases, self.found, self.tokens = parts, phrases, found, tokens
+        self.parts = parts
+        self.phrases = phrases
+        self.found = found
+        self.tokens = tokens
         self.tokenizer = tokenizer
         self.empty = spliced_prompts(tokenizer, [""], [0]).ids[0]
         self.most = most
@@ -152,7 +155,8 @@ class Edits:
         return default_collate([self[row] for row in chosen])
 
     def __getitem__(self, i: int) -> dict:
-        count, asked = self.most, len(self.phrases[i])
+        count = self.most
+        asked = len(self.phrases[i])
         if self.at_random:
             count = int(torch.randint(self.most + 1, ()))
             asked = 1 + int(torch.randint(max(1, asked), ()))
@@ -160,11 +164,11 @@ class Edits:
         prompt = spliced_prompts(self.tokenizer, [text], [count])
         shown = [np.asarray(self.tokens[name]) for name in self.found[i][:self.most]]
         tokens = np.stack(shown) if shown else np.zeros((0, *np.shape(next(iter(self.tokens.values())))))
-        arrays = {name: torch.from_numpy(np.array(own[i])).float() for name, own in self.parts.items()}
-        return arrays | {"ids": prompt.ids[0], "places": prompt.places[0], "empty": self.empty,
+        parts = {name: torch.from_numpy(np.array(own[i])).float() for name, own in self.parts.items()}
+        return parts | {"ids": prompt.ids[0], "places": prompt.places[0], "empty": self.empty,
                          "count": torch.tensor(count), "garments": torch.from_numpy(tokens).float()}
 
-
+# %% ../../nbs/7_rag/03_model.ipynb #66fc6a2a
 def prompts_of(batch: dict) -> tuple:  # `Prompts`, and (sum of counts, n_tok, seen) tokens
     "A batch's prompts, and the tokens of the garments that are in them, prompt after prompt."
     counts = batch["count"]
@@ -172,7 +176,7 @@ def prompts_of(batch: dict) -> tuple:  # `Prompts`, and (sum of counts, n_tok, s
     prompts = Prompts(batch["ids"], batch["places"], tuple(counts.tolist()))
     return prompts, batch["garments"][used]
 
-# %% ../../nbs/7_rag/03_model.ipynb #70d6a41c
+# %% ../../nbs/7_rag/03_model.ipynb #de82968a
 FORGET = 0.2  # share of the prompts, and of the poses (LaDI-VTON)
 JOINT = 0.6   # steps of the second stage for each of the first (R 4.1: 120,000 and 200,000)
 
@@ -215,7 +219,7 @@ def train_editor(
                           "`batch` of the profile's section rag; the run goes on from its last "
                           "checkpoint") from error
 
-# %% ../../nbs/7_rag/03_model.ipynb #68e526cd
+# %% ../../nbs/7_rag/03_model.ipynb #ed79fb15
 @torch.no_grad()
 def edited(
     model: Editor,

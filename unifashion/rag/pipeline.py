@@ -59,6 +59,8 @@ class GarmentDatabase:
         search = GarmentSearch.build(retriever, names, list(pictures.values()), groups)
         return cls(search, dict(zip(names, garment_tokens(encoder, list(pictures.values())))))
 
+    def tokens_of(self, hits: list) -> list: return [self.tokens[hit.name] for hit in hits]
+
     def save(self, folder):
         "Write `garments.safetensors` and `tokens.safetensors`."
         folder = Path(folder)
@@ -76,7 +78,7 @@ class GarmentDatabase:
         if lost: raise ValueError(f"{folder}: no tokens of garment {lost[0]!r}; build the database again")
         return cls(search, tokens)
 
-
+# %% ../../nbs/7_rag/04_pipeline.ipynb #110fa032
 def garment_tokens(
     encoder: ImageEncoder,
     pictures: list,  # of (h, w, 3) uint8, any size
@@ -90,7 +92,7 @@ def garment_tokens(
         parts.append(seen.half().cpu().numpy())
     return np.concatenate(parts)
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #fb4d9021
+# %% ../../nbs/7_rag/04_pipeline.ipynb #a01a1455
 @dataclass
 class FashionRAGOutput(BaseOutput):
     "What an edit gives back."
@@ -128,7 +130,7 @@ class FashionRAG(DiffusionPipeline):
         "The pictures that come out."
         return painted_size(self.editor.unet)
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #faf8d07e
+# %% ../../nbs/7_rag/04_pipeline.ipynb #d1e1cc18
 def chosen_garments(
     pipe: FashionRAG,
     texts: list,       # (n,) str
@@ -150,7 +152,7 @@ def chosen_garments(
                          "ask with num_retrieved=0")
     groups = None if category is None else [category] * len(texts) if isinstance(category, str) else category
     found = pipe.database.search.search(texts, asked, groups, least=least)
-    return found, [[pipe.database.tokens[hit.name] for hit in own] for own in found]
+    return found, [pipe.database.tokens_of(own) for own in found]
 
 
 def pose_of(
@@ -167,7 +169,7 @@ def pose_of(
     raise ValueError(f"pose_image is of {poses.shape}: wanted are keypoints ({n}, {POSE}, 3), or maps "
                      f"({n}, {POSE}, {size[0]}, {size[1]})")
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #0fe4b47c
+# %% ../../nbs/7_rag/04_pipeline.ipynb #e2aae026
 @torch.no_grad()
 def edit_batch(
     pipe: FashionRAG,
@@ -194,7 +196,7 @@ def edit_batch(
              "garments": torch.from_numpy(shown)}
     return {name: own.to(pipe.device) for name, own in batch.items()}
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #87eb4a90
+# %% ../../nbs/7_rag/04_pipeline.ipynb #bb687fee
 @patch
 def __call__(
     self: FashionRAG,
@@ -231,7 +233,7 @@ def __call__(
     prompts = [" ".join([text, *["[garment]"] * len(own)]).strip() for text, own in zip(texts, tokens)]
     return FashionRAGOutput(images=images, retrieved=found, prompts=prompts)
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #ad9cfb71
+# %% ../../nbs/7_rag/04_pipeline.ipynb #dc7ed110
 @patch
 def save_pretrained(
     self: FashionRAG,
@@ -258,7 +260,7 @@ def save_pretrained(
         save_retriever(self.database.search.retriever, folder / "database")
     write_json(folder / "model_index.json", index)
 
-# %% ../../nbs/7_rag/04_pipeline.ipynb #cff9e9e9
+# %% ../../nbs/7_rag/04_pipeline.ipynb #0c3abb6d
 @patch(cls_method=True)
 def from_pretrained(
     cls: FashionRAG,
