@@ -13,7 +13,7 @@ from .samples import DataError
 from .texts import read_json
 from ..ground.files import write_json
 
-# %% ../../nbs/4_data/20_retrieved_lists.ipynb #a95a6456
+# %% ../../nbs/4_data/20_retrieved_lists.ipynb #52578a47
 def garment_of(path: str) -> str:  # 'dresses/cleaned_inshop_imgs/053783_1_cleaned.jpg' -> '053783'
     "The id in a file's name."
     return Path(path).name.split("_")[0]
@@ -31,7 +31,7 @@ def query_of(
     "The text that looks a garment up."
     return ", ".join(sorted(phrases)[:n])
 
-# %% ../../nbs/4_data/20_retrieved_lists.ipynb #c4da0be4
+# %% ../../nbs/4_data/20_retrieved_lists.ipynb #cb5bf666
 class RetrievedLists(NamedTuple):
     "What texts retrieve."
     lists: dict    # text -> garments, best first
