@@ -270,7 +270,7 @@ PROFILES = {p.name: p
                               formats=Formats(200, 50, 3800, 1000, 1000, 2000, 200, 1500, 210),
                               generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000,
                                                   unet_steps=6500, scorer_steps=3000,
-                                                  scorer_products=8000, retriever_steps=2000),
+                                                  scorer_products=8000, retriever_steps=1000),
                               diffusion=Diffusion(full_steps=1000), compose=Compose(60, full_steps=400),
                               rag=Rag(60, full_steps=1000)),
                       Profile("open", World("kagl", height=128, width=96),
