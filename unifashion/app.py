@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
            'run_workflow', 'Reproduce', 'Prepare', 'say_left_out', 'opened_search', 'Embed', 'Search', 'Caption',
-           'Fitting', 'TryOn', 'Design', 'folder_database', 'Edit', 'version', 'main']
+           'Fitting', 'TryOn', 'Design', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
@@ -16,7 +16,7 @@ from textwrap import shorten
 import tyro
 
 from .ground.circumstances import git_state
-from .ground.core import cache_dir, digest, pick_device, repo_root, settle_folders
+from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .ground.files import atomic_write, write_json
 from .ground.keys import plan
@@ -275,16 +275,12 @@ class Fitting:
     profile: str = "mini"          # whose pipeline is taken
     model: str | None = None       # folder of a pipeline, or a hub id; default: the profile's run
 
-    def check_out(self):
-        "Raise where the picture could not be written, before anything takes time."
+    def paint(self, task: str, pictures: dict, prompt: str = ""):
+        from unifashion.unified.own_fittings import fitted, open_pipeline, own_person
         if self.out.is_dir() or not self.out.absolute().parent.is_dir():
             raise FileNotFoundError(f"--out {self.out}: wanted is a file in a folder that exists")
         if self.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise ValueError(f"--out {self.out}: wanted is a .png or a .jpg")
-
-    def paint(self, task: str, pictures: dict, prompt: str = ""):
-        from unifashion.unified.own_fittings import fitted, open_pipeline, own_person
-        self.check_out()
         pipe = open_pipeline(task, self.profile, self.model)
         own = own_person(self.person, self.keypoints, self.category, *pipe.size)
         fitted(pipe, own, prompt, **pictures, steps=self.steps, guidance=self.guidance,
@@ -316,58 +312,9 @@ class Design(Fitting):
         drawn = own_picture(self.sketch) if self.sketch else own_sketch(self.garment)
         self.paint("design", {"sketch": drawn}, self.text)
 
-# %% ../nbs/app.ipynb #fec9ce59
-def folder_database(
-    pipe,          # a `FashionRAG` with a database, whose retriever is taken
-    folder: Path,  # of garment pictures
-):  # `GarmentDatabase`, `Report` of what was left out
-    """A folder's pictures as a database.
-    Raises `DataError` for a folder without one, and `ValueError` for a pipeline without a retriever."""
-    from unifashion.data.samples import ImageRef, Report
-    from unifashion.data.stores import FileStore
-    from unifashion.rag.garment_search import read_garments
-    from unifashion.rag.pipeline import GarmentDatabase
-    from unifashion.unified.own_pictures import picture_names
-    if pipe.database is None:
-        raise ValueError("this pipeline was stored without a database, so without a retriever: nothing can be "
-                         "looked up")
-    report = Report("skip")
-    store = FileStore(Path(folder))
-    pictures = read_garments({name: ImageRef(store, name) for name in picture_names(folder)}, report)
-    return GarmentDatabase.build(pipe.database.search.retriever, pipe.image_encoder, pictures), report
-
-# %% ../nbs/app.ipynb #35087000
-@dataclass(kw_only=True)
-class Edit(Fitting):
-    "Edit a garment: a photograph, its keypoints and a text; similar garments are looked up in a folder."
-    prompt: str                    # "red shirt, short sleeves"
-    catalogue: Path | None = None  # folder of garment pictures; default: the pipeline's own database
-    garments: int = 3              # that are looked up; 0: the text alone
-
-    def __call__(self):
-        import torch
-
-        from unifashion.rag.pipeline import FashionRAG
-        from unifashion.unified.own_fittings import own_person, pipeline_folder
-        self.check_out()
-        pipe = FashionRAG.from_pretrained(pipeline_folder("edit", self.profile, self.model)).to(pick_device())
-        own = own_person(self.person, self.keypoints, self.category, *pipe.size)
-        group = None if self.catalogue else self.category
-        if self.catalogue:
-            pipe.database, report = folder_database(pipe, self.catalogue)
-            say_left_out(report)
-        told = pipe(own.person, own.mask, self.prompt, self.garments, category=group, pose_image=own.keypoints,
-                    num_inference_steps=self.steps, guidance_scale=self.guidance,
-                    generator=torch.Generator().manual_seed(self.seed))
-        told.images[0].save(self.out)
-        for hit in told.retrieved[0]:
-            print(f"{hit.score:.3f} {hit.name}")
-        print(told.prompts[0])
-        print(self.out)
-
 # %% ../nbs/app.ipynb #b66599f3
 COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
-            "edit": Edit, "embed": Embed, "prepare": Prepare, "node": OneNode}
+            "embed": Embed, "prepare": Prepare, "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 

@@ -8,6 +8,7 @@ import torch
 
 from unifashion.ground.core import load_profile
 from unifashion.models.autoencoder import PatchAutoencoder, start_from_components
+from unifashion.models.encoders import picture_stack
 from unifashion.models.generator_data import (asked_of, drawn_slice, latent_encoder, named, other_garments,
                                               painting_parts)
 from unifashion.models.latents import encoded
@@ -40,7 +41,11 @@ def test_latents_lie_row_by_row_beside_masks_and_products(slices, vae, tmp_path,
     monkeypatch.setenv("UNIFASHION_CACHE", str(tmp_path))
     own = slices["train"]
     shop, people = painting_parts(own, vae, "tiny")
-    assert len(shop.latents) == len(own.catalogue) and shop.products == own.catalogue.products
+    fronts = own.catalogue.first_views()  # no text says that a view is a detail or a back
+    assert len(shop.latents) == len(set(own.catalogue.products)) < len(own.catalogue)
+    assert shop.products == fronts.products
+    assert np.allclose(shop.latents[:2], encoded(vae, picture_stack(fronts, *own.worn.images.shape[1:3])[:2]),
+                       atol=0.02)
     assert people.products == own.worn.products
     assert np.allclose(people.latents[-3:], encoded(vae, np.array(own.worn.images[-3:])), atol=0.02)
     for form, left, places in zip(("garment", "box"), people.masked, people.masks):

@@ -18,10 +18,10 @@ from ..wardrobe.garments import Garment
 # %% auto #0
 __all__ = ['ASPECTS', 'GarmentSearch', 'read_garments', 'as_lists', 'sharing_phrases', 'alike', 'Relevance', 'relevance']
 
-# %% ../../nbs/7_rag/01_garment_search.ipynb #3e29f515
+# %% ../../nbs/7_rag/01_garment_search.ipynb #66a2f4cd
 def _near_enough(hits: list, least: float) -> list: return [hit for hit in hits if hit.score >= least]
 
-
+# %% ../../nbs/7_rag/01_garment_search.ipynb #3e29f515
 class GarmentSearch:
     "Garments of a database, found by texts (R 3.2)."
     def __init__(

@@ -274,6 +274,7 @@ def from_pretrained(
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
         inversion = Inversion(**index["inversion"])
+        scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     inversion.load_state_dict(load_file(folder / "inversion.safetensors"))
     editor = Editor(text_encoder, unet, inversion, index["prediction"]).eval()
     words = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -282,5 +283,4 @@ def from_pretrained(
     if (folder / "database").is_dir():
         retriever = load_retriever(folder / "database", encoder, words)
         database = GarmentDatabase.load(folder / "database", retriever)
-    scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     return cls(vae.eval(), editor.to(memory_format=torch.channels_last), scheduler, words, encoder, database)
