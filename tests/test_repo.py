@@ -211,8 +211,10 @@ def expected_module(path):
 
 
 def height(path):
-    "Where a chapter stands: wing, then number; those at the root are highest."
-    return ("9", path.stem) if path.parent.name == "nbs" else (path.parent.name, path.stem)
+    "Where a chapter stands: wing, then number; those at the root are highest, the command line above them."
+    if path.parent.name == "nbs":
+        return "9" + "9" * (path.stem == "app"), path.stem
+    return path.parent.name, path.stem
 
 
 def test_the_chapters_are_all_there():

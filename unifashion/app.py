@@ -4,24 +4,23 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
-           'run_workflow', 'Reproduce', 'Prepare', 'say_left_out', 'opened_search', 'Embed', 'Search', 'Caption',
-           'Fitting', 'TryOn', 'Design', 'version', 'main']
+           'run_workflow', 'Reproduce', 'Prepare', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 
 import tyro
 
 from .ground.circumstances import git_state
 from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.files import atomic_write, write_json
+from .ground.files import write_json
 from .ground.keys import plan
 from .ground.progress import announced, follow, results
 from .ground.runs import publish
+from .own_commands import Caption, Design, Edit, Embed, Search, TryOn
 
 # %% ../nbs/app.ipynb #0df25ebc
 @dataclass
@@ -171,150 +170,9 @@ class Prepare:
         print(report_text(report))
         return 0 if report["complete"] else 1
 
-# %% ../nbs/app.ipynb #5d0f1c21
-def say_left_out(
-    report,  # a `Report`
-):
-    "What was left out, a line each."
-    for error in report.skipped:
-        print(f"  left out: {error}")
-
-
-def opened_search(
-    options,  # an `Embed` or a `Search`
-) -> tuple:  # (PictureSearch, pictures that were encoded now)
-    "The folder's pictures, encoded; says which model does it where none was trained, and what was left out."
-    from unifashion.models.foundations import shipped
-    from unifashion.unified.own_pictures import open_search, picture_names
-    from unifashion.unified.trained_models import maker, open_model
-    picture_names(options.catalogue)
-    model = open_model(options.profile, options.model)
-    if model.source == shipped() and options.model is None:
-        print(f"no Q-Former of profile {options.profile} was trained here yet, the generic one does instead; "
-              f"better: {maker(options.profile, 'train_pretrain')}")
-    search, new = open_search(model, options.catalogue)
-    say_left_out(search.report)
-    return search, new
-
-# %% ../nbs/app.ipynb #5d0f1c22
-@dataclass
-class Embed:
-    """Encode a folder's pictures, so that searches are instant. Kept in the cache folder;
-    new and changed pictures alone are encoded."""
-    catalogue: Path            # folder: pictures anywhere in it, a catalogue.csv where there is one
-    profile: str = "mini"      # mini, open, folder or paper
-    model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
-
-    def __call__(self):
-        search, new = opened_search(self)
-        print(f"{self.catalogue}: {len(search)} pictures, {new} of them encoded now; "
-              f"model: {search.model.source}")
-
-
-@dataclass
-class Search:
-    "Find pictures of a folder by words, or by a picture."
-    query: tyro.conf.Positional[str]  # "red dress", or photo.jpg
-    catalogue: Path            # folder: pictures anywhere in it, a catalogue.csv where there is one
-    k: int = 10                # how many to find
-    html: Path | None = None   # write them there too, as one page; its folder must exist
-    profile: str = "mini"      # mini, open, folder or paper
-    model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
-
-    def __call__(self):
-        from unifashion.unified.own_pictures import as_picture, check_query, search_page
-        check_query(self.query, self.k)
-        if self.html and (self.html.is_dir() or not self.html.parent.is_dir()):
-            raise FileNotFoundError(f"--html {self.html}: wanted is a file in a folder that exists")
-        search, _ = opened_search(self)
-        hits = search.search(self.query, self.k)
-        if not as_picture(self.query) and search.model.cuts(self.query):
-            print(f"only the first {search.model.max_words} word pieces of the query count")
-        for rank, hit in enumerate(hits, 1):
-            print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())
-        if self.html:
-            print(atomic_write(self.html, search_page(search, self.query, hits)))
-
-# %% ../nbs/app.ipynb #5d0f1c24
-@dataclass
-class Caption:
-    "Write captions of pictures. Exit code 0: at least one could be read."
-    pictures: tyro.conf.Positional[tuple[Path, ...]]  # files, or folders of them
-    style: str = "professional"  # short, professional or "key points"; open and folder: professional
-    profile: str = "mini"        # mini, open, folder or paper
-    model: Path | None = None    # folder that holds qformer/ and captioner/; default: the profile's runs
-
-    def __call__(self) -> int:  # exit code
-        from unifashion.ground.core import load_profile
-        from unifashion.unified.own_pictures import caption_files, picture_names
-        from unifashion.unified.trained_models import open_captioner
-        paths = []
-        for path in self.pictures:
-            paths += [path / name for name in picture_names(path)] if path.is_dir() else [path]
-        if not paths: raise ValueError("name the pictures: unifashion caption photo.jpg")
-        model, captioner = open_captioner(self.profile, self.model)
-        settings = load_profile(self.profile).language
-        texts, report = caption_files(model, captioner, paths, self.style, settings)
-        for path, text in zip(paths, texts):
-            if text is not None:
-                print(f"{path}: {text}")
-        say_left_out(report)
-        return 0 if report.kept else 1
-
-# %% ../nbs/app.ipynb #4fe341fe
-@dataclass(kw_only=True)
-class Fitting:
-    "What try-on and design share."
-    person: tyro.conf.Positional[Path]  # photograph
-    keypoints: Path                # JSON of its keypoints, as OpenPose or Dress Code has it
-    out: Path = Path("fitted.png")  # where the picture is written; its folder must exist
-    category: str = "upper_body"   # upper_body, lower_body or dresses
-    steps: int = 20                # of the sampler
-    guidance: float = 3.           # 1: the conditions are taken as they are
-    seed: int = 0                  # of the noise
-    profile: str = "mini"          # whose pipeline is taken
-    model: str | None = None       # folder of a pipeline, or a hub id; default: the profile's run
-
-    def paint(self, task: str, pictures: dict, prompt: str = ""):
-        from unifashion.unified.own_fittings import fitted, open_pipeline, own_person
-        if self.out.is_dir() or not self.out.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--out {self.out}: wanted is a file in a folder that exists")
-        if self.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise ValueError(f"--out {self.out}: wanted is a .png or a .jpg")
-        pipe = open_pipeline(task, self.profile, self.model)
-        own = own_person(self.person, self.keypoints, self.category, *pipe.size)
-        fitted(pipe, own, prompt, **pictures, steps=self.steps, guidance=self.guidance,
-               seed=self.seed).save(self.out)
-        print(self.out)
-
-# %% ../nbs/app.ipynb #de64a43c
-@dataclass(kw_only=True)
-class TryOn(Fitting):
-    "Paint a garment on a person: a photograph, its keypoints and the garment's picture."
-    garment: tyro.conf.Positional[Path]  # its picture
-
-    def __call__(self):
-        from unifashion.unified.own_fittings import own_picture
-        self.paint("try-on", {"garment": own_picture(self.garment)})
-
-
-@dataclass(kw_only=True)
-class Design(Fitting):
-    "Design a garment on a person: a photograph, its keypoints, words, and a sketch or a picture to sketch."
-    text: str = ""               # "red shirt, short sleeves"
-    sketch: Path | None = None   # dark lines on a light ground
-    garment: Path | None = None  # a picture whose sketch is taken instead
-
-    def __call__(self):
-        from unifashion.unified.own_fittings import own_picture, own_sketch
-        if (self.sketch is None) == (self.garment is None):
-            raise ValueError("design takes a sketch: name --sketch, or --garment, whose sketch is then made")
-        drawn = own_picture(self.sketch) if self.sketch else own_sketch(self.garment)
-        self.paint("design", {"sketch": drawn}, self.text)
-
 # %% ../nbs/app.ipynb #b66599f3
 COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
-            "embed": Embed, "prepare": Prepare, "node": OneNode}
+            "edit": Edit, "embed": Embed, "prepare": Prepare, "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 

@@ -1,12 +1,15 @@
 """FashionRAG: found in its category or given by hand, painted inside the mask, stored with its database."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from unifashion.ground.core import Foundations
+from unifashion.app import main
+from unifashion.ground.core import Foundations, stream
 from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
@@ -14,8 +17,11 @@ from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler
 from unifashion.models.retriever import frozen_retriever, retrieving_encoder
 from unifashion.models.unet import new_inpainter
+from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.rag.model import new_editor, posed
 from unifashion.rag.pipeline import FashionRAG, GarmentDatabase, pose_of
+from unifashion.shop.keypoints import to_vitonhd
+from unifashion.wardrobe.sampling import sample_garment
 
 WORDS = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
 RNG = np.random.default_rng(0)
@@ -146,3 +152,41 @@ def test_keypoints_or_their_maps():
     maps = np.random.default_rng(0).random((18, 4, 3)).astype(np.float32)
     assert np.array_equal(pose_of(maps, 1, (4, 3))[0], maps)
     assert not pose_of(None, 2, (4, 3)).any() and pose_of(None, 2, (4, 3)).shape == (2, 18, 4, 3)
+
+
+@pytest.fixture
+def mine(pipe, tmp_path):
+    "A photograph, its keypoints, a shop with one torn picture, and a stored pipeline."
+    rng = stream(3, "mine")
+    scene = sample_scene(rng, sample_garment(rng, "t-shirt"), frame="half")
+    Image.fromarray(render(scene, 96, 72, ("person",))["person"]).save(tmp_path / "me.png")
+    (tmp_path / "points.json").write_text(json.dumps(to_vitonhd(keypoints(scene), 96, 72)))
+    (tmp_path / "shop").mkdir()
+    for name, picture in SHOP.items():
+        Image.fromarray(picture).save(tmp_path / "shop" / f"{name}.png")
+    (tmp_path / "shop" / "torn.png").write_bytes(b"no picture")
+    pipe.save_pretrained(tmp_path / "rag")
+    return tmp_path
+
+
+def edit(mine, *more):
+    return main(["edit", f"{mine}/me.png", "--keypoints", f"{mine}/points.json", "--prompt", "a blue shirt",
+                 "--model", f"{mine}/rag", "--out", f"{mine}/out.png", "--steps", "2", *more])
+
+
+def test_the_command_looks_up_in_a_folder(mine, capsys):
+    assert not edit(mine, "--catalogue", f"{mine}/shop", "--garments", "2")
+    told = capsys.readouterr()
+    lines = told.out.strip().splitlines()[-4:]
+    assert all(line.split()[1] in {"a.png", "b.png", "c.png", "d.png"} for line in lines[:2])
+    assert lines[2:] == ["a blue shirt [garment] [garment]", f"{mine}/out.png"]
+    assert "torn.png" in told.out + told.err
+    assert Image.open(mine / "out.png").size == (24, 32)
+
+
+def test_the_command_looks_up_in_its_own_database_and_says_what_is_wrong(mine, capsys):
+    assert not edit(mine, "--garments", "3")
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert {line.split()[1] for line in lines[:3]} == {"a", "b", "d"}  # upper garments
+    assert edit(mine, "--catalogue", f"{mine}/nothing") == 1
+    assert "no such folder" in capsys.readouterr().err
