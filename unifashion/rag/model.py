@@ -8,6 +8,7 @@ __all__ = ['POSE', 'FORGET', 'JOINT', 'pose_channels', 'Editor', 'new_editor', '
 
 # %% ../../nbs/7_rag/03_model.ipynb #ca354494
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch.utils.data import default_collate
 from transformers import CLIPTextModel
 
 from ..data.masks import pose_maps
-from ..ground.core import Rag, pick_device, pick_dtype
+from ..ground.core import Rag
 from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.latents import guided, latent_mask, noised_at_random, sample, training_schedule
 from ..models.latents import widened
-from ..models.train import Fit, fit
+from ..models.painting import train_painter
 from ..models.tryon_pictures import Fittings, shown_parts
 from ..models.unet import Inpainter, greyed, weighted_error
 from .inversion import Inversion, Prompts, asked_text, spliced_prompts, spliced_states
@@ -73,6 +74,10 @@ class Editor(nn.Module):
         if not len(garments): return self.text_encoder(prompts.ids).last_hidden_state
         return spliced_states(self.text_encoder, prompts, self.inversion(garments))
 
+    def silence(self, ids: torch.Tensor) -> torch.Tensor:  # (n, 77, width)
+        "The context that says nothing, of empty texts (n, 77)."
+        return self.text_encoder(ids).last_hidden_state
+
     def forward(self, noisy, time, beside, context):
         "What the U-Net answers: (n, C, h, w)."
         return self.unet(torch.cat([noisy, beside], 1), time, context).sample
@@ -98,12 +103,13 @@ def new_editor(
 
 def posed(
     editor: Editor,  # after its first stage
+    channels: int = POSE,  # that it sees beside mask and latents
 ) -> Editor:
     "A copy for the second stage: it sees keypoints, and its U-Net is trained, too."
     own = deepcopy(editor)
     unet = own.unet
-    unet.conv_in = widened(unet.conv_in, unet.config.in_channels + POSE)
-    unet.register_to_config(in_channels=unet.config.in_channels + POSE)
+    unet.conv_in = widened(unet.conv_in, unet.config.in_channels + channels)
+    unet.register_to_config(in_channels=unet.config.in_channels + channels)
     unet.requires_grad_(True)
     return own.to(memory_format=torch.channels_last)
 
@@ -135,6 +141,8 @@ class Edits:
         tokenizer: tokenizers.Tokenizer,
         most: int = 3,   # garments of a prompt
         at_random: bool = False,  # draw how many garments and phrases; else all of them
+        least: int = 0,  # garments of a prompt, if they are drawn
+        spliced: bool = True,  # garments stand in the prompt; else beside it
     ):
         for name, own in zip(names, found):
             if len(own) < most: raise ValueError(f"{name}: {len(own)} garments were found, {most} are wanted")
@@ -145,8 +153,10 @@ class Edits:
         self.tokens = tokens
         self.tokenizer = tokenizer
         self.empty = spliced_prompts(tokenizer, [""], [0]).ids[0]
+        self.least = least
         self.most = most
         self.at_random = at_random
+        self.spliced = spliced
 
     def __len__(self): return len(self.ids)
 
@@ -158,10 +168,11 @@ class Edits:
         count = self.most
         asked = len(self.phrases[i])
         if self.at_random:
-            count = int(torch.randint(self.most + 1, ()))
+            count = int(torch.randint(self.least, self.most + 1, ()))
             asked = 1 + int(torch.randint(max(1, asked), ()))
-        text = asked_text(self.tokenizer, self.phrases[i], asked, count)
-        prompt = spliced_prompts(self.tokenizer, [text], [count])
+        within = count if self.spliced else 0
+        text = asked_text(self.tokenizer, self.phrases[i], asked, within)
+        prompt = spliced_prompts(self.tokenizer, [text], [within])
         shown = [np.asarray(self.tokens[name]) for name in self.found[i][:self.most]]
         tokens = np.stack(shown) if shown else np.zeros((0, *np.shape(next(iter(self.tokens.values())))))
         parts = {name: torch.from_numpy(np.array(own[i])).float() for name, own in self.parts.items()}
@@ -189,7 +200,7 @@ def editing_loss(
     latents = batch["latents"]
     n = len(latents)
     context = model.context(*prompts_of(batch))
-    nothing = model.text_encoder(batch["empty"]).last_hidden_state
+    nothing = model.silence(batch["empty"])
     drop = torch.rand(2, n, 1, 1, device=latents.device) < FORGET
     context = torch.where(drop[0], nothing, context)
     pose = batch["pose"] * ~drop[1][..., None]
@@ -207,17 +218,11 @@ def train_editor(
     log: bool = True,  # progress bar and TensorBoard
     device: str = None,
 ) -> History:
-    "One stage. Raises `TrainingDiverged`, and `MemoryError` naming what to lower."
-    steps = round(settings.steps * JOINT) if model.posed else settings.steps
-    how = Fit(steps=steps, batch=settings.batch, lr=settings.joint_lr if model.posed else settings.lr,
-              warmup=steps // 20, weight_decay=0.01, ema=max(0., 1 - 10 / steps),
-              checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device or pick_device()))
-    try:
-        return fit(model, data, editing_loss, how, scratch, seed, log=log, device=device)
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"{settings.batch} pictures a step do not fit into the memory of the device: lower "
-                          "`batch` of the profile's section rag; the run goes on from its last "
-                          "checkpoint") from error
+    "One stage. Raises as `train_painter`."
+    stage = settings
+    if model.posed:
+        stage = replace(settings, steps=round(settings.steps * JOINT), lr=settings.joint_lr)
+    return train_painter(model, data, editing_loss, stage, scratch, seed, log, device)
 
 # %% ../../nbs/7_rag/03_model.ipynb #ed79fb15
 @torch.no_grad()
@@ -233,8 +238,7 @@ def edited(
     "What text and garments say, from noise."
     model.eval()
     asked = model.context(*prompts_of(batch)), model.beside(batch)
-    empty = model.text_encoder(batch["empty"]).last_hidden_state
-    nothing = empty, model.beside(batch | {"pose": torch.zeros_like(batch["pose"])})
+    nothing = model.silence(batch["empty"]), model.beside(batch | {"pose": torch.zeros_like(batch["pose"])})
 
     def denoise(latents, time, condition):
         context, beside = condition

@@ -15,13 +15,13 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
-from ..ground.core import Diffusion, pick_device, pick_dtype
+from ..ground.core import Diffusion
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.latents import guided, noised_at_random, sample
+from ..models.painting import train_painter
 from ..models.qformer import QFormer
-from ..models.train import Fit, fit
 from ..models.unet import weighted_error
 from .diffusion import Denoiser, Wiring, given_of
 
@@ -52,17 +52,8 @@ def train_denoiser(
     log: bool = True,  # progress bar and TensorBoard
     device: str = None,
 ) -> History:
-    "Train what the wiring trains. Raises `TrainingDiverged`, and `MemoryError` naming what to lower."
-    steps = settings.steps
-    how = Fit(steps=steps, batch=settings.batch, lr=settings.lr, warmup=steps // 20, weight_decay=0.01,
-              ema=max(0., 1 - 10 / steps), checkpoint_every=settings.checkpoint_every,
-              dtype=pick_dtype(device or pick_device()))
-    try:
-        return fit(model, data, denoising_loss, how, scratch, seed, log=log, device=device)
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"{settings.batch} pictures a step do not fit into the memory of the device: lower "
-                          "`batch` of the profile's section diffusion; the run goes on from its last "
-                          "checkpoint") from error
+    "Train what the wiring trains. Raises as `train_painter`."
+    return train_painter(model, data, denoising_loss, settings, scratch, seed, log, device)
 
 # %% ../../nbs/6_unified/08_denoising.ipynb #0ef8dd6d
 @torch.no_grad()
