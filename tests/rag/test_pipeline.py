@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import published
 
 from unifashion.app import main
 from unifashion.ground.core import Foundations, stream
@@ -16,6 +17,7 @@ from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
 from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler
 from unifashion.models.retriever import frozen_retriever, retrieving_encoder
+from unifashion.models.stable_diffusion import open_stable_diffusion
 from unifashion.models.unet import new_inpainter
 from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.rag.model import new_editor, posed
@@ -190,3 +192,23 @@ def test_the_command_looks_up_in_its_own_database_and_says_what_is_wrong(mine, c
     assert {line.split()[1] for line in lines[:3]} == {"a", "b", "d"}  # upper garments
     assert edit(mine, "--catalogue", f"{mine}/nothing") == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_stable_diffusions_inpainting_runs_the_same_code_end_to_end(parts, tmp_path):
+    published(tmp_path / "sd2", "StableDiffusionInpaintPipeline", 9)
+    own = open_stable_diffusion(tmp_path / "sd2")
+    editor = posed(new_editor(own.inpainter, 16, seed=0)).eval()
+    assert editor.unet.config.in_channels == 27  # latents 4, mask 1, masked 4, keypoints 18
+    pipe = FashionRAG(own.vae, editor, sampler("ddim", "epsilon"), own.tokenizer, parts.encoder)
+    pipe.set_progress_bar_config(disable=True)
+    big, mask = np.kron(PERSON, np.ones((16, 16, 1), np.uint8)), np.kron(MASK, np.ones((16, 16), bool))
+    words = asked(image=big, mask_image=mask, prompt="a b", garment_images=[SHOP["a"], SHOP["b"]],
+                  num_inference_steps=2)
+    told = pipe(**words)
+    assert told.prompts == ["a b [garment] [garment]"] and told.images[0].shape == (512, 384, 3)
+    assert np.array_equal(told.images[0][~mask], big[~mask])
+    pipe.save_pretrained(tmp_path / "own")
+    again = FashionRAG.from_pretrained(tmp_path / "own")
+    again.set_progress_bar_config(disable=True)
+    words["generator"] = torch.Generator().manual_seed(1)
+    assert np.abs(again(**words).images[0].astype(int) - told.images[0]).max() <= 1

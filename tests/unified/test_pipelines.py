@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from tiny_models import published
 
 from unifashion.ground.core import Foundations
 from unifashion.models.autoencoder import PatchAutoencoder
@@ -168,27 +167,6 @@ def test_other_folders_are_refused(tmp_path):
         (tmp_path / "model_index.json").write_text(json.dumps(index))
         with pytest.raises(ValueError, match="not one of UniFashionPipeline"):
             UniFashionPipeline.from_pretrained(tmp_path)
-
-
-def published(folder, kind, channels):
-    "A tiny random checkpoint in an official layout: four levels, CLIP's word pieces, a KL autoencoder."
-    blocks = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
-    pieces = {word: i for i, word in enumerate(["<|startoftext|>", "<|endoftext|>", "a</w>", "b</w>"])}
-    text = CLIPTextConfig(vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                          num_attention_heads=2, bos_token_id=0, eos_token_id=1)
-    with seeded(0, kind):
-        parts = {"unet": UNet2DConditionModel(64, channels, 4, cross_attention_dim=16, attention_head_dim=2,
-                                              **blocks),
-                 "vae": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4,
-                                      up_block_types=("UpDecoderBlock2D",) * 4, **blocks),
-                 "text_encoder": CLIPTextModel(text), "scheduler": PNDMScheduler(skip_prk_steps=True)}
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(pieces))
-    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
 
 
 def test_the_same_code_runs_the_published_layouts_end_to_end(tmp_path):
