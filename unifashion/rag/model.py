@@ -74,6 +74,10 @@ class Editor(nn.Module):
         if not len(garments): return self.text_encoder(prompts.ids).last_hidden_state
         return spliced_states(self.text_encoder, prompts, self.inversion(garments))
 
+    def told(self, batch: dict) -> torch.Tensor:  # (n, 77, width)
+        "The context of a batch of `Edits`."
+        return self.context(*prompts_of(batch))
+
     def silence(self, ids: torch.Tensor) -> torch.Tensor:  # (n, 77, width)
         "The context that says nothing, of empty texts (n, 77)."
         return self.text_encoder(ids).last_hidden_state
@@ -199,7 +203,7 @@ def editing_loss(
     "How far the answers are from the velocity at random times (R 3.1)."
     latents = batch["latents"]
     n = len(latents)
-    context = model.context(*prompts_of(batch))
+    context = model.told(batch)
     nothing = model.silence(batch["empty"])
     drop = torch.rand(2, n, 1, 1, device=latents.device) < FORGET
     context = torch.where(drop[0], nothing, context)
@@ -237,7 +241,7 @@ def edited(
 ) -> torch.Tensor:  # (n, C, h, w) latents
     "What text and garments say, from noise."
     model.eval()
-    asked = model.context(*prompts_of(batch)), model.beside(batch)
+    asked = model.told(batch), model.beside(batch)
     nothing = model.silence(batch["empty"]), model.beside(batch | {"pose": torch.zeros_like(batch["pose"])})
 
     def denoise(latents, time, condition):
