@@ -60,7 +60,7 @@ def test_a_rows_garments_are_its_own(editor):
 
 
 def test_the_prompt_keeps_its_text(given):
-    beside = Edits(*given, most=3, spliced=False)
+    beside = Edits(*given, most=3, within=0)
     spliced = Edits(*given, most=3)
     for row in range(3):
         own = beside[row]
@@ -76,7 +76,7 @@ def test_a_fixed_number_of_garments(given):
 
 
 def test_the_first_stage_leaves_the_unet_and_the_second_begins_there(editor, given, tmp_path):
-    data = Edits(*given, at_random=True, spliced=False)
+    data = Edits(*given, at_random=True, within=0)
     frozen = [name for name, own in editor.named_parameters() if not own.requires_grad]
     kept = {name: own for name, own in editor.named_parameters() if name in frozen}
     before = digest_of(kept.values())

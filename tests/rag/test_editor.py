@@ -90,6 +90,16 @@ def test_numbers_of_garments_and_phrases_are_drawn(data):
     assert all(int(own["places"].sum()) == 16 * int(own["count"]) for own in drawn)
 
 
+def test_every_prompt_may_have_its_own_number_of_garments(editor, data):
+    given = data.parts, data.ids, data.phrases, data.found, data.tokens, TOKENIZER
+    mixed = Edits(*given, counts=[0, 2, 3])
+    assert [int(mixed[row]["places"].sum()) for row in range(3)] == [0, 32, 48]
+    two = Edits(*given, most=2)
+    assert torch.allclose(editor.told(batch_of(mixed))[1], editor.told(batch_of(two))[1], atol=1e-5)
+    one = Edits(*given, within=1)
+    assert int(one[0]["places"].sum()) == 16 and int(one[0]["count"]) == 3
+
+
 def test_without_garments_a_prompt_is_its_text(editor, data):
     none = Edits(data.parts, data.ids, data.phrases, [[]] * 3, data.tokens, TOKENIZER, most=0)
     batch = batch_of(none)

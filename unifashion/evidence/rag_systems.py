@@ -50,6 +50,9 @@ class Training:
     beside: bool = False    # garments stand beside the prompt, not in it
     sketched: bool = False  # the lines of the true picture are one channel more
 
+    @property
+    def within(self) -> int: return 0 if self.beside else self.most  # garments in the prompt
+
 
 OURS = "Fashion-RAG"
 TEXT_ONLY = "text only"
@@ -166,7 +169,7 @@ def examples_for(
     phrases = own.phrases if asking.text else [()] * len(own.names)
     how = TRAINED[asking.editor]
     shown = guides_of(how, own, parts | {"pose": poses_for(asking, parts["pose"])})
-    return Edits(shown, own.names, phrases, lists, tokens, tokenizer, asking.count, spliced=not how.beside)
+    return Edits(shown, own.names, phrases, lists, tokens, tokenizer, asking.count, within=how.within)
 
 # %% ../../nbs/8_evidence/29_rag_systems.ipynb #ac9c8131
 def judged_edits(

@@ -146,7 +146,8 @@ class Edits:
         most: int = 3,   # garments of a prompt
         at_random: bool = False,  # draw how many garments and phrases; else all of them
         least: int = 0,  # garments of a prompt, if they are drawn
-        spliced: bool = True,  # garments stand in the prompt; else beside it
+        within: int = None,  # garments that have places in the prompt, at most; default: all
+        counts: list = None,  # (n,) garments of each prompt, if they are not drawn; default: `most`
     ):
         for name, own in zip(names, found):
             if len(own) < most: raise ValueError(f"{name}: {len(own)} garments were found, {most} are wanted")
@@ -160,7 +161,8 @@ class Edits:
         self.least = least
         self.most = most
         self.at_random = at_random
-        self.spliced = spliced
+        self.within = most if within is None else within
+        self.counts = [most] * len(names) if counts is None else counts
 
     def __len__(self): return len(self.ids)
 
@@ -169,12 +171,12 @@ class Edits:
         return default_collate([self[row] for row in chosen])
 
     def __getitem__(self, i: int) -> dict:
-        count = self.most
+        count = self.counts[i]
         asked = len(self.phrases[i])
         if self.at_random:
             count = int(torch.randint(self.least, self.most + 1, ()))
             asked = 1 + int(torch.randint(max(1, asked), ()))
-        within = count if self.spliced else 0
+        within = min(count, self.within)
         text = asked_text(self.tokenizer, self.phrases[i], asked, within)
         prompt = spliced_prompts(self.tokenizer, [text], [within])
         shown = [np.asarray(self.tokens[name]) for name in self.found[i][:self.most]]
