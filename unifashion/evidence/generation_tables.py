@@ -56,6 +56,8 @@ MEASURES = {  # column -> (name in the scores, scale, which is better)
     "pattern of patterned": ("pattern of patterned", 100., "higher"),
     "CLIP-T": ("CLIP-T", 1., "higher"), "CLIP-I true": ("CLIP-I true", 1., "higher"),
     "CLIP-I retrieved": ("CLIP-I retrieved", 1., "higher"),
+    "of one of them": ("of one of them", 100., "higher"), "of the first": ("of the first", 100., "higher"),
+    "of none": ("of none", 100., "lower"),
 }
 
 
@@ -190,13 +192,13 @@ def reported_rows(
 
 # %% ../../nbs/8_evidence/22_generation_tables.ipynb #08173833
 def generation_verdict(
-    claim: Claim,    # its protocol is 'unpaired try-on', its metric a column of `MEASURES`
+    claim: Claim,    # its protocol begins as one of the scores does, its metric is a column of `MEASURES`
     saved: list,     # of `Scores`
     profile: str,
     draws: int = 1000,
 ) -> Verdict:
     "The verdict on a claim about two systems that were asked the same."
-    protocol = claim.protocol.split()[0]
+    protocol = next((own for own in saved[0].protocols if claim.protocol.startswith(own)), claim.protocol)
     runs = {row: runs_of(saved, protocol, row) for row in (claim.better, claim.worse)}
     return verdict_on(claim, profile, runs,
                       lambda ours, theirs: {claim.metric: gap(claim.metric, ours, theirs, draws)})
