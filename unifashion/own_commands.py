@@ -174,8 +174,8 @@ def folder_database(
     from unifashion.rag.pipeline import GarmentDatabase
     from unifashion.unified.own_pictures import picture_names
     if pipe.database is None:
-        raise ValueError("this pipeline was stored without a database, so without a retriever: nothing can be "
-                         "looked up")
+        raise ValueError("this pipeline was stored without a database, so without a retriever: nothing can "
+                         "be looked up")
     report = Report("skip")
     store = FileStore(Path(folder))
     pictures = read_garments({name: ImageRef(store, name) for name in picture_names(folder)}, report)
@@ -201,8 +201,8 @@ class Edit(Fitting):
         if self.catalogue:
             pipe.database, report = folder_database(pipe, self.catalogue)
             say_left_out(report)
-        told = pipe(own.person, own.mask, self.prompt, self.garments, category=group, pose_image=own.keypoints,
-                    num_inference_steps=self.steps, guidance_scale=self.guidance,
+        told = pipe(own.person, own.mask, self.prompt, self.garments, category=group,
+                    pose_image=own.keypoints, num_inference_steps=self.steps, guidance_scale=self.guidance,
                     generator=torch.Generator().manual_seed(self.seed))
         told.images[0].save(self.out)
         for hit in told.retrieved[0]:

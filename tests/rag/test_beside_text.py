@@ -1,4 +1,4 @@
-"""Garments beside the text: silent where there are none, alone in each row, trained without the U-Net at first."""
+"""Garments beside the text: silent where there are none, alone in each row, trained before the U-Net."""
 
 import hashlib
 

@@ -23,8 +23,8 @@ def garment(kind, color, sleeve="short", pattern="plain"):
 
 
 GARMENTS = {"s1": garment("shirt", "red"), "s2": garment("shirt", "blue"),
-            "s3": garment("shirt", "blue", "long"), "c1": garment("coat", "red", "long"), "d1": garment("dress", "red", ""),
-            "d2": garment("dress", "green", "")}
+            "s3": garment("shirt", "blue", "long"), "c1": garment("coat", "red", "long"),
+            "d1": garment("dress", "red", ""), "d2": garment("dress", "green", "")}
 DATABASE = {"upper_body": ["s1", "s2", "s3", "c1"], "dresses": ["d1", "d2"]}
 PEOPLE = SimpleNamespace(names=["p", "q"], garment_ids=["s1", "d1"], categories=["upper_body", "dresses"])
 

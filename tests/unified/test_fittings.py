@@ -154,7 +154,8 @@ def test_a_sketch_of_a_picture_is_dark_on_white_and_a_blank_one_is_refused(mine)
      "holds no model_index.json"),
     ("edit {0}/me.png --keypoints {0}/openpose.json --prompt shirt --profile paper",
      "profile paper trains no pipeline: name one with --model"),
-    ("edit {0}/me.png --keypoints {0}/openpose.json --prompt shirt --model {0}", "holds no model_index.json")])
+    ("edit {0}/me.png --keypoints {0}/openpose.json --prompt shirt --model {0}",
+     "holds no model_index.json")])
 def test_the_commands_say_what_is_missing(words, answer, mine, capsys):
     assert main(words.format(mine).split()) == 1
     assert answer in capsys.readouterr().err

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..ground.show import canvas
 from ..wardrobe.colours import COLORS
 
-# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #674a6a2e
+# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #7f77bb29
 def words_figure(
     pictures: np.ndarray,  # (n, h, w, 3) uint8 of the garments
     moments: dict,         # moment -> what `studied` says
@@ -34,7 +34,7 @@ def words_figure(
     figure.suptitle(title, fontsize=10)
     return figure
 
-# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #8ab18fc1
+# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #a0c930fd
 def probes_figure(
     moments: dict,  # moment -> what `studied` says
     limits: dict,   # from `what_was_shown`
@@ -55,7 +55,7 @@ def probes_figure(
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
-# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #6bd8b9cb
+# %% ../../nbs/8_evidence/32_inversion_figures.ipynb #3d7d6944
 def plane_figure(
     moments: dict,   # moment -> what `studied` says
     garments: list,  # (m,) of dicts: kind, color

@@ -42,7 +42,8 @@ def probed(
     labels, truth = (tags_of(own, names) for own in garments)
     told = {}
     for name in names:
-        given, asked = ([value or None for value in own[name]] for own in (labels, truth))
+        given = [value or None for value in labels[name]]
+        asked = [value or None for value in truth[name]]
         told[name] = linear_probe(train.flatten(1), given, test.flatten(1), asked)
     return told
 

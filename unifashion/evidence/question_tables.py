@@ -71,7 +71,8 @@ def verdict_on_many(
     most: int,   # garments that were asked with
 ) -> str:
     "What more than three garments bring."
-    first, last = f"{min(3, most)} garments, {PROMPT}", f"{most} garments, "
+    first = f"{min(3, most)} garments, {PROMPT}"
+    last = f"{most} garments, "
     plain = _cell(rows, "many", first, "KD")
     best = _best(rows, "many", [last + POOLED, last + WINDOWS], "KD", least=True)
     found = _cell(rows, "many", best, "KD")
@@ -104,7 +105,8 @@ def shares_figure(
     title: str,
 ) -> Picture:
     "Pictures that show the value of one of the garments, by attribute, number and way."
-    figure, places = canvas(1, len(ceiling), width=max(4.4, 1.9 * len(ceiling)), height=3., sharey=True, squeeze=False)
+    wide = max(4.4, 1.9 * len(ceiling))
+    figure, places = canvas(1, len(ceiling), width=wide, height=3., sharey=True, squeeze=False)
     names = [f"{size} garments, {way}" for size in SIZES for way in CONFLICT_WAYS]
     for axes, attribute in zip(places.flat, ceiling):
         for place, name in enumerate(names):
@@ -121,7 +123,7 @@ def shares_figure(
     figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
-
+# %% ../../nbs/8_evidence/33_question_tables.ipynb #49e1f35f
 def lines_figure(
     rows: list,
     task: str,    # 'many' or 'bad': how protocols begin

@@ -26,9 +26,11 @@ def nearness(
 ) -> list:  # (n,) lists of cosines
     "How well garments fit texts."
     place = {name: row for row, name in enumerate(search.index.names)}
-    asked = search.retriever.texts(texts)
-    return [(search.index.vectors[[place[name] for name in own]] @ text).tolist()
-            for text, own in zip(asked, lists)]
+    scores = []
+    for text, own in zip(search.retriever.texts(texts), lists):
+        held = [place[name] for name in own]
+        scores.append((search.index.vectors[held] @ text).tolist())
+    return scores
 
 
 def by_way(

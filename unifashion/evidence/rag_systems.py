@@ -130,7 +130,7 @@ ASKED = {
     **{f"{name}, {own.most} retrieved": Asking(name, own.most) for name, own in FIXED.items()},
 }
 
-
+# %% ../../nbs/8_evidence/29_rag_systems.ipynb #238af0a7
 def garments_for(
     asking: Asking,
     own: Fittings,

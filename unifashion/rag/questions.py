@@ -39,12 +39,13 @@ def groups_of(
     "Garments by what they have in common, and then by what they differ in."
     groups = {}
     for name in ids:
-        common, own = getattr(garments[name], SHARED[attribute]), getattr(garments[name], attribute)
+        common = getattr(garments[name], SHARED[attribute])
+        own = getattr(garments[name], attribute)
         if common and own:
             groups.setdefault(common, {}).setdefault(own, []).append(name)
     return groups
 
-
+# %% ../../nbs/7_rag/06_questions.ipynb #4c6a920d
 def conflicts(
     attribute: str,  # of `SHARED`
     own: Fittings,
@@ -71,7 +72,7 @@ def conflicts(
         cases.append(Case(person, common, tuple(names), tuple(values)))
     return cases
 
-# %% ../../nbs/7_rag/06_questions.ipynb #0f439c31
+# %% ../../nbs/7_rag/06_questions.ipynb #f4085107
 def settled(
     read: list,   # (n,) str, what a reader names of the attribute in conflict
     cases: list,  # (n,) of `Case`
@@ -81,7 +82,7 @@ def settled(
     first = np.array([value == case.values[0] for value, case in zip(read, cases)], float)
     return {"of one of them": of_one, "of the first": first, "of none": 1 - of_one}
 
-# %% ../../nbs/7_rag/06_questions.ipynb #7ddcb937
+# %% ../../nbs/7_rag/06_questions.ipynb #98ae04d9
 WINDOW = 3  # garments that a prompt was trained with, at most
 
 
@@ -127,7 +128,7 @@ def weighed(editor: Editor, batch: dict) -> torch.Tensor:  # (n, 77, width)
     pseudo = editor.inversion(garments) * batch["weights"][used][:, None, None]
     return spliced_states(editor.text_encoder, prompts, pseudo)
 
-# %% ../../nbs/7_rag/06_questions.ipynb #e8db33c1
+# %% ../../nbs/7_rag/06_questions.ipynb #be114e75
 TEMPERATURE = 0.05  # of the weights' softmax
 
 
@@ -171,7 +172,7 @@ def kept(
         counts.append(len(stay))
     return lists, counts
 
-# %% ../../nbs/7_rag/06_questions.ipynb #649dfeac
+# %% ../../nbs/7_rag/06_questions.ipynb #f5b13e4d
 BAD = ("any of the category", "right kind, wrong colour", "another category")
 
 
