@@ -164,7 +164,7 @@ def test_states_of_what_is_made_not_run_and_to_come(tmp_path):
     publish(tmp_path, "table1_cross_modal_retrieval")
     rows = rows_of(f.contents_table("up", tmp_path))
     made = "[1 of 4 claims hold](up/outputs/published/mini/table1_cross_modal_retrieval/table.md)"
-    assert list(rows["Table 1"].values())[1:] == [made + f.EARLIER, "not run", "not run"]
+    assert list(rows["Table 1"].values())[1:] == [made + f.EARLIER + " (core)", "not run", "not run"]
     assert list(rows["Table 3"].values())[1:] == ["not run"] * 3
     assert list(rows["Table 4"].values())[1:] == ["not run"] * 3
     assert list(rows["Table 5"].values())[1:] == ["not run"] * 3

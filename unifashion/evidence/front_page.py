@@ -19,9 +19,9 @@ from ..ground.tables import table_markdown
 
 # %% auto #0
 __all__ = ['SCALES', 'EARLIER', 'PURPOSES', 'WINGS', 'Item', 'read_contents', 'Published', 'published', 'todays_node',
-           'is_current', 'table_rows_of', 'verdicts_of', 'link_to', 'failing_claims', 'state_of', 'contents_table',
-           'earlier_runs', 'headings_of', 'glance', 'claims_glance', 'audit_glance', 'duration', 'data_words',
-           'profiles_table', 'wings_table', 'chapter_links']
+           'is_current', 'table_rows_of', 'verdicts_of', 'link_to', 'scale_of', 'failing_claims', 'state_of',
+           'contents_table', 'earlier_runs', 'headings_of', 'glance', 'claims_glance', 'audit_glance', 'duration',
+           'data_words', 'profiles_table', 'wings_table', 'chapter_links']
 
 # %% ../../nbs/8_evidence/17_front_page.ipynb #a8b51e04
 # profiles that answer for something -> what they answer for
@@ -150,6 +150,11 @@ def link_to(
     return f"[{words}]({up}/outputs/published/{path})" + EARLIER * (not is_current(run, folder))
 
 
+def scale_of(run: Published) -> str:
+    "Says of a core run that it is one."
+    return " (core)" * (run.record["parameters"].get("full") is False)
+
+
 def failing_claims(
     up: str = "..",              # from the page that is written to the repository
     folder: Path | None = None,  # default: outputs/published of the repository
@@ -162,7 +167,8 @@ def failing_claims(
             for claim in dict.fromkeys(row["claim"] for row in rows):
                 same = [row for row in rows if row["claim"] == claim]
                 words = [f"{row['difference']} on `{row['protocol']}`" for row in same]
-                place = f"{scale}, {link_to(run, item.title, up, folder)}: {', '.join(words)}"
+                where = link_to(run, item.title, up, folder) + scale_of(run)
+                place = f"{scale}, {where}: {', '.join(words)}"
                 failed.setdefault(claim, []).append(place)
     lines = [f"* *{claim}.* Fails on {'; on '.join(places)}." for claim, places in failed.items()]
     return "\n".join(lines) or "None of the claims that were tested fails."
@@ -179,7 +185,7 @@ def state_of(
     if not runs: return "not run" if item.report in report_files() else "to come"
     found = Counter(row["verdict"] for row in verdicts_of(runs[0]))
     words = f"{found['holds']} of {found.total()} claims hold" if found else "made"
-    return link_to(runs[0], words, up, folder)
+    return link_to(runs[0], words, up, folder) + scale_of(runs[0]) * bool(found)
 
 
 def contents_table(
