@@ -61,6 +61,8 @@ NOT_LEARNING = {
     "test_attribute_reader": "three steps, stored and opened",
     "test_latents": "one gradient, of a convolution",
     "test_unet": "one gradient, that reaches every weight, and steps that change nothing",
+    "painting": "one number, whose best value is a mean",
+    "test_beside_text": "four steps, to see what moves",
     "denoising": "twelve steps, to see what moves",
     "test_diffusion": "a few gradients, to see what they reach",
     "jointly": "twelve steps, to see what learns",
