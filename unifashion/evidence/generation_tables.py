@@ -222,12 +222,13 @@ def generation_figure(
 ) -> Picture:
     "KD against attributes, with intervals."
     figure, axes = canvas(width=7.2, height=3.6)
-    for name in dict.fromkeys(row["row"] for row in rows):
+    for place, name in enumerate(dict.fromkeys(row["row"] for row in rows)):
         own = {row["metric"]: row for row in rows if row["row"] == name and row["value"] is not None}
         if not {"KD", "attributes"} <= set(own): continue
         x, y = own["KD"], own["attributes"]
         ends = [[[cell["value"] - cell["low"]], [cell["high"] - cell["value"]]] for cell in (x, y)]
-        axes.errorbar(x["value"], y["value"], ends[1], ends[0], "o", capsize=2,
+        marker = "osD^v"[place // 5 % 5]  # colours come again after five
+        axes.errorbar(x["value"], y["value"], ends[1], ends[0], marker, capsize=2,
                       label=name, color=None if "ours" not in name else "#c0392b")
     axes.set(xlabel="KD x 1000 (lower: closer to true pictures)", ylabel="attributes, %", title=title)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
