@@ -111,3 +111,12 @@ def published(folder, kind, channels):
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
     (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+
+
+def edit_examples():
+    "Three persons' parts, four garments found for them, and their tokens: latents of 4 x 3, tokens of 24."
+    rng = np.random.default_rng(0)
+    parts = {"latents": rng.normal(size=(3, 4, 4, 3)), "masked": rng.normal(size=(3, 4, 4, 3)),
+             "mask": np.ones((3, 1, 4, 3)), "pose": rng.random((3, 18, 4, 3))}
+    tokens = {name: rng.normal(size=(7, 24)) for name in "abcd"}
+    return parts, [list("abc"), list("bcd"), list("cda")], tokens

@@ -2,9 +2,9 @@
 
 import hashlib
 
-import numpy as np
 import pytest
 import torch
+from tiny_models import edit_examples
 
 from unifashion.ground.core import Rag
 from unifashion.models.foundations import train_tokenizer
@@ -26,11 +26,8 @@ def editor():
 
 @pytest.fixture(scope="module")
 def given():
-    rng = np.random.default_rng(0)
-    parts = {"latents": rng.normal(size=(3, 4, 4, 3)), "masked": rng.normal(size=(3, 4, 4, 3)),
-             "mask": np.ones((3, 1, 4, 3)), "pose": rng.random((3, 18, 4, 3))}
-    tokens = {name: rng.normal(size=(7, 24)) for name in "abcd"}
-    return parts, ["x", "y", "z"], TEXTS, [list("abc"), list("bcd"), list("cda")], tokens, TOKENIZER
+    parts, found, tokens = edit_examples()
+    return parts, ["x", "y", "z"], TEXTS, found, tokens, TOKENIZER
 
 
 def digest_of(values):
