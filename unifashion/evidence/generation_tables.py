@@ -227,7 +227,7 @@ def generation_figure(
         if not {"KD", "attributes"} <= set(own): continue
         x, y = own["KD"], own["attributes"]
         ends = [[[cell["value"] - cell["low"]], [cell["high"] - cell["value"]]] for cell in (x, y)]
-        marker = "osD^v"[place // 5 % 5]  # colours come again after five
+        marker = "osD^v"[place // 5 % 5]  # colours come again
         axes.errorbar(x["value"], y["value"], ends[1], ends[0], marker, capsize=2,
                       label=name, color=None if "ours" not in name else "#c0392b")
     axes.set(xlabel="KD x 1000 (lower: closer to true pictures)", ylabel="attributes, %", title=title)
