@@ -10,7 +10,7 @@ from unifashion.evidence import ablation_tables as a
 from unifashion.evidence.claims import Claim, read_claims, read_reported
 from unifashion.evidence.composed_figures import Imagined, imagined_page
 from unifashion.evidence.examination import SlotRows, Voices
-from unifashion.evidence.generation_figures import TRUTH
+from unifashion.ground.distances import TRUTH
 from unifashion.ground.composed_recall import Questions, composed_result
 from unifashion.ground.core import Language
 from unifashion.ground.files import save_arrays, write_json

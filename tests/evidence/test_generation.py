@@ -11,11 +11,11 @@ from unifashion.evidence import generation_tables as T
 from unifashion.evidence.claims import Claim, read_claims, read_reported
 from unifashion.evidence.generation_baselines import (ALIGNED, CAPTION, CEILING, ONCE, SDEDIT, SYSTEMS, build,
                                                       laid_on)
-from unifashion.evidence.generation_figures import TRUTH, page_by_page, picture_page, read_pictures
+from unifashion.evidence.generation_figures import page_by_page, picture_page, read_pictures
 from unifashion.evidence.generation_scores import (asked_garments, catalogue_garments, drawn_garments,
                                                    read_attributes_of)
 from unifashion.ground.core import load_profile
-from unifashion.ground.distances import kernel_distance, redrawn
+from unifashion.ground.distances import TRUTH, kernel_distance, redrawn
 from unifashion.ground.files import save_arrays, write_json
 from unifashion.models.attribute_reader import AttributeReader
 from unifashion.models.checkpoints import seeded

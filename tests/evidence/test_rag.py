@@ -82,9 +82,11 @@ def test_clip_i_is_the_mean_over_the_garments_of_the_prompt(monkeypatch):
     pictures, masks = np.full((2, 8, 6, 3), 200, np.uint8), np.ones((2, 8, 6), bool)
     own = SimpleNamespace(truth=pictures, texts=["a", "b"], masks=masks)
     looks = {"same": np.full(3, 3 ** -0.5), "red": np.array([1., 0, 0])}
-    told = judged_edits(pictures, own, {}, [["same", "red"], []], looks, judges_of_colour())
+    told = judged_edits(pictures, own, {}, [["same", "red"], []], ["same", "red"], looks,
+                        judges_of_colour())
     assert told["CLIP-I retrieved"][0] == pytest.approx(50 * (1 + 3 ** -0.5), rel=1e-4)
     assert np.isnan(told["CLIP-I retrieved"][1])
+    assert told["CLIP-I first"] == pytest.approx([100, 100 * 3 ** -0.5], rel=1e-4)
     assert told["CLIP-I true"] == pytest.approx([100, 100])
 
 

@@ -81,7 +81,7 @@ def test_a_painted_place_counts_four_times_one_that_is_not():
     told, wanted = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1., 3.]], [[1., 3.]]]])
     mask = torch.tensor([[[[1., 0.]]]])
     by_hand = (1 * 1 + OUTSIDE * 9) / (1 + OUTSIDE)
-    assert OUTSIDE == 0.25 and torch.isclose(weighted_error(told, wanted, mask), torch.tensor(by_hand))
+    assert OUTSIDE == 0.05 and torch.isclose(weighted_error(told, wanted, mask), torch.tensor(by_hand))
 
 
 def test_the_input_has_the_order_of_stable_diffusions_inpainting_model(model):

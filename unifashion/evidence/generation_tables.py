@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .claims import Claim, Verdict, row_status, verdict_on
-from .generation_figures import TRUTH
-from ..ground.distances import frechet_distance, redrawn, weighted_distance
+from ..ground.distances import TRUTH, frechet_distance, redrawn, weighted_distance
 from ..ground.files import load_arrays
 from ..ground.intervals import Interval, percentiles, stretch_seeds
 from ..ground.show import Picture, canvas
@@ -55,7 +54,7 @@ MEASURES = {  # column -> (name in the scores, scale, which is better)
     "color": ("color", 100., "higher"),
     "pattern of patterned": ("pattern of patterned", 100., "higher"),
     "CLIP-T": ("CLIP-T", 1., "higher"), "CLIP-I true": ("CLIP-I true", 1., "higher"),
-    "CLIP-I retrieved": ("CLIP-I retrieved", 1., "higher"),
+    "CLIP-I retrieved": ("CLIP-I retrieved", 1., "higher"), "CLIP-I first": ("CLIP-I first", 1., "higher"),
     "of one of them": ("of one of them", 100., "higher"), "of the first": ("of the first", 100., "higher"),
     "of none": ("of none", 100., "lower"),
 }

@@ -176,7 +176,8 @@ def judged_edits(
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     own: Fittings,         # with truth
     asked: dict,           # 'region attribute' -> (n,) value or None
-    lists: list,           # (n,) ids in the prompts
+    lists: list,           # (n,) lists of ids: the garments in the prompts
+    best: list,            # (n,) ids: the first garment found, in the prompt or not
     looks: dict,           # id -> vector of the garment's picture in the scorer's space
     judges: Judges,
 ) -> dict:  # name -> (n, ...) array
@@ -185,6 +186,7 @@ def judged_edits(
     cut = judges.scorer.images(cut_out(pictures, own.masks))
     told["CLIP-T"] = clip_scores(cut, judges.scorer.texts(own.texts))
     told["CLIP-I true"] = clip_scores(cut, judges.scorer.images(cut_out(own.truth, own.masks)))
+    told["CLIP-I first"] = clip_scores(cut, np.stack([looks[name] for name in best]))
     told["CLIP-I retrieved"] = np.full(len(pictures), np.nan)
     for row, ids in enumerate(lists):
         if ids:

@@ -180,14 +180,14 @@ def greyed(
     return np.where(masks[..., None], np.uint8(128), pictures)
 
 # %% ../../nbs/5_models/20_unet.ipynb #390b6084
-OUTSIDE = 0.25  # weight of a place that is not painted
+OUTSIDE = 0.05  # weight of a place that is not painted
 FORGET = 0.1    # share of the texts
 EMPTY = torch.tensor([SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")] + [SPECIAL.index("[PAD]")]
                      * (PLACES - 2))  # a text that says nothing
 
 
 def weighted_error(told, wanted, mask):
-    "Mean squared error over places, those inside the mask four times: (n, C, h, w) twice, (n, 1, h, w)."
+    "Mean squared error over places, those inside the mask twenty times: (n, C, h, w) twice, (n, 1, h, w)."
     weight = mask + OUTSIDE * (1 - mask)
     wrong = (told.float() - wanted).square() * weight
     return wrong.sum() / (weight.sum() * told.shape[1])
