@@ -69,15 +69,18 @@ def test_a_worn_sketch_lies_where_is_painted():
 
 
 def test_patterns_of_plain_and_patterned_garments_are_counted_apart():
-    values = {"upper_body kind": ["shirt", "hoodie"], "upper_body pattern": ["plain", "stripes"]}
+    values = {"upper_body kind": ["shirt", "hoodie"], "upper_body pattern": ["plain", "stripes"],
+              "upper_body emblem": ["cat", "star"]}
     with seeded(0, "reader"):
         reader = AttributeReader(values, (8, 8, 8, 8)).eval()
     truth = {"upper_body kind": ["shirt", "shirt"], "upper_body pattern": ["plain", "stripes"],
+             "upper_body emblem": ["cat", "star"],
              "upper_body hem": ["a", "b"]}  # of which the reader knows nothing
     told = read_attributes_of(reader, RNG.integers(0, 255, (2, 32, 24, 3), dtype=np.uint8), truth)
     assert np.isnan(told["pattern of plain"]).tolist() == [False, True]
     assert np.isnan(told["pattern of patterned"]).tolist() == [True, False]
-    assert np.allclose(told["attributes"], (told["kind"] + told["pattern"]) / 2)
+    assert np.allclose(told["attributes"], (told["kind"] + told["pattern"]) / 2)  # emblems do not count
+    assert set(told["emblem"]) <= {0, 1}
 
 
 def test_drawn_garments_are_known_by_their_files_names():

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 from unifashion.ground.core import stream
 from unifashion.models import latents as L
 from unifashion.models.checkpoints import seeded
+from unifashion.models.unet import new_inpainter
 
 SHAPE = (2, 4, 3)
 
@@ -124,8 +126,38 @@ def test_guidance_of_one_is_the_condition_alone_and_other_scales_go_beyond():
         return latents + condition
 
     latents = torch.ones(1)
-    assert L.guided(denoise, 3., 1., 1)(latents, 0) == 4 and asked == [3.]
-    assert L.guided(denoise, 3., 1., 2.5)(latents, 0) == 2 + 2.5 * (4 - 2)
+    three, one = (torch.tensor([3.]),), (torch.tensor([1.]),)
+    assert L.guided(denoise, three, one, 1)(latents, 0) == 4 and torch.equal(asked.pop(), three[0])
+    assert L.guided(denoise, three, one, 2.5)(latents, 0) == 2 + 2.5 * (4 - 2)
+    assert len(asked) == 1  # both at once
+
+
+def test_guidance_hands_on_what_is_not_shown():
+    def denoise(latents, time, hint, context):
+        assert hint is None and len(context) == 4
+        return latents * context
+    shown, silent = (None, torch.full((2, 1), 3.)), (None, torch.ones(2, 1))
+    assert torch.equal(L.guided(denoise, shown, silent, 2.)(torch.ones(2, 1), 0), torch.full((2, 1), 5.))
+
+
+def test_a_context_is_read_once_and_processors_come_back():
+    with seeded(0, "unet"):
+        unet = new_inpainter(60, 4, (8, 6), (16, 16, 24), 16, 1).eval().unet
+    cross = [block for block in unet.modules() if isinstance(block, Attention) and block.is_cross_attention]
+    read = []
+    cross[0].to_v.register_forward_hook(lambda *call: read.append(1))
+    seen, words = torch.randn(2, 9, 8, 6), torch.randn(2, 7, 16)
+    with torch.no_grad():
+        plain = [unet(seen, time, words).sample for time in (900, 500)]
+        assert len(read) == 2
+        with pytest.raises(RuntimeError, match="stop"), L.context_kept(unet):
+            kept = [unet(seen, time, words).sample for time in (900, 500)]
+            assert len(read) == 3
+            other = unet(seen, 500, words.flip(0)).sample  # another context is read
+            raise RuntimeError("stop")
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(plain, kept))
+    assert len(read) == 4 and not torch.allclose(other, kept[1], atol=1e-5)
+    assert all(type(block.processor) is AttnProcessor2_0 for block in cross)
 
 
 def test_conditions_are_forgotten_example_by_example():

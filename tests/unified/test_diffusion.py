@@ -159,6 +159,14 @@ def test_sizes_of_the_published_parts():
     assert model.copy.hint.weight.shape == (320, 4, 3, 3)
 
 
+@pytest.mark.parametrize("begin", ["latents", "zero"])
+def test_a_copy_begins_to_see_its_hint_as_noisy_latents_or_not_at_all(begin, base):
+    model = new_denoiser(base, Wiring(hint="garment", begin=begin), 0)
+    own = model.unet.conv_in.weight[:, :4]
+    assert own.any() and not model.copy.hint.bias.any()
+    assert torch.equal(model.copy.hint.weight, own if begin == "latents" else torch.zeros_like(own))
+
+
 def test_an_unknown_wiring_is_refused():
     with pytest.raises(ValueError, match="hint: 'shoe' is none of"):
         Wiring(hint="shoe")

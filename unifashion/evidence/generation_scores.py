@@ -32,10 +32,11 @@ def read_attributes_of(
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     truth: dict,           # 'region attribute' -> (n,) value or None, from `named`
 ) -> dict:  # attribute -> (n,) 1, 0, or NaN where there is nothing to find
-    "What is found, patterns of patterned and plain garments apart, and `attributes`, the mean of all."
+    "What is found, patterns of patterned and plain garments apart, and `attributes`, the mean of all but emblems."
     known = {name: values for name, values in truth.items() if name in reader.values}
     found = read_rightly(reader, pictures, known)
-    return {"attributes": np.nanmean(list(found.values()), 0), **patterns_apart(found, truth)}
+    counted = [right for name, right in found.items() if name != "emblem"]
+    return {"attributes": np.nanmean(counted, 0), **patterns_apart(found, truth)}
 
 
 def judged(

@@ -165,7 +165,7 @@ class Diffusion:
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
     batch: int = 16             # pictures a step
-    lr: float = 5e-4
+    lr: float = 1e-3
     checkpoint_every: int = 50  # steps
     sampler: str = "dpm++"
     sampling_steps: int = 20
@@ -271,8 +271,8 @@ PROFILES = {p.name: p
                               generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000,
                                                   unet_steps=6500, scorer_steps=3000,
                                                   scorer_products=8000, retriever_steps=1000),
-                              diffusion=Diffusion(full_steps=1000), compose=Compose(60, full_steps=400),
-                              rag=Rag(60, full_steps=1000)),
+                              diffusion=Diffusion(full_steps=320), compose=Compose(60, full_steps=400),
+                              rag=Rag(60, full_steps=600)),
                       Profile("open", World("kagl", height=128, width=96),
                               Foundations("efficientnet-lite0", "minilm", width=384, heads=12),
                               Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2,

@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['SCHEDULE', 'SAMPLERS', 'encoded', 'grey_latents', 'decoded', 'training_schedule', 'noised', 'noised_at_random',
-           'sampler', 'start_noise', 'sample', 'forgotten', 'guided', 'widened', 'reordered', 'latent_mask', 'pasted']
+           'sampler', 'start_noise', 'sample', 'forgotten', 'guided', 'KeptContext', 'context_kept', 'widened',
+           'reordered', 'latent_mask', 'pasted']
 
 # %% ../../nbs/5_models/18_latents.ipynb #32831385
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 from torch.nn.utils import skip_init
 
@@ -144,19 +148,53 @@ def forgotten(
 
 
 def guided(
-    denoise,          # (latents, time, condition) -> the network's answer
-    condition,
-    null,             # the condition that says nothing
-    guidance: float,  # s
+    denoise,           # (latents, time, *condition) -> the network's answer
+    condition: tuple,  # of (n, ...) tensors, None for one that is not shown
+    null: tuple,       # the same, that says nothing
+    guidance: float,   # s
 ):  # (latents, time) -> answer, as `sample` takes it
-    "A denoiser that goes beyond its condition."
-    def of_one(latents, time): return denoise(latents, time, condition)
+    "A denoiser that goes beyond its condition; with and without it are asked as one batch."
+    def of_one(latents, time): return denoise(latents, time, *condition)
+    if guidance == 1: return of_one
+    both = [None if own is None else torch.cat([own, other]) for own, other in zip(condition, null)]
 
     def beyond(latents, time):
-        without = denoise(latents, time, null)
-        return without + guidance * (denoise(latents, time, condition) - without)
+        told, without = denoise(torch.cat([latents, latents]), time, *both).chunk(2)
+        return without + guidance * (told - without)
+    return beyond
 
-    return of_one if guidance == 1 else beyond
+
+# %% ../../nbs/5_models/18_latents.ipynb #9d5fa989
+class KeptContext:
+    "Cross-attention that makes keys and values of a context once, as diffusers calls a processor."
+    def __init__(self):
+        self.seen = self.made = None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states, attention_mask=None):
+        "(n, m, width), (n, k, context's width) -> (n, m, width)."
+        if attention_mask is not None: raise ValueError("a context with a mask is not kept")
+
+        def heads(states): return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        if encoder_hidden_states is not self.seen:
+            self.seen = encoder_hidden_states
+            self.made = [heads(layer(encoder_hidden_states)) for layer in (attn.to_k, attn.to_v)]
+        told = F.scaled_dot_product_attention(heads(attn.to_q(hidden_states)), *self.made)
+        return attn.to_out[0](told.transpose(1, 2).flatten(2))
+
+
+@contextmanager
+def context_kept(network: nn.Module):
+    "While it lasts, no cross-attention of the network reads the same context twice. Not for training."
+    usual = {block: block.processor for block in network.modules()
+             if isinstance(block, Attention) and block.is_cross_attention
+             and type(block.processor) is AttnProcessor2_0}
+    for block in usual:
+        block.set_processor(KeptContext())
+    try:
+        yield
+    finally:
+        for block, own in usual.items():
+            block.set_processor(own)
 
 # %% ../../nbs/5_models/18_latents.ipynb #968c1c55
 def widened(

@@ -25,7 +25,7 @@ from ..ground.files import write_json
 from .attribute_reader import AttributeReader, patterns_apart, read_rightly
 from .checkpoints import seeded
 from .foundations import SPECIAL, load_card, load_foundation, save_foundation
-from .latents import decoded, encoded, forgotten, guided, latent_mask
+from .latents import context_kept, decoded, encoded, forgotten, guided, latent_mask
 from .latents import noised_at_random, sample, sampler, start_noise, training_schedule
 from .train import Fit, fit
 
@@ -225,18 +225,20 @@ def painted(
     prediction = model.schedule.config.prediction_type
     nothing = model.states(EMPTY[None].to(device))
     parts = []
+
+    def denoise(latents, time, states, mask, masked):
+        return model(latents, time.to(device).expand(len(latents)), mask, masked, states)
     for start in range(0, len(pictures), batch):
         own = slice(start, start + batch)
         masked = encoded(vae, greyed(pictures[own], masks[own]))
         mask = latent_mask(masks[own]).to(device)
-        states = model.states(ids[own].to(device))
-
-        def denoise(latents, time, condition):
-            return model(latents, time.to(device).expand(len(latents)), mask, masked, condition)
-        way = guided(denoise, states, nothing.expand(len(states), -1, -1), guidance)
+        shown = model.states(ids[own].to(device)), mask, masked
+        way = guided(denoise, shown, (nothing.expand_as(shown[0]), mask, masked), guidance)
         noise = start_noise(seeds[own], masked.shape[1:]).to(device)
         first = (encoded(vae, begin[0][own]), begin[1]) if begin else None
-        parts.append(decoded(vae, sample(way, noise, sampler(name, prediction), steps, begin=first)))
+        with context_kept(model.unet):
+            told = sample(way, noise, sampler(name, prediction), steps, begin=first)
+        parts.append(decoded(vae, told))
     return np.concatenate(parts)
 
 # %% ../../nbs/5_models/20_unet.ipynb #477c86d9

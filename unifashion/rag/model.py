@@ -24,7 +24,8 @@ from ..ground.core import Rag
 from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import guided, latent_mask, noised_at_random, sample, training_schedule
+from ..models.latents import context_kept, guided, latent_mask, noised_at_random, sample
+from ..models.latents import training_schedule
 from ..models.latents import widened
 from ..models.painting import train_painter
 from ..models.tryon_pictures import Fittings, shown_parts
@@ -243,11 +244,11 @@ def edited(
 ) -> torch.Tensor:  # (n, C, h, w) latents
     "What text and garments say, from noise."
     model.eval()
-    asked = model.told(batch), model.beside(batch)
-    nothing = model.silence(batch["empty"]), model.beside(batch | {"pose": torch.zeros_like(batch["pose"])})
+    asked = model.beside(batch), model.told(batch)
+    nothing = model.beside(batch | {"pose": torch.zeros_like(batch["pose"])}), model.silence(batch["empty"])
 
-    def denoise(latents, time, condition):
-        context, beside = condition
-        return model(latents, time.to(latents.device).expand(len(latents)), beside, context)
+    def denoise(latents, time, *condition):
+        return model(latents, time.to(latents.device).expand(len(latents)), *condition)
     way = guided(denoise, asked, nothing, guidance)
-    return sample(way, noise.to(batch["mask"].device), scheduler, steps, after_step)
+    with context_kept(model.unet):
+        return sample(way, noise.to(batch["mask"].device), scheduler, steps, after_step)

@@ -19,7 +19,7 @@ from ..ground.core import Diffusion
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import guided, noised_at_random, sample
+from ..models.latents import context_kept, guided, noised_at_random, sample
 from ..models.painting import train_painter
 from ..models.qformer import QFormer
 from ..models.unet import weighted_error
@@ -69,10 +69,13 @@ def generated(
     "What the conditions say, from noise."
     given = given_of(model.eval(), batch)
 
-    def denoise(latents, time, context):
-        return model(latents, time.to(latents.device), given.beside, given.hint, context)
-    way = guided(denoise, given.context, given.nothing, guidance)
-    return sample(way, noise.to(given.beside.device), scheduler, steps, after_step)
+    shown = given.beside, given.hint, given.context
+
+    def denoise(latents, time, *condition):
+        return model(latents, time.to(latents.device), *condition)
+    way = guided(denoise, shown, (*shown[:2], given.nothing), guidance)
+    with context_kept(model):
+        return sample(way, noise.to(given.beside.device), scheduler, steps, after_step)
 
 # %% ../../nbs/6_unified/08_denoising.ipynb #7e9e9690
 OWN = ("copy.", "attend.", "adapters.", "nothing.")  # weights that are in no library's model

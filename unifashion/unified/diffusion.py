@@ -32,10 +32,12 @@ class Wiring:
     channels: tuple = ("pose",)   # latents beside noisy ones, agnostic ones and the mask: 'pose', 'sketch'
     trained: tuple = ("copy",)    # of 'copy' (with its cross-attention), 'unet', 'qformer'; adapters always
     blind: int = 0                # first blocks of the decoder that do not look at the copy; paper: 3
+    begin: str = "latents"        # the hint's convolution: as the noisy latents' own, or 'zero' (paper)
 
     def __post_init__(self):
         known = {"context": ("text", "queries", "image"), "hint": ("", "garment", "sketch"),
-                 "channels": ("pose", "sketch"), "trained": ("copy", "unet", "qformer")}
+                 "channels": ("pose", "sketch"), "trained": ("copy", "unet", "qformer"),
+                 "begin": ("latents", "zero")}
         for name, allowed in known.items():
             given = getattr(self, name)
             for value in (given,) if isinstance(given, str) else given:
@@ -129,12 +131,15 @@ class EncoderCopy(nn.Module):
     def __init__(
         self,
         unet: UNet2DConditionModel,
+        begin: str = "latents",  # as `Wiring` has it
     ):
         super().__init__()
         for name in ("time_proj", "time_embedding", "conv_in", "down_blocks"):
             setattr(self, name, deepcopy(getattr(unet, name)))
         channels = unet.config.out_channels  # of latents
         self.hint = zeroed(nn.Conv2d(channels, unet.config.block_out_channels[0], 3, padding=1))
+        if begin == "latents":
+            self.hint.weight.data.copy_(self.conv_in.weight[:, :channels])
 
 
 def decoder_states(unet) -> list:  # (channels of the decoder's state, of the copy's, heads), by block
@@ -189,7 +194,7 @@ class Denoiser(nn.Module):
         self.nothing = nn.ParameterDict({name: nn.Parameter(scale * torch.randn(1, 1, width))
                                          for name in self.adapters})
         if wiring.hint:
-            self.copy = EncoderCopy(unet).requires_grad_("copy" in wiring.trained)
+            self.copy = EncoderCopy(unet, wiring.begin).requires_grad_("copy" in wiring.trained)
             groups = unet.config.norm_num_groups
             attend = [ZeroAttention(*own, groups) for own in decoder_states(unet)[wiring.blind:]]
             self.attend = nn.ModuleList(attend).requires_grad_("copy" in wiring.trained)
