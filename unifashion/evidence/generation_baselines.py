@@ -47,7 +47,8 @@ SYSTEMS = {
 SDEDIT = "SDEdit"
 CAPTION = "From a caption alone"
 CEILING = "True pictures, reconstructed"
-ONCE = ("UniFashion try-on, Q-Former tuned, no copy", FROM_ZERO)  # trained for one seed: no claim hangs on them
+# trained for one seed: no claim hangs on them
+ONCE = ("UniFashion try-on, Q-Former tuned, no copy", FROM_ZERO)
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #ba2a42f3
 STRENGTH = 0.8  # of SDEdit: share of the way from noise to picture that is walked

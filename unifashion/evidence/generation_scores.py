@@ -32,7 +32,7 @@ def read_attributes_of(
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     truth: dict,           # 'region attribute' -> (n,) value or None, from `named`
 ) -> dict:  # attribute -> (n,) 1, 0, or NaN where there is nothing to find
-    "What is found, patterns of patterned and plain garments apart, and `attributes`, the mean of all but emblems."
+    "What is found, patterns of patterned and plain garments apart, and the mean of all but emblems."
     known = {name: values for name, values in truth.items() if name in reader.values}
     found = read_rightly(reader, pictures, known)
     counted = [right for name, right in found.items() if name != "emblem"]

@@ -88,7 +88,7 @@ def embedding_operations() -> float:
     with torch.no_grad():
         return operations_of(embedded)
 
-
+# %% ../../nbs/8_evidence/37_published_sizes.ipynb #fc730a2a
 def half_bytes(model) -> int:
     "Of its weights, in half precision."
     return 2 * sum(p.numel() for p in model.parameters())
@@ -138,7 +138,7 @@ def our_design(model: Denoiser, given: Given, noise, name: str, steps: int, guid
         return sample(asked(model, given, guidance), noise,
                       sampler(name, model.schedule.config.prediction_type), steps)
 
-
+# %% ../../nbs/8_evidence/37_published_sizes.ipynb #1342fd9b
 def design_races(
     plain: Denoiser,
     ours: Denoiser,   # the same weights, perhaps of another precision, layout, or compiled

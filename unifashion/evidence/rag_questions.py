@@ -10,11 +10,12 @@ import numpy as np
 import tokenizers
 
 from .generation_scores import Judges
-from .question_tables import ABOVE, ALL, BEST, POOLED, PROMPT, WEIGHED, WINDOWS
+from .question_tables import ABOVE, ALL, BEST, FUSED, GATED, POOLED, PROMPT, WARNED
+from .question_tables import WEIGHED, WINDOWS
 from ..models.attribute_reader import read_attributes
 from ..models.tryon_pictures import Fittings
 from ..rag.garment_search import GarmentSearch
-from ..rag.model import Editor, Edits
+from ..rag.model import Edits
 from ..rag.questions import WINDOW, Weighed, best_threshold, in_the_manner, in_windows, kept
 from ..rag.questions import pooled, settled, spoilt, weighed
 
@@ -32,10 +33,10 @@ def nearness(
         scores.append((search.index.vectors[held] @ text).tolist())
     return scores
 
-
+# %% ../../nbs/8_evidence/34_rag_questions.ipynb #5c81e2a4
 def by_way(
     way: str,
-    editor: Editor,
+    editors: dict,  # `ALL` -> the editor; `GATED`, `FUSED`, `WARNED` -> those that learned more
     given: tuple,   # parts, names and phrases, a row a prompt
     lists: list,    # (n,) lists of ids, all of a length
     scores: list,   # (n,) lists of cosines
@@ -46,7 +47,10 @@ def by_way(
     "The same garments, asked in one of the ways. Raises `ValueError` for a way that is none."
     most = len(lists[0])
     rest = tokens, tokenizer
+    editor = editors[ALL]
     if way in (ALL, PROMPT): return editor, Edits(*given, lists, *rest, most=most)
+    if way in (GATED, WARNED): return editors[way], Edits(*given, lists, *rest, most=most)
+    if way == FUSED: return editors[way], Edits(*given, lists, *rest, most=most, within=1)
     if way == POOLED: return in_the_manner(editor, pooled), Edits(*given, lists, *rest, most=most, within=1)
     if way == WINDOWS:
         return in_the_manner(editor, in_windows), Edits(*given, lists, *rest, most=most, within=WINDOW)

@@ -156,6 +156,8 @@ class Generator:
     retriever_steps: int = 0
     retriever_batch: int = 256
     retriever_lr: float = 1e-3
+    emblem_garments: int = 0                   # drawn for the network that names emblems
+    emblem_steps: int = 0
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #df30c160
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ PROFILES = {p.name: p
                                                   scorer_widths=(8, 16, 24, 32), scorer_steps=8,
                                                   scorer_batch=16, scorer_products=64,
                                                   retriever_width=32, retriever_steps=8,
-                                                  retriever_batch=16),
+                                                  retriever_batch=16, emblem_garments=48, emblem_steps=8),
                               diffusion=Diffusion(6, batch=8, checkpoint_every=3, sampling_steps=3,
                                                   pictures=6, core_pictures=4),
                               compose=Compose(steps=4, batch=8, itm_rows=4, taught_rows=4, checkpoint_every=2,
@@ -270,7 +272,8 @@ PROFILES = {p.name: p
                               formats=Formats(200, 50, 3800, 1000, 1000, 2000, 200, 1500, 210),
                               generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000,
                                                   unet_steps=6500, scorer_steps=3000,
-                                                  scorer_products=8000, retriever_steps=1000),
+                                                  scorer_products=8000, retriever_steps=1000,
+                                                  emblem_garments=6000, emblem_steps=2000),
                               diffusion=Diffusion(full_steps=320), compose=Compose(60, full_steps=400),
                               rag=Rag(60, full_steps=600)),
                       Profile("open", World("kagl", height=128, width=96),

@@ -148,9 +148,11 @@ def train_attribute_reader(
     train: NamedPictures,  # of the foundations' slice
     shown: dict,           # sort of picture, 'catalogue' say -> `Shown`: held-out pictures
     g: Generator,          # sizes
-    folder,                # foundations folder: the part `attribute-reader` is written there
+    folder,                # foundations folder: the part is written there
     scratch,               # of the training run
     seed: int = 1,         # other than the encoder's
+    part: str = "attribute-reader",  # its name
+    steps: int = None,     # default: the profile's for attributes
     log: bool = True,      # progress bar and TensorBoard
     **facts,               # command, device ...: written into the card
 ) -> dict:  # the card
@@ -160,26 +162,28 @@ def train_attribute_reader(
         model = AttributeReader(values, g.reader_widths).to(memory_format=torch.channels_last)
     model.register_buffer("truth", model.codes(train.tags), persistent=False)
     device = pick_device()
-    how = Fit(steps=g.reader_steps, batch=g.reader_batch, lr=g.reader_lr, warmup=g.reader_steps // 20,
-              checkpoint_every=200, dtype=pick_dtype(device))
+    steps = g.reader_steps if steps is None else steps
+    how = Fit(steps=steps, batch=g.reader_batch, lr=g.reader_lr, warmup=steps // 20, checkpoint_every=200,
+              dtype=pick_dtype(device))
     history = fit(model, train, naming_loss, how, Path(scratch), seed, log=log, device=device)
     metrics = {}
     for sort, own in shown.items():
         for name, right in read_rightly(model, own.test, own.truth).items():
             metrics[f"{sort}: {name}"] = float(np.nanmean(right))
     weights = {name: tensor for name, tensor in model.state_dict().items() if name != "truth"}
-    return save_foundation(Path(folder) / "attribute-reader", weights,
+    return save_foundation(Path(folder) / part, weights,
                            {"values": values, "widths": list(g.reader_widths)}, metrics=metrics,
                            seconds=round(float(history["seconds"].sum()), 1),
                            training=dict(steps=how.steps, batch=how.batch, lr=how.lr, dtype=how.dtype,
                                          pictures=len(train), shift=train.shift, seed=seed), **facts)
 
-
+# %% ../../nbs/5_models/19_attribute_reader.ipynb #65cbc44c
 def drawn_attribute_reader(
-    folder,  # with the part `attribute-reader`
+    folder,  # with the part
+    part: str = "attribute-reader",  # or 'emblem-reader'
 ) -> AttributeReader:
-    "The reader of a foundations folder, frozen."
-    weights, card = load_foundation(Path(folder) / "attribute-reader")
+    "A reader of a foundations folder, frozen."
+    weights, card = load_foundation(Path(folder) / part)
     with seeded(0, "attribute reader"):
         model = AttributeReader(card["settings"]["values"], card["settings"]["widths"])
     model.load_state_dict(weights)

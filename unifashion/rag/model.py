@@ -25,8 +25,7 @@ from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.latents import context_kept, guided, latent_mask, noised_at_random, sample
-from ..models.latents import training_schedule
-from ..models.latents import widened
+from ..models.latents import training_schedule, widened
 from ..models.painting import train_painter
 from ..models.tryon_pictures import Fittings, shown_parts
 from ..models.unet import Inpainter, greyed, weighted_error
