@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from unifashion.evidence.inversion_study import most_common, plane, probed, pseudo_of, together
+from unifashion.evidence.inversion_study import most_common, plane, probed, pseudo_of, spoken, together
 from unifashion.evidence.inversion_study import what_was_shown
 from unifashion.ground.core import stream
 from unifashion.models.checkpoints import seeded
+from unifashion.models.foundations import train_tokenizer
 from unifashion.rag.inversion import Inversion
 from unifashion.wardrobe.sampling import sample_garment
 
@@ -65,3 +66,20 @@ def test_tokens_of_a_garment_do_not_depend_on_the_others():
     assert torch.allclose(pseudo_of(editor, tokens, batch=2)[3:4], pseudo_of(editor, tokens[3:4]), atol=1e-5)
     limits = what_was_shown((tokens[:3], tokens[3:]), (GARMENTS[:3], GARMENTS[:2]))
     assert set(limits) == {"class token", "most common"}
+
+
+def test_a_garment_is_named_when_a_token_is_nearest_to_a_word_of_it():
+    words = train_tokenizer(["red blue dress shirt t-shirt"] * 9, 60)
+    table = torch.eye(words.get_vocab_size())
+    place = {word: words.token_to_id(word) for word in ("red", "dress", "shirt")}
+
+    def inversion(tokens):  # the first garment says red dress, the second shirt alone
+        said = [["red", "dress"] * 8, ["shirt"] * 16]
+        return torch.stack([table[[place[word] for word in own]] for own in said])
+    inversion = type("Spoken", (torch.nn.Module,), {"forward": lambda self, tokens: inversion(tokens)})()
+    inversion.register_parameter("nothing", torch.nn.Parameter(torch.zeros(1)))
+    embedding = SimpleNamespace(token_embedding=SimpleNamespace(weight=table))
+    editor = SimpleNamespace(inversion=inversion, text_encoder=SimpleNamespace(embeddings=embedding))
+    own = [SimpleNamespace(kind="dress", color="red"), SimpleNamespace(kind="t-shirt", color="blue")]
+    told = spoken(editor, np.zeros((2, 1, 3)), own, words)
+    assert told == {"nearness": 1, "kind": 1, "color": 0.5}  # a t-shirt is named by 'shirt', too

@@ -161,13 +161,14 @@ def train_painter(
     seed: int,
     log: bool = True,  # progress bar and TensorBoard
     device: str = None,
+    watch=None,        # as `fit` takes it
 ) -> History:
     "Train a painter. Raises `TrainingDiverged`, and `MemoryError` naming what to lower."
     how = Fit(steps=settings.steps, batch=settings.batch, lr=settings.lr, warmup=settings.steps // 20,
               weight_decay=0.01, ema=max(0., 1 - 10 / settings.steps),
               checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device or pick_device()))
     try:
-        return fit(model, data, loss, how, scratch, seed, log=log, device=device)
+        return fit(model, data, loss, how, scratch, seed, log=log, device=device, watch=watch)
     except torch.OutOfMemoryError as error:
         section = type(settings).__name__.lower()
         raise MemoryError(f"{settings.batch} pictures a step do not fit into the memory of the device: lower "

@@ -142,9 +142,9 @@ def nearest_words(
     k: int = 3,
 ) -> tuple:  # (n, 16, k) word pieces, (n, 16, k) cosines
     "The words that pseudo-tokens are nearest to."
-    words = nn.functional.normalize(text_encoder.embeddings.token_embedding.weight.float(), dim=1)
+    words = nn.functional.normalize(text_encoder.embeddings.token_embedding.weight.float().cpu(), dim=1)
     with torch.no_grad():
-        best = (nn.functional.normalize(pseudo.float(), dim=-1) @ words.T).topk(k)
+        best = (nn.functional.normalize(pseudo.float().cpu(), dim=-1) @ words.T).topk(k)
     places = len(pseudo), N_TOKENS, k
     pieces = np.array([tokenizer.id_to_token(one) for one in best.indices.flatten().tolist()]).reshape(places)
     return pieces, best.values.numpy()

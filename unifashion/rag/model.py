@@ -223,12 +223,13 @@ def train_editor(
     seed: int,
     log: bool = True,  # progress bar and TensorBoard
     device: str = None,
+    watch=None,        # as `fit` takes it
 ) -> History:
     "One stage. Raises as `train_painter`."
     stage = settings
     if model.posed:
         stage = replace(settings, steps=round(settings.steps * JOINT), lr=settings.joint_lr)
-    return train_painter(model, data, editing_loss, stage, scratch, seed, log, device)
+    return train_painter(model, data, editing_loss, stage, scratch, seed, log, device, watch)
 
 # %% ../../nbs/7_rag/03_model.ipynb #ed79fb15
 @torch.no_grad()
