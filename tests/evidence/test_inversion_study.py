@@ -68,18 +68,22 @@ def test_tokens_of_a_garment_do_not_depend_on_the_others():
     assert set(limits) == {"class token", "most common"}
 
 
+class Said(torch.nn.Module):
+    "An inversion that says given words, whatever it is shown."
+    def __init__(self, told):
+        super().__init__()
+        self.told = torch.nn.Parameter(told)
+
+    def forward(self, tokens): return self.told
+
+
 def test_a_garment_is_named_when_a_token_is_nearest_to_a_word_of_it():
     words = train_tokenizer(["red blue dress shirt t-shirt"] * 9, 60)
     table = torch.eye(words.get_vocab_size())
-    place = {word: words.token_to_id(word) for word in ("red", "dress", "shirt")}
-
-    def inversion(tokens):  # the first garment says red dress, the second shirt alone
-        said = [["red", "dress"] * 8, ["shirt"] * 16]
-        return torch.stack([table[[place[word] for word in own]] for own in said])
-    inversion = type("Spoken", (torch.nn.Module,), {"forward": lambda self, tokens: inversion(tokens)})()
-    inversion.register_parameter("nothing", torch.nn.Parameter(torch.zeros(1)))
+    said = [["red", "dress"] * 8, ["shirt"] * 16]
+    told = torch.stack([table[[words.token_to_id(word) for word in own]] for own in said])
     embedding = SimpleNamespace(token_embedding=SimpleNamespace(weight=table))
-    editor = SimpleNamespace(inversion=inversion, text_encoder=SimpleNamespace(embeddings=embedding))
+    editor = SimpleNamespace(inversion=Said(told), text_encoder=SimpleNamespace(embeddings=embedding))
     own = [SimpleNamespace(kind="dress", color="red"), SimpleNamespace(kind="t-shirt", color="blue")]
-    told = spoken(editor, np.zeros((2, 1, 3)), own, words)
-    assert told == {"nearness": 1, "kind": 1, "color": 0.5}  # a t-shirt is named by 'shirt', too
+    heard = spoken(editor, np.zeros((2, 1, 3)), own, words)
+    assert heard == {"nearness": 1, "kind": 1, "color": 0.5}  # a t-shirt is named by 'shirt', too

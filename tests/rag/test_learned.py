@@ -32,8 +32,10 @@ def parts(n=2):
     return {name: rng.normal(size=(n, own, 4, 3)).astype(np.float32) for name, own in sizes.items()}
 
 
-def edits(kind=Edits, **named):
-    return kind(parts(), ["p", "q"], [("a blue shirt",)] * 2, FOUND, TOKENS, TOKENIZER, **named)
+def edits(kind=Edits, times=1, **named):
+    n = 2 * times
+    return kind(parts(n), ["p", "q"] * times, [("a blue shirt",)] * n, FOUND * times, TOKENS, TOKENIZER,
+                **named)
 
 
 def test_a_closed_gate_lets_nothing_in_and_an_open_one_everything():
@@ -85,8 +87,8 @@ def test_an_open_gate_changes_nothing(editor):
 
 
 def test_only_the_part_learns_and_an_unfrozen_editor_learns_as_a_whole(editor, tmp_path):
-    data = edits(most=3, at_random=True)
-    brief = Rag(steps=3, batch=2, checkpoint_every=0)
+    data = edits(times=6, most=3, at_random=True, least=1)
+    brief = Rag(steps=3, batch=12, checkpoint_every=0)
     for model, moved in ((taught_editor(editor, Gate, 0), {"part"}),
                          (unfrozen(editor), {"unet", "inversion"})):
         before = {name: own.clone() for name, own in model.named_parameters()}
