@@ -22,7 +22,7 @@ def trains(path):
         return False
     names = set().union(*map(called, lessons(path)))
     trainers = {name for name in names if name.startswith("train_")} - {"train_tokenizer"}
-    return bool(trainers | names & {"fit", "pretrain", "backward"})
+    return bool(trainers | names & {"fit", "pretrain", "backward", "teach"})
 
 
 def test_all_that_trains_is_measured_or_claims_nothing():

@@ -32,7 +32,7 @@ TOP = {
     "tests",
 }
 HEAVY = ("torch", "transformers", "diffusers")
-LIVE = ("figure2_3_architecture",)  # drawn from the modules themselves
+LIVE = ("figure2_3_architecture", "efficiency")  # drawn from the modules themselves, and timed on them
 
 
 def tracked():

@@ -77,7 +77,7 @@ def test_a_product_without_text_is_named(tokenizer):
         Paintings([part], {"coat 7": [""]}, tokenizer)
 
 
-def test_a_painted_place_counts_four_times_one_that_is_not():
+def test_a_painted_place_counts_twenty_times_one_that_is_not():
     told, wanted = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1., 3.]], [[1., 3.]]]])
     mask = torch.tensor([[[[1., 0.]]]])
     by_hand = (1 * 1 + OUTSIDE * 9) / (1 + OUTSIDE)

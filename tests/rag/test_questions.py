@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from unifashion.models.foundations import train_tokenizer
+from unifashion.models.latents import sampler, start_noise
 from unifashion.models.unet import PLACES, new_inpainter
 from unifashion.rag.inversion import spliced_prompts
-from unifashion.rag.model import Edits, new_editor
+from unifashion.rag.model import Edits, edited, new_editor
 from unifashion.rag.questions import (BAD, SHARED, Weighed, bad_ones, best_threshold, conflicts,
                                       in_the_manner, in_windows, kept, pooled, settled, spoilt, weighed)
 
@@ -123,6 +124,15 @@ def test_windows_of_three_and_the_last_one_looks_back(editor, given):
     mixed = Edits(*given, most=3, counts=[1, 3]).rows(range(2))
     with pytest.raises(ValueError, match=r"not \[1, 3\]"):
         in_windows(editor, mixed)
+
+
+def test_windows_are_held_against_a_silence_of_their_length(editor, given):
+    parts, *rest = given
+    shown = parts | {"mask": np.ones((2, 1, 4, 3)), "masked": np.zeros((2, 4, 4, 3))}
+    batch = Edits(shown, *rest, most=4, within=3).rows(range(2))
+    asked = in_the_manner(editor, in_windows)
+    noise = start_noise([0, 1], (4, 4, 3))
+    assert edited(asked, batch, noise, sampler("dpm++", "v_prediction"), 2).isfinite().all()
 
 
 def test_without_garments_every_way_is_the_text(editor, given):

@@ -55,9 +55,8 @@ MEASURES = {  # column -> (name in the scores, scale, which is better)
     "pattern of patterned": ("pattern of patterned", 100., "higher"),
     "CLIP-T": ("CLIP-T", 1., "higher"), "CLIP-I true": ("CLIP-I true", 1., "higher"),
     "CLIP-I retrieved": ("CLIP-I retrieved", 1., "higher"), "CLIP-I first": ("CLIP-I first", 1., "higher"),
-    "emblem seen": ("emblem seen", 100., "higher"),
     "of one of them": ("of one of them", 100., "higher"), "of the first": ("of the first", 100., "higher"),
-    "of none": ("of none", 100., "lower"),
+    "of none": ("of none", 100., "lower"), "emblem seen": ("emblem seen", 100., "higher"),
 }
 
 

@@ -212,7 +212,7 @@ def plain_sampling(
 # %% ../../nbs/8_evidence/36_hot_paths.ipynb #cd13625d
 @torch.no_grad()
 def our_sampling(base: Inpainter, states, beside: tuple, noise, steps: int, guidance: float):
-    "The same as one batch; arguments as `plain_sampling`."
+    "The same as one batch, (n, C, h, w); arguments as `plain_sampling`."
     nothing = base.states(EMPTY[None]).expand_as(states)
     denoise = lambda latents, time, context, *shown: base(latents, time.expand(len(latents)), *shown, context)
     way = guided(denoise, (states, *beside), (nothing, *beside), guidance)

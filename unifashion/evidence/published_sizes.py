@@ -10,7 +10,6 @@ __all__ = ['LATENTS', 'CONTEXT', 'CALLS', 'REPORTED', 'PUBLISHED_WIRING', 'FASHI
 # %% ../../nbs/8_evidence/37_published_sizes.ipynb #d1dfa2a1
 from functools import partial
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -55,12 +54,14 @@ def random_conditions(
                  made(n, places, width))
 
 
-def step_operations() -> float:
-    "Of one picture and one step, both answers of guidance."
-    given = random_conditions(2)
-    noisy = torch.randn(2, *LATENTS, device="meta")
+def step_operations(
+    answers: int = 2,  # guidance takes two
+) -> float:
+    "Operations of one picture and one step."
+    given = random_conditions(answers)
+    noisy = torch.randn(answers, *LATENTS, device="meta")
     model = published_denoiser().eval()
-    time = torch.ones(2, device="meta")
+    time = torch.ones(answers, device="meta")
     with torch.no_grad():
         return operations_of(lambda: model(noisy, time, given.beside, given.hint, given.context))
 
@@ -69,7 +70,7 @@ FASHIONGEN = 260_500  # training pictures (U 4.1)
 
 
 def decoder_operations() -> float:
-    "Of Stable Diffusion's decoder, one picture."
+    "Operations of Stable Diffusion's decoder, one picture."
     with torch.device("meta"), torch.no_grad():
         vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2,
                             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -78,7 +79,7 @@ def decoder_operations() -> float:
 
 
 def embedding_operations() -> float:
-    "Of ViT-g and the Q-Former, one picture of 224 x 224."
+    "Operations of ViT-g and the Q-Former, one picture of 224 x 224."
     blip2 = blip2_on_meta().eval()
     queries = blip2.query_tokens
 
@@ -90,14 +91,15 @@ def embedding_operations() -> float:
 
 # %% ../../nbs/8_evidence/37_published_sizes.ipynb #fc730a2a
 def half_bytes(model) -> int:
-    "Of its weights, in half precision."
+    "Bytes of a network's weights in half precision."
     return 2 * sum(p.numel() for p in model.parameters())
 
 
 def published_work() -> list:  # of dicts: what, unit, operations, bytes (of a unit, at least), reported
     "What each hot path asks for at published sizes."
     step, decoder = step_operations(), decoder_operations()
-    weights = half_bytes(published_denoiser())
+    model = published_denoiser()
+    weights = half_bytes(model) - half_bytes(model.text_encoder)  # which reads once a picture, not once a step
     rows = [{"what": f"design, 512 x 384, {name}, {calls} calls", "unit": "a picture",
              "operations": calls * step + decoder, "bytes": calls * weights,
              "reported": REPORTED if name == "plms" else ""} for name, calls in CALLS.items()]
@@ -116,8 +118,7 @@ def published_work() -> list:  # of dicts: what, unit, operations, bytes (of a u
 def asked(model: Denoiser, given: Given, guidance: float):
     "The denoiser with guidance, as `sample` takes it."
     shown = given.beside, given.hint, given.context
-    denoise = lambda latents, time, *condition: model(latents, time, *condition)
-    return guided(denoise, shown, (*shown[:2], given.nothing), guidance)
+    return guided(model, shown, (*shown[:2], given.nothing), guidance)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from ..ground.core import Generator, World, stream
 from .attribute_reader import NamedPictures, train_attribute_reader
 from .probes import Shown
 from ..wardrobe.drawing import draw
-from ..wardrobe.garments import EMBLEMS, Garment
+from ..wardrobe.garments import EMBLEMS
 from ..wardrobe.sampling import EMBLEM_RATE, sample_garment
 
 # %% ../../nbs/5_models/28_emblem_reader.ipynb #0c097205
@@ -43,8 +43,10 @@ def marked_pictures(
     width: int,
 ) -> dict:  # 'front' and 'close-up' -> (n, height, width, 3) uint8
     "Each garment as a catalogue shows it."
-    return {name: np.stack([draw(garment, view, height, width) for garment in garments])
-            for name, view in VIEWS.items()}
+    shown = {}
+    for name, view in VIEWS.items():
+        shown[name] = np.stack([draw(garment, view, height, width) for garment in garments])
+    return shown
 
 # %% ../../nbs/5_models/28_emblem_reader.ipynb #9998ad4d
 HELD_OUT = 360  # garments

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..ground.core import Rag, stream
+from ..ground.core import Rag
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.painting import train_painter
+from ..models.unet import HEAD
 from .inversion import N_TOKENS, Prompts, spliced_states
 from .model import Editor, Edits, editing_loss, prompts_of
 
 # %% ../../nbs/7_rag/07_learned.ipynb #4c06b37e
 class Gate(nn.Module):
     "How far each garment is let in."
-    places = 3  # garments that a prompt has room for
-
     def __init__(
         self,
         width: int,    # of words
@@ -49,17 +48,14 @@ class Gate(nn.Module):
 # %% ../../nbs/7_rag/07_learned.ipynb #a1dcc65e
 class Fusion(nn.Module):
     "The pseudo-tokens of any number of garments as those of one."
-    places = 1
-
     def __init__(
         self,
-        width: int,     # of words
-        heads: int = 6,
+        width: int,  # of words
     ):
         super().__init__()
         self.queries = nn.Parameter(0.02 * torch.randn(N_TOKENS, width))
         self.norm = nn.LayerNorm(width)
-        self.look = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.look = nn.MultiheadAttention(width, max(1, width // HEAD), batch_first=True)
         self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(),
                                  nn.Linear(4 * width, width))
         nn.init.zeros_(self.net[-1].weight)
@@ -87,8 +83,10 @@ class Taught(nn.Module):
         super().__init__()
         self.editor = editor.eval().requires_grad_(False)
         self.part = part
-        self.unet, self.schedule = editor.unet, editor.schedule
-        self.silence, self.beside = editor.silence, editor.beside
+        self.unet = editor.unet
+        self.schedule = editor.schedule
+        self.silence = editor.silence
+        self.beside = editor.beside
 
     def train(self, mode: bool = True):
         "The part alone."
@@ -124,12 +122,11 @@ class SpoiltEdits(Edits):
     def __init__(
         self,
         *args,        # of `Edits`
-        categories,   # (n,) of the persons
-        database,     # category -> ids
+        others,       # (n,) lists of ids: who may stand in, never the person's own garment
         **named,
     ):
         super().__init__(*args, **named)
-        self.others = [database[category] for category in categories]
+        self.others = others
 
     def __getitem__(self, i: int) -> dict:
         own = super().__getitem__(i)

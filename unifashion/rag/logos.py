@@ -7,6 +7,7 @@ __all__ = ['SIDE', 'OF_CLASS', 'OF_PLACES', 'WITH_HINT', 'ARMS', 'PlacesInversio
            'logo_examples', 'train_logo_editor']
 
 # %% ../../nbs/7_rag/08_logos.ipynb #7b8cd156
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,8 @@ class PlacesInversion(nn.Module):
         scale: float = 1.,  # typical size of an entry of a word's embedding
     ):
         super().__init__()
-        self.grid, self.scale = tuple(grid), scale
+        self.grid = tuple(grid)
+        self.scale = scale
         self.pool = nn.AdaptiveAvgPool2d(SIDE)
         self.places = nn.Parameter(0.02 * torch.randn(N_TOKENS, seen))
         self.net = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, 4 * seen), nn.GELU(),
@@ -60,6 +62,7 @@ class Logos(NamedTuple):
     pictures: np.ndarray  # (n, h, w, 3) uint8
     phrases: list         # (n,) tuples of str: kind and colour
     parts: dict           # name -> (n, ...) array, as `Edits` takes them
+    fingerprint: str      # of the pictures
 
 
 def logos_of(
@@ -76,7 +79,8 @@ def logos_of(
     grey = np.broadcast_to(grey_latents(vae, *size).numpy(), latents.shape)
     parts = {"latents": latents, "masked": grey, "mask": np.ones((n, 1, h, w), np.float32),
              "pose": np.zeros((n, POSE, h, w), np.float32)}
-    return Logos(garments, pictures, [(f"{own.color} {own.kind}",) for own in garments], parts)
+    phrases = [(f"{own.color} {own.kind}",) for own in garments]
+    return Logos(garments, pictures, phrases, parts, blake2b(np.ascontiguousarray(pictures)).hexdigest())
 
 # %% ../../nbs/7_rag/08_logos.ipynb #23c18fc3
 def logo_editor(

@@ -244,8 +244,11 @@ def edited(
 ) -> torch.Tensor:  # (n, C, h, w) latents
     "What text and garments say, from noise."
     model.eval()
-    asked = model.beside(batch), model.told(batch)
-    nothing = model.beside(batch | {"pose": torch.zeros_like(batch["pose"])}), model.silence(batch["empty"])
+    told = model.told(batch)
+    silence = model.silence(batch["empty"])
+    silence = silence.repeat(1, told.shape[1] // silence.shape[1], 1)  # of several prompts side by side
+    asked = model.beside(batch), told
+    nothing = model.beside(batch | {"pose": torch.zeros_like(batch["pose"])}), silence
 
     def denoise(latents, time, *condition):
         return model(latents, time.to(latents.device).expand(len(latents)), *condition)
