@@ -99,7 +99,7 @@ def published_work() -> list:  # of dicts: what, unit, operations, bytes (of a u
     "What each hot path asks for at published sizes."
     step, decoder = step_operations(), decoder_operations()
     model = published_denoiser()
-    weights = half_bytes(model) - half_bytes(model.text_encoder)  # which reads once a picture, not once a step
+    weights = half_bytes(model) - half_bytes(model.text_encoder)  # which reads once a picture
     rows = [{"what": f"design, 512 x 384, {name}, {calls} calls", "unit": "a picture",
              "operations": calls * step + decoder, "bytes": calls * weights,
              "reported": REPORTED if name == "plms" else ""} for name, calls in CALLS.items()]

@@ -273,7 +273,7 @@ PROFILES = {p.name: p
                               generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000,
                                                   unet_steps=6500, scorer_steps=3000,
                                                   scorer_products=8000, retriever_steps=1000,
-                                                  emblem_garments=6000, emblem_steps=2000),
+                                                  emblem_garments=6000, emblem_steps=1000),
                               diffusion=Diffusion(full_steps=320), compose=Compose(60, full_steps=400),
                               rag=Rag(60, full_steps=600)),
                       Profile("open", World("kagl", height=128, width=96),
