@@ -37,6 +37,10 @@ def test_more_garments_are_better_worse_or_neither(ten, word):
     assert verdict_on_many(rows, 10).endswith(word)
 
 
+def test_three_garments_are_not_called_many():
+    assert verdict_on_many([], 3) == "Not asked: the database has no more than 3 garments to give."
+
+
 def test_what_bad_garments_cost():
     rows = [cell("bad: any bad", f"0 % bad, {ALL}", "attributes", 70),
             cell("bad: any bad", f"100 % bad, {ALL}", "attributes", 50),

@@ -74,7 +74,8 @@ def verdict_on_many(
     most: int,   # garments that were asked with
 ) -> str:
     "What more than three garments bring."
-    first = f"{min(3, most)} garments, {PROMPT}"
+    if most <= 3: return f"Not asked: the database has no more than {most} garments to give."
+    first = f"3 garments, {PROMPT}"
     last = f"{most} garments, "
     plain = _cell(rows, "many", first, "KD")
     best = _best(rows, "many", [last + way for way in MANY_WAYS if way != PROMPT], "KD", least=True)
