@@ -156,7 +156,8 @@ class Generator:
     retriever_steps: int = 0
     retriever_batch: int = 256
     retriever_lr: float = 1e-3
-    emblem_garments: int = 0                   # drawn for the network that names emblems
+    emblem_widths: tuple = (24, 48, 96, 176)   # of the network that names emblems
+    emblem_garments: int = 0                   # drawn for it
     emblem_steps: int = 0
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #df30c160
@@ -250,7 +251,7 @@ PROFILES = {p.name: p
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
                               generator=Generator(96, 8, (32, 24, 16), 1, autoencoder_steps=12,
-                                                  autoencoder_batch=16, reader_widths=(8, 16, 24, 32),
+                                                  autoencoder_batch=16, reader_widths=(8, 16, 24, 32), emblem_widths=(8, 16, 24, 32),
                                                   reader_steps=12, reader_batch=16,
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
                                                   unet_steps=12, unet_batch=16,

@@ -152,7 +152,6 @@ def train_attribute_reader(
     scratch,               # of the training run
     seed: int = 1,         # other than the encoder's
     part: str = "attribute-reader",  # its name
-    steps: int = None,     # default: the profile's for attributes
     log: bool = True,      # progress bar and TensorBoard
     **facts,               # command, device ...: written into the card
 ) -> dict:  # the card
@@ -162,7 +161,7 @@ def train_attribute_reader(
         model = AttributeReader(values, g.reader_widths).to(memory_format=torch.channels_last)
     model.register_buffer("truth", model.codes(train.tags), persistent=False)
     device = pick_device()
-    steps = g.reader_steps if steps is None else steps
+    steps = g.reader_steps
     how = Fit(steps=steps, batch=g.reader_batch, lr=g.reader_lr, warmup=steps // 20, checkpoint_every=200,
               dtype=pick_dtype(device))
     history = fit(model, train, naming_loss, how, Path(scratch), seed, log=log, device=device)

@@ -69,5 +69,5 @@ def train_emblem_reader(
     truth = {"emblem": [garment.emblem for garment in held]}
     shown = {name: Shown(None, {}, stack, truth)
              for name, stack in marked_pictures(held, world.height, world.width).items()}
-    return train_attribute_reader(data, shown, g, folder, scratch, part="emblem-reader",
-                                  steps=g.emblem_steps, log=log, **facts)
+    sized = replace(g, reader_widths=g.emblem_widths, reader_steps=g.emblem_steps)
+    return train_attribute_reader(data, shown, sized, folder, scratch, part="emblem-reader", log=log, **facts)
