@@ -28,7 +28,7 @@ def test_an_emblem_is_larger_from_near():
 
 
 def test_a_reader_of_emblems_is_stored_under_its_own_name(tmp_path):
-    g = Generator(reader_widths=(8, 8, 8, 8), reader_batch=4, reader_steps=99, emblem_garments=12,
+    g = Generator(emblem_widths=(8, 8, 8, 8), reader_batch=4, reader_steps=99, emblem_garments=12,
                   emblem_steps=2)
     card = train_emblem_reader(g, World("drawn", height=64, width=48), tmp_path, tmp_path / "s", log=False)
     assert card["name"] == "emblem-reader" and card["training"]["steps"] == 2

@@ -73,6 +73,7 @@ def pad_to(
 ) -> np.ndarray:  # (h, w, 3) uint8, h / w as wanted to the pixel
     "The picture in the middle of the smallest canvas of an aspect."
     h, w = image.shape[:2]
+    if w * height == h * width: return image
     if w * height > h * width:
         new_h = round(w * height / width)
         new_w = w
@@ -168,10 +169,12 @@ def read_batch(
     threads: int = 1,      # that decode and resize
 ) -> np.ndarray:  # (b, height, width, 3) uint8
     "Pictures of a catalogue at one size. Raises `DataError` for a picture that cannot be read."
-    read = lambda row: fit_image(catalogue.image(int(row)), height, width, how or catalogue.fit)
-    if threads == 1: return np.stack([read(row) for row in rows])
+    def read(own):
+        return [fit_image(catalogue.image(int(row)), height, width, how or catalogue.fit) for row in own]
+    if threads == 1: return np.stack(read(rows))
+    shares = [own for own in np.array_split(np.asarray(rows), threads) if len(own)]
     with ThreadPoolExecutor(threads) as pool:
-        return np.stack(list(pool.map(read, rows)))
+        return np.stack([image for part in pool.map(read, shares) for image in part])
 
 # %% ../../nbs/4_data/15_images.ipynb #28f5bdb9
 def fit_batch(

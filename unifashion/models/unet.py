@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'LEVELS', 'HEAD', 'OUTSIDE', 'FORGET', 'EMPTY', 'prompts', 'Inpainter', 'new_inpainter', 'Part', 'in_a_row',
-           'Paintings', 'catalogue_part', 'greyed', 'weighted_error', 'painting_loss', 'painted', 'Asked', 'agreement',
-           'train_inpainter', 'drawn_inpainter', 'judge_inpainter']
+           'Paintings', 'catalogue_part', 'greyed', 'weighted_error', 'painting_loss', 'painted_latents', 'painted',
+           'Asked', 'agreement', 'train_inpainter', 'drawn_inpainter', 'judge_inpainter']
 
 # %% ../../nbs/5_models/20_unet.ipynb #33ef3405
 from itertools import cycle
@@ -206,6 +206,29 @@ def painting_loss(
 
 # %% ../../nbs/5_models/20_unet.ipynb #474f5f0b
 @torch.no_grad()
+def painted_latents(
+    model: Inpainter,
+    states: torch.Tensor,  # (n, 77, width) of the texts
+    mask: torch.Tensor,    # (n, 1, h, w), 1 where is painted
+    masked: torch.Tensor,  # (n, C, h, w) latents of the pictures, grey there
+    noise: torch.Tensor,   # (n, C, h, w) from `start_noise`
+    steps: int = 20,
+    guidance: float = 3.,  # 1: the text is taken as it is
+    name: str = "dpm++",   # of `SAMPLERS`
+    begin=None,            # (latents, share of the way): from these, noised, instead of noise alone
+) -> torch.Tensor:  # (n, C, h, w)
+    "What the texts say, inside the masks."
+    device = states.device
+    nothing = model.states(EMPTY[None].to(device)).expand_as(states)
+
+    def denoise(latents, time, *shown):
+        return model(latents, time.to(device).expand(len(latents)), *shown)
+    way = guided(denoise, (mask, masked, states), (mask, masked, nothing), guidance)
+    with context_kept(model.unet):
+        return sample(way, noise, sampler(name, model.schedule.config.prediction_type), steps, begin=begin)
+
+
+@torch.no_grad()
 def painted(
     model: Inpainter,
     vae,                   # its autoencoder
@@ -222,22 +245,15 @@ def painted(
     "Pictures with what the texts say inside their masks."
     model.eval()
     device = next(model.parameters()).device
-    prediction = model.schedule.config.prediction_type
-    nothing = model.states(EMPTY[None].to(device))
     parts = []
-
-    def denoise(latents, time, states, mask, masked):
-        return model(latents, time.to(device).expand(len(latents)), mask, masked, states)
     for start in range(0, len(pictures), batch):
         own = slice(start, start + batch)
         masked = encoded(vae, greyed(pictures[own], masks[own]))
         mask = latent_mask(masks[own]).to(device)
-        shown = model.states(ids[own].to(device)), mask, masked
-        way = guided(denoise, shown, (nothing.expand_as(shown[0]), mask, masked), guidance)
         noise = start_noise(seeds[own], masked.shape[1:]).to(device)
         first = (encoded(vae, begin[0][own]), begin[1]) if begin else None
-        with context_kept(model.unet):
-            told = sample(way, noise, sampler(name, prediction), steps, begin=first)
+        told = painted_latents(model, model.states(ids[own].to(device)), mask, masked, noise, steps, guidance,
+                               name, first)
         parts.append(decoded(vae, told))
     return np.concatenate(parts)
 

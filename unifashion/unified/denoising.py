@@ -70,9 +70,13 @@ def generated(
     given = given_of(model.eval(), batch)
 
     shown = given.beside, given.hint, given.context
+    seen = []  # what a copy that stands still sees
 
     def denoise(latents, time, *condition):
-        return model(latents, time.to(latents.device), *condition)
+        time = time.to(latents.device)
+        if model.wiring.still and not seen:
+            seen.append(model.copied(latents, time, *condition))
+        return model(latents, time, *condition, *seen)
     way = guided(denoise, shown, (*shown[:2], given.nothing), guidance)
     with context_kept(model):
         return sample(way, noise.to(given.beside.device), scheduler, steps, after_step)

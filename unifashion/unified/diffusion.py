@@ -33,6 +33,7 @@ class Wiring:
     trained: tuple = ("copy",)    # of 'copy' (with its cross-attention), 'unet', 'qformer'; adapters always
     blind: int = 0                # first blocks of the decoder that do not look at the copy; paper: 3
     begin: str = "latents"        # the hint's convolution: as the noisy latents' own, or 'zero' (paper)
+    still: bool = False           # the copy sees neither noise nor time: the same at every step
 
     def __post_init__(self):
         known = {"context": ("text", "queries", "image"), "hint": ("", "garment", "sketch"),
@@ -199,13 +200,22 @@ class Denoiser(nn.Module):
             attend = [ZeroAttention(*own, groups) for own in decoder_states(unet)[wiring.blind:]]
             self.attend = nn.ModuleList(attend).requires_grad_("copy" in wiring.trained)
 
-    def forward(self, noisy, time, beside, hint, context):
-        "What the U-Net answers: (n, C, h, w)."
+    def copied(self, noisy, time, beside, hint, context) -> list:  # from the coarsest to the finest
+        "What the copy sees; with a wiring that is `still`, the same at every step."
+        if self.wiring.still:
+            noisy = torch.zeros_like(noisy)
+            time = torch.zeros_like(time)
+        x = torch.cat([noisy, beside], 1)
+        return look_down(self.copy, x, time_of(self.copy, time, x), context, self.copy.hint(hint))[1][::-1]
+
+    def forward(self, noisy, time, beside, hint, context, copied=None):
+        "What the U-Net answers: (n, C, h, w); `copied` is made here where it is not given."
         x = torch.cat([noisy, beside], 1)
         emb = time_of(self.unet, time, x)
         state, passed = look_down(self.unet, x, emb, context)
         if not self.wiring.hint: return paint_up(self.unet, state, passed, emb, context)
-        copied = look_down(self.copy, x, time_of(self.copy, time, x), context, self.copy.hint(hint))[1][::-1]
+        if copied is None:
+            copied = self.copied(noisy, time, beside, hint, context)
 
         def look(number, own):
             k = number - self.wiring.blind
