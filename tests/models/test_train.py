@@ -167,14 +167,6 @@ def test_order_is_pure_and_each_epoch_sees_all():
         batch_indices(60, 64, 0, 0)
 
 
-def test_processes_share_each_batch():
-    shares = [list(Batches(60, SETTINGS, 3, 5, rank, 2)) for rank in (0, 1)]
-    for step, (a, b) in enumerate(zip(*shares), start=5):
-        assert sorted(a + b) == sorted(batch_indices(60, 8, 3, step).tolist()) and len(a) == len(b) == 4
-    with pytest.raises(ValueError, match="3 processes"):
-        Batches(60, SETTINGS, 3, 0, 0, 3)
-
-
 def test_loader_leaves_the_global_generators_alone():
     before = random_state()
     assert sum(len(y) for _, y in loader(Points(), Batches(60, SETTINGS, 0))) == 23 * 8
@@ -584,8 +576,8 @@ TWO = (
     "dist.all_gather(both, mine)\n"
     "assert torch.equal(*both)\n"
     "\n"
-    'run(folder / "whole", settings=settings, model=net(), loss=noisy_loss)           # dropout, a stream '
-    "for each process\n"
+    'run(folder / "whole", settings=settings, model=net(), loss=noisy_loss)           # dropout, one stream '
+    "for all\n"
     "count = [0]\n"
     "def fails(model, batch):\n"
     "    count[0] += 1\n"

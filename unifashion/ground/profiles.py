@@ -76,6 +76,7 @@ class Language:
     beams: int = 1              # 1: greedy
     repetition: float = 1.0     # penalty of pieces that were written before; 1: none
     write_batch: int = 64       # captions written at once
+    shard: bool = False         # several processes deal the language model out (FSDP2)
     products: int = 0           # test products that `full` captions; 0: all
     core_products: int = 300    # test products captioned otherwise; 0: all
 
@@ -251,8 +252,8 @@ PROFILES = {p.name: p
                                                 write_batch=16, core_products=12, products=24),
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
                               generator=Generator(96, 8, (32, 24, 16), 1, autoencoder_steps=12,
-                                                  autoencoder_batch=16, reader_widths=(8, 16, 24, 32), emblem_widths=(8, 16, 24, 32),
-                                                  reader_steps=12, reader_batch=16,
+                                                  autoencoder_batch=16, reader_widths=(8, 16, 24, 32),
+                                                  emblem_widths=(8, 16, 24, 32), reader_steps=12, reader_batch=16,
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
                                                   unet_steps=12, unet_batch=16,
                                                   scorer_widths=(8, 16, 24, 32), scorer_steps=8,
@@ -298,7 +299,7 @@ PROFILES = {p.name: p
                               Evaluation(core_queries=1000, core_repeats=5), Machine(threads=8, workers=8),
                               LanguageModel("llava-hf/llava-1.5-7b-hf"),
                               Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
-                                       max_words=128, checkpoint_every=500, core_products=0),
+                                       max_words=128, checkpoint_every=500, core_products=0, shard=True),
                               diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
                                                   sampler="plms", sampling_steps=50, pictures=0),
                               rag=Rag(200_000, batch=16, lr=1e-5, joint_lr=1e-5, checkpoint_every=1000,

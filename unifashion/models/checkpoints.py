@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..ground.core import seed_everything, stream
+from .together import dealt_like
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #69495069
 def random_state() -> dict:  # plain JSON values
@@ -94,7 +95,7 @@ def copy_into(
         there = tuple(stored[name].shape)
         here = tuple(tensor.shape)
         if there != here: raise ValueError(f"{where}: {name!r} has shape {there}, the model wants {here}")
-        tensor.copy_(stored[name])
+        tensor.copy_(dealt_like(stored[name], tensor))
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #b0389b8d
 def optimizer_tensors(
@@ -117,7 +118,8 @@ def load_optimizer(
     state = {}
     for key, value in tensors.items():
         name, _, entry = key.rpartition(":")
-        state.setdefault(number[id(named[name])], {})[entry] = value.clone()
+        own = dealt_like(value.clone(), named[name]) if value.ndim else value.clone()
+        state.setdefault(number[id(named[name])], {})[entry] = own
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 # %% ../../nbs/5_models/01_checkpoints.ipynb #7aa30710

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from .autoencoder import FACTOR, to_bytes, to_signed
+from .together import drawn
 
 # %% ../../nbs/5_models/18_latents.ipynb #7850003a
 @torch.no_grad()
@@ -81,8 +82,10 @@ def noised_at_random(
     latents: torch.Tensor,  # (n, C, h, w)
 ) -> tuple:  # as `noised`, and (n,) times
     "Training examples, each at a time of its own."
-    times = torch.randint(schedule.config.num_train_timesteps, (len(latents),), device=latents.device)
-    return *noised(schedule, latents, torch.randn_like(latents), times), times
+    def some_times(rows):
+        return torch.randint(schedule.config.num_train_timesteps, (len(rows),), device=rows.device)
+    times = drawn(some_times, latents)
+    return *noised(schedule, latents, drawn(torch.randn_like, latents), times), times
 
 # %% ../../nbs/5_models/18_latents.ipynb #516891d2
 SAMPLERS = ("plms", "ddim", "dpm++")

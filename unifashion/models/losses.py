@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .together import first_rows, mean_of_all, share
+
 # %% ../../nbs/5_models/05_losses.ipynb #4fc2b305
 def max_over_queries(
     image_embeds: Tensor,        # (b_i, n_query, d), unit vectors
@@ -152,10 +154,11 @@ def itm_pairs(
     negatives: Negatives,
     rows: int | None = None,  # pairs of the batch to use, the first ones; None: all
 ) -> ItmPairs:
-    "Which image meets which text in ITM's rows."
+    "Which image meets which text in ITM's rows; of several processes each has its share."
     b = len(negatives.texts) if rows is None else min(rows, len(negatives.texts))
-    texts, images, texts_kept, images_kept = (part[:b] for part in negatives)
-    own = torch.arange(b, device=texts.device)
+    first_rows(b)
+    texts, images, texts_kept, images_kept = (share(part[:b]) for part in negatives)
+    own = share(torch.arange(b, device=texts.device))
     return ItmPairs(torch.cat([own, own, images]), torch.cat([own, texts, own]),
                     torch.cat([torch.ones_like(texts_kept), texts_kept, images_kept]))
 
@@ -178,4 +181,4 @@ def itm(
     # (3b,)
     losses = F.cross_entropy(logits.float(), itm_labels(len(logits), logits.device), reduction="none")
     kept = torch.ones_like(losses, dtype=torch.bool) if kept is None else kept
-    return losses.masked_fill(~kept, 0).sum() / kept.sum()
+    return mean_of_all(losses.masked_fill(~kept, 0).sum() / kept.sum(), kept.sum())

@@ -15,6 +15,7 @@ from .foundations import encode_texts
 from .losses import hard_negatives, itc, itm, itm_pairs, max_over_queries
 from .losses import positive_pairs
 from .qformer import QFormer
+from .together import alike, whole
 from .train import Fit
 
 # %% ../../nbs/5_models/13_matching.ipynb #1d7cf56c
@@ -45,21 +46,21 @@ def phase1_loss(
     step: int = 0,          # steps made so far
 ) -> dict:  # loss, itc, pictures_alike, queries_alike and, with ITM, itm
     "ITC + ITM (U Eq. 5)."
-    tokens = batch["image"]
-    ids = batch["ids"]
-    mask = batch["mask"]
-    seen = model.image(tokens)  # (b, n_query, embed)
-    similarity = max_over_queries(seen, model.text(ids, mask))  # (b, b)
+    ids, mask = alike(batch["ids"], batch["mask"])
+    seen = whole(model.image(batch["image"]))  # (b, n_query, embed)
+    similarity = max_over_queries(seen, whole(model.text(ids, mask)))  # (b, b)
     temperature = model.temperature()
-    same = positive_pairs(batch["product"].tolist(), ids)
+    products, ids, mask = whole(batch["product"]), whole(ids), whole(mask)
+    same = positive_pairs(products.tolist(), ids)
     contrast = itc(similarity, temperature, smoothing, same)
     told = {"loss": contrast, "itc": contrast, "pictures_alike": likeness(seen.transpose(0, 1))}
     if model.n_query > 1:
         told["queries_alike"] = likeness(seen)
     if not itm_rows or step < itm_from: return told
-    negatives = hard_negatives(similarity.detach(), temperature.detach(), same, batch_generator(batch),
-                               hardness)
+    chance = batch_generator({"product": products})
+    negatives = hard_negatives(similarity.detach(), temperature.detach(), same, chance, hardness)
     pairs = itm_pairs(negatives, itm_rows)
+    tokens = whole(batch["image"])
     verdict = itm(model.joint(tokens[pairs.images], ids[pairs.texts], mask[pairs.texts]), pairs.kept)
     return told | {"loss": contrast + verdict, "itm": verdict}
 

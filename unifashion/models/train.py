@@ -7,7 +7,8 @@ __all__ = ['identity', 'claim', 'Step', 'TrainingRun', 'TrainingDiverged', 'chec
            'finish', 'train', 'fit']
 
 # %% ../../nbs/5_models/04_train.ipynb #3be69e13
-import inspect, json, math, os, time
+import inspect, json, math, time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from .checkpoints import sweep, trained_parameters, trained_tensors, write_tenso
 from .history import History, Journal
 from .recipe import Average, Batches, Fit, batch_indices, learning_rate, loader
 from .recipe import parameter_groups
+from .together import in_shares, processes, put_together, whole_tensors
 
 # %% ../../nbs/5_models/04_train.ipynb #040af696
 def identity(
@@ -38,8 +40,7 @@ def identity(
     "What must be equal for a run to be the same run."
     kept = {name: value for name, value in asdict(settings).items() if name != "checkpoint_every"}
     shapes = {name: list(t.shape) for name, t in trained_tensors(model).items()}
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    return plain({**kept, "seed": seed, "examples": n, "processes": processes, "tensors": digest(shapes)})
+    return plain({**kept, "seed": seed, "examples": n, "processes": processes(), "tensors": digest(shapes)})
 
 # %% ../../nbs/5_models/04_train.ipynb #fbe735a3
 def claim(
@@ -71,7 +72,10 @@ class Step(nn.Module):
 
     def forward(self, batch, step: int) -> dict:
         out = self.loss_fn(self.model, batch, **({"step": step} if self.counts else {}))
-        return out if isinstance(out, dict) else {"loss": out}
+        out = out if isinstance(out, dict) else {"loss": out}
+        if not out["loss"].requires_grad:  # a share that teaches nothing takes its part in the step
+            out["loss"] = out["loss"] + 0 * next(iter(trained_parameters(self.model).values())).sum()
+        return out
 
 # %% ../../nbs/5_models/04_train.ipynb #3f00433b
 class TrainingRun:
@@ -92,22 +96,27 @@ class TrainingRun:
             mixed_precision=settings.dtype,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        self.model = model.train()
         self.data = data
         self.settings = settings
         self.folder = folder
         self.seed = seed
         self.done = 0
-        groups = parameter_groups(model, settings.weight_decay)
+        step = Step(model, loss_fn)
+        if settings.shard:
+            step = in_shares(step, self.accelerator.device.type)
+        self.model = step.model.train()
+        groups = parameter_groups(self.model, settings.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-        self.step, self.optimizer = self.accelerator.prepare(Step(model, loss_fn), optimizer)
-        self.average = Average(model, settings.ema) if settings.ema else None
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.step = step if settings.shard else self.accelerator.prepare(step)
+        self.average = Average(self.model, settings.ema) if settings.ema else None
 
     @property
     def tensors(self) -> dict:  # file name -> tensors
-        "All tensors that a checkpoint holds."
-        return {"model": trained_tensors(self.model), "average": self.average.tensors if self.average else {},
+        "All tensors that a checkpoint holds, whole; all processes ask at once."
+        live = {"model": trained_tensors(self.model), "average": self.average.tensors if self.average else {},
                 "optimizer": optimizer_tensors(self.optimizer.optimizer, trained_parameters(self.model))}
+        return {part: whole_tensors(own) for part, own in live.items()}
 
     def ids(
         self,
@@ -149,7 +158,8 @@ def save(
     run: TrainingRun,  # between two steps
 ):
     "Write the checkpoint of a run where it stands, then remove the one before. Raises `TrainingDiverged`."
-    check_finite(run, run.tensors["model"])
+    kept = run.tensors
+    check_finite(run, kept["model"])
     accelerator = run.accelerator
     target = checkpoint_path(run.folder, run.done)
     part = begin_folder(target) if accelerator.is_main_process else target.with_name(target.name + ".part")
@@ -157,7 +167,7 @@ def save(
     write_json(part / f"random-{accelerator.process_index}.json", random_state())
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process: return
-    for name, tensors in run.tensors.items():
+    for name, tensors in kept.items():
         write_tensors(part / f"{name}.safetensors", tensors)
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else None  # of fp16
     write_json(part / "state.json", {"done": run.done, "scaler": scaler})
@@ -171,7 +181,7 @@ def resume(
     "Go to the newest checkpoint, or to the start: everything `save` wrote, put back."
     rank = run.accelerator.process_index
     found = checkpoints(run.folder)
-    if not found: return seed_everything(int(stream(run.seed, "fit", rank).integers(2**31)))
+    if not found: return seed_everything(int(stream(run.seed, "fit", 0).integers(2**31)))
     stored = {
         name: load_file(found[-1] / f"{name}.safetensors") for name in ("model", "average", "optimizer")
     }
@@ -197,13 +207,14 @@ def advance(
     rate = learning_rate(run.done, settings)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    parts = run.step(send_to_device(batch, accelerator.device), run.done)
+    with accelerator.autocast() if settings.shard else nullcontext():
+        parts = run.step(send_to_device(batch, accelerator.device), run.done)
     values = accelerator.reduce(torch.stack([value.detach().float() for value in parts.values()]),
                                 "mean").tolist()
     row = {"step": run.done, **dict(zip(parts, values)), "lr": rate}
     if not math.isfinite(row["loss"]): raise TrainingDiverged(f"the loss is {row['loss']}", run, run.done)
     accelerator.backward(parts["loss"])
-    norm = float(accelerator.clip_grad_norm_(run.model.parameters(), settings.clip or math.inf))
+    norm = put_together(accelerator.clip_grad_norm_(run.model.parameters(), settings.clip or math.inf)).item()
     if not math.isfinite(norm) and settings.dtype != "fp16":
         raise TrainingDiverged(f"the gradient's norm is {norm}", run, run.done)
     run.optimizer.step()
@@ -232,7 +243,7 @@ def finish(
     run: TrainingRun,  # after its last step
 ):
     "Write the final weights and remove the checkpoints. Raises `TrainingDiverged`."
-    final = trained_tensors(run.model) | (run.average.tensors if run.average else {})
+    final = whole_tensors(trained_tensors(run.model) | (run.average.tensors if run.average else {}))
     check_finite(run, final)
     if run.accelerator.is_main_process:
         part = begin_folder(run.folder / "final")
@@ -254,8 +265,7 @@ def train(
     steps = run.settings.steps
     every = run.settings.checkpoint_every
     resume(run)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    batches = Batches(len(run.data), run.settings, run.seed, run.done, rank, processes)
+    batches = Batches(len(run.data), run.settings, run.seed, run.done)
     journal = Journal(run.folder, run.done, steps, accelerator.is_main_process, log)
     try:
         for batch in loader(run.data, batches, collate, workers, pin=accelerator.device.type == "cuda"):

@@ -27,6 +27,7 @@ from .checkpoints import seeded
 from .foundations import SPECIAL, load_card, load_foundation, save_foundation
 from .latents import context_kept, decoded, encoded, forgotten, guided, latent_mask
 from .latents import noised_at_random, sample, sampler, start_noise, training_schedule
+from .together import mean_of_all
 from .train import Fit, fit
 
 # %% ../../nbs/5_models/20_unet.ipynb #e564fc9f
@@ -190,7 +191,7 @@ def weighted_error(told, wanted, mask):
     "Mean squared error over places, those inside the mask twenty times: (n, C, h, w) twice, (n, 1, h, w)."
     weight = mask + OUTSIDE * (1 - mask)
     wrong = (told.float() - wanted).square() * weight
-    return wrong.sum() / (weight.sum() * told.shape[1])
+    return mean_of_all(wrong.sum() / (weight.sum() * told.shape[1]), weight.sum())
 
 
 def painting_loss(

@@ -27,6 +27,7 @@ from ..models.history import History
 from ..models.latents import context_kept, guided, latent_mask, noised_at_random, sample
 from ..models.latents import training_schedule, widened
 from ..models.painting import train_painter
+from ..models.together import drawn
 from ..models.tryon_pictures import Fittings, shown_parts
 from ..models.unet import Inpainter, greyed, weighted_error
 from .inversion import Inversion, Prompts, asked_text, spliced_prompts, spliced_states
@@ -204,12 +205,12 @@ def editing_loss(
 ) -> torch.Tensor:  # scalar
     "How far the answers are from the velocity at random times (R 3.1)."
     latents = batch["latents"]
-    n = len(latents)
     context = model.told(batch)
     nothing = model.silence(batch["empty"])
-    drop = torch.rand(2, n, 1, 1, device=latents.device) < FORGET
-    context = torch.where(drop[0], nothing, context)
-    pose = batch["pose"] * ~drop[1][..., None]
+    chance = drawn(lambda rows: torch.rand(2, len(rows), 1, 1, device=rows.device).transpose(0, 1), latents)
+    drop = chance < FORGET  # (n, 2, 1, 1)
+    context = torch.where(drop[:, 0], nothing, context)
+    pose = batch["pose"] * ~drop[:, 1, ..., None]
     seen, wanted, times = noised_at_random(model.schedule, latents)
     told = model(seen, times, model.beside(batch | {"pose": pose}), context)
     return weighted_error(told, wanted, batch["mask"])

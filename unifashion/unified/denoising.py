@@ -22,6 +22,7 @@ from ..models.history import History
 from ..models.latents import context_kept, guided, noised_at_random, sample
 from ..models.painting import train_painter
 from ..models.qformer import QFormer
+from ..models.together import drawn
 from ..models.unet import weighted_error
 from .diffusion import Denoiser, Wiring, given_of
 
@@ -37,7 +38,7 @@ def denoising_loss(
     given = given_of(model, batch)
     latents = batch["latents"]
     seen, wanted, times = noised_at_random(model.schedule, latents)
-    drop = torch.rand(len(latents), 1, 1, device=latents.device) < FORGET
+    drop = drawn(lambda rows: torch.rand(len(rows), 1, 1, device=rows.device), latents) < FORGET
     context = torch.where(drop, given.nothing, given.context)
     told = model(seen, times, given.beside, given.hint, context)
     return weighted_error(told, wanted, batch["mask"])

@@ -16,6 +16,7 @@ from ..models.batches import ProductViews, trimmed
 from ..models.history import History
 from ..models.matching import fit_settings, phase1_loss
 from ..models.qformer import QFormer
+from ..models.together import first_rows
 from ..models.train import fit
 from .compose import Composer, taught
 from .diffusion import Denoiser
@@ -55,7 +56,7 @@ def joint_loss(
 ) -> dict:  # loss, itg, q2i and what `phase1_loss` tells
     "Contrast, matching, captions and pictures from the same queries (U Eq. 8)."
     told = phase1_loss(model.qformer, batch, itm_rows, hardness)
-    slots = model.qformer.image_states(batch["image"][:taught_rows])
+    slots = model.qformer.image_states(batch["image"][:first_rows(taught_rows)])
     parts = taught(model, slots, batch)
     return told | parts | {"loss": told["loss"] + sum(parts.values())}
 

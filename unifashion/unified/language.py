@@ -24,6 +24,7 @@ from ..models.batches import trimmed
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.language_models import Writer
+from ..models.together import mean_of_all, processes
 from ..models.train import Fit, fit
 
 # %% ../../nbs/6_unified/02_language.ipynb #2d472085
@@ -238,10 +239,10 @@ def itg_loss(
     batch: dict,  # image (b, n_image, width), style (b,), ids and mask (b, n)
 ) -> torch.Tensor:  # scalar, nats a word piece
     "Image-grounded text generation (U Eq. 6): mean cross-entropy of the captions' pieces."
-    logits = model.logits(batch["image"], batch["style"], batch["ids"], batch["mask"])
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), batch["ids"].masked_fill(~batch["mask"], -100).flatten()
-    )
+    mask = batch["mask"]
+    logits = model.logits(batch["image"], batch["style"], batch["ids"], mask).float().flatten(0, 1)
+    told = F.cross_entropy(logits, batch["ids"].masked_fill(~mask, -100).flatten())
+    return mean_of_all(told, mask.sum())
 
 # %% ../../nbs/6_unified/02_language.ipynb #cb11271b
 def style_texts(
@@ -326,5 +327,6 @@ def train_captioner(
     device = device or pick_device()
     recipe = Fit(steps=settings.steps, batch=settings.batch, lr=settings.lr,
                  warmup=round(settings.warmup * settings.steps), weight_decay=0., betas=(0.9, 0.99),
-                 checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device))
+                 checkpoint_every=settings.checkpoint_every, dtype=pick_dtype(device),
+                 shard=settings.shard and processes() > 1)
     return fit(captioner, data, itg_loss, recipe, Path(folder), seed, collate=trimmed, device=device, log=log)

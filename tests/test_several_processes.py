@@ -1,0 +1,96 @@
+"""Several processes train as one: losses, noise and weights, whole or in shares; and what a kill does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from stages import STAGES
+
+from unifashion.models import together
+from unifashion.models.history import History
+from unifashion.models.recipe import Batches, Fit, loader
+
+HERE = Path(__file__).resolve().parent
+APART = 2e-4  # of a loss near 1 to 10 after some steps, summed in another order
+
+
+def torchrun(*words, **options):
+    "A command in two processes of one node, as the chapter of the loop has it."
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
+                   "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+               "--nproc-per-node", "2", *map(str, words)]
+    return subprocess.run(command, env=environment, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    "A folder in which two processes have been through every stage."
+    home = tmp_path_factory.mktemp("two")
+    done = torchrun(HERE / "stages.py", home, capture_output=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert [(home / f"rank-{k}").read_text() for k in (0, 1)] == ["one of 2"] * 2
+    return home
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_have_the_losses_of_one(stage, two, tmp_path):
+    _, alone = STAGES[stage](tmp_path)
+    both = History.read(two / stage)
+    assert len(both) == len(alone) >= 3
+    for name in alone.rows[0]:
+        if name not in ("seconds", "step"):
+            assert np.allclose(both[name], alone[name], rtol=APART, atol=APART), name
+
+
+def test_a_killed_process_ends_all_and_the_next_start_ends_in_the_same_bits(two, tmp_path):
+    cut = torchrun(HERE / "stages.py", tmp_path, 3, capture_output=True, timeout=120)
+    assert cut.returncode != 0 and "Signal 9" in cut.stderr + cut.stdout
+    stage = tmp_path / "language_in_shares"
+    assert not (stage / "final").exists() and len(History.read(stage)) == 3
+    done = torchrun(HERE / "stages.py", tmp_path, 99, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+    kept = [home / "language_in_shares" / "final" / "model.safetensors" for home in (two, tmp_path)]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+def test_weights_in_shares_are_in_shares(two, tmp_path):
+    "Half of every block's rows lie on each process; what is written is whole."
+    whole, dealt = (load_file(two / name / "final" / "model.safetensors")
+                    for name in ("language", "language_in_shares"))
+    assert {name: own.shape for name, own in whole.items()} == {name: own.shape for name, own in dealt.items()}
+    assert all(torch.allclose(whole[name], dealt[name], atol=1e-4) for name in whole)
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+
+
+def test_chance_is_drawn_for_the_whole_batch(second_of_two):
+    torch.manual_seed(0)
+    own = together.drawn(torch.randn_like, torch.zeros(3, 2))
+    torch.manual_seed(0)
+    assert torch.equal(own, torch.randn(6, 2)[1::2])
+
+
+def test_each_process_reads_its_share_of_a_step(second_of_two):
+    settings = Fit(steps=3, batch=4, lr=1.)
+    steps = list(Batches(9, settings, seed=0))
+    seen = [batch.tolist() for batch in loader(list(range(9)), Batches(9, settings, seed=0))]
+    assert seen == [step[1::2] for step in steps]
+
+
+@pytest.mark.parametrize("what", ["a batch", "rows of ITM"])
+def test_what_does_not_divide_is_refused(second_of_two, what):
+    with pytest.raises(ValueError, match="5 rows do not divide among 2 processes"):
+        if what == "a batch":
+            Batches(9, Fit(steps=3, batch=5, lr=1.), seed=0)
+        else:
+            together.first_rows(5)
