@@ -30,7 +30,7 @@ from ..models.latents import sampler, start_noise
 from ..models.losses import hard_negatives, itc, itm_pairs, max_over_queries, positive_pairs
 from ..models.matching import batch_generator, phase1_loss
 from ..models.qformer import QFormer
-from ..models.unet import EMPTY, Inpainter, painted_latents
+from ..models.unet import Inpainter, painted_latents
 from ..people.scenes import render, sample_scene
 from ..unified.captioning import write_all
 from ..unified.denoising import generated
@@ -196,7 +196,7 @@ def plain_sampling(
 ) -> torch.Tensor:  # (n, C, h, w)
     "Picture after picture."
     told = []
-    nothing = base.states(EMPTY[None])
+    nothing = base.states(base.empty[None])
     for row in range(len(noise)):
         scheduler = sampler("dpm++", base.schedule.config.prediction_type)
         scheduler.set_timesteps(steps)

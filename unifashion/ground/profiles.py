@@ -160,6 +160,14 @@ class Generator:
     emblem_widths: tuple = (24, 48, 96, 176)   # of the network that names emblems
     emblem_garments: int = 0                   # drawn for it
     emblem_steps: int = 0
+    source: str = "drawn"                      # text encoder, autoencoder, word pieces: 'drawn' or a hub id
+    painter: str = ""                          # hub id of the U-Net that UniFashion begins with
+    editor: str = ""                           # hub id of the inpainting model that Fashion-RAG begins with
+    eyes: str = ""                             # hub id of the vision tower through which it sees garments
+    retriever: str = ""                        # finds garments: name and weights in open_clip
+    scorer: str = ""                           # judges: the same
+    height: int = 0                            # px of painted pictures; 0: the world's
+    width: int = 0
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #df30c160
 @dataclass(frozen=True)
@@ -300,6 +308,13 @@ PROFILES = {p.name: p
                               LanguageModel("llava-hf/llava-1.5-7b-hf"),
                               Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
                                        max_words=128, checkpoint_every=500, core_products=0, shard=True),
+                              generator=Generator(source="CompVis/stable-diffusion-v1-4",
+                                                  painter="Fantasy-Studio/Paint-by-Example",
+                                                  editor="stabilityai/stable-diffusion-2-inpainting",
+                                                  eyes="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                                                  retriever="ViT-L-14 laion2b_s32b_b82k",
+                                                  scorer="ViT-H-14 laion2b_s32b_b79k",
+                                                  height=512, width=384),
                               diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
                                                   sampler="plms", sampling_steps=50, pictures=0),
                               rag=Rag(200_000, batch=16, lr=1e-5, joint_lr=1e-5, checkpoint_every=1000,

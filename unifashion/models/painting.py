@@ -25,6 +25,7 @@ from .autoencoder import FACTOR, PatchAutoencoder
 from .encoders import ImageEncoder, lite_tokens, open_image_encoder
 from .encoders import tower_encoder, tower_tokens
 from .history import History
+from .stable_diffusion import clip_tokens, open_eyes
 from .train import Fit, fit
 
 # %% ../../nbs/5_models/27_painting.ipynb #78f39d57
@@ -131,7 +132,8 @@ def save_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     if encoder.tokens is not tower_tokens:
         name = "efficientnet-lite0" if encoder.tokens is lite_tokens else encoder.identity
-        return write_json(folder / "encoder.json", {"name": name, "size": list(encoder.size)})
+        eyes = encoder.tokens is clip_tokens
+        return write_json(folder / "encoder.json", {"name": name, "size": list(encoder.size), "eyes": eyes})
     tower = encoder.body
     blocks = tower.transformer.resblocks
     settings = {"patch": tower.patch_size[0], "width": encoder.width, "layers": len(blocks),
@@ -147,6 +149,7 @@ def load_encoder(
 ) -> ImageEncoder:
     "A stored image encoder."
     kept = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    if kept.get("eyes"): return open_eyes(kept["name"])
     if kept["name"] != "drawn": return open_image_encoder(kept["name"], *kept["size"])
     weights = load_file(folder / "encoder.safetensors")
     return tower_encoder(weights, kept["settings"], kept["identity"])

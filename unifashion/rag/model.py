@@ -24,12 +24,12 @@ from ..ground.core import Rag
 from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import context_kept, guided, latent_mask, noised_at_random, sample
+from ..models.latents import context_kept, guided, noised_at_random, sample
 from ..models.latents import training_schedule, widened
 from ..models.painting import train_painter
 from ..models.together import drawn
-from ..models.tryon_pictures import Fittings, shown_parts
-from ..models.unet import Inpainter, greyed, weighted_error
+from ..models.tryon_pictures import Fittings, greyed_people, latent_masks, shown_parts, sized
+from ..models.unet import Inpainter, weighted_error
 from .inversion import Inversion, Prompts, asked_text, spliced_prompts, spliced_states
 from .inversion import word_scale
 
@@ -126,12 +126,13 @@ def edit_parts(
     device: str = "cpu",
 ) -> dict:  # name -> array, a row a person
     "Latents, masks and keypoints of try-on pairs, from the cache where they are known."
-    pictures = {"masked": greyed(own.people, own.masks)}
+    pictures = {"masked": greyed_people(own)}
     if own.truth is not None:
-        pictures["latents"] = own.truth
-    parts = shown_parts(pictures, vae, identity, own.fingerprint, device)
-    size = [side // FACTOR for side in own.people.shape[1:3]]
-    return parts | {"mask": latent_mask(own.masks).numpy(), "pose": pose_channels(own.keypoints, *size)}
+        pictures["latents"] = sized(own.truth)
+    size = own.people.shape[1:3]
+    parts = shown_parts(pictures, size, vae, identity, own.fingerprint, device)
+    small = [side // FACTOR for side in size]
+    return parts | {"mask": latent_masks(own.masks), "pose": pose_channels(own.keypoints, *small)}
 
 # %% ../../nbs/7_rag/03_model.ipynb #5010715b
 class Edits:

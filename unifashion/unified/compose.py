@@ -22,7 +22,6 @@ from ..models.checkpoints import seeded
 from ..models.foundations import encode_texts
 from ..models.history import History
 from ..models.language_models import Writer
-from ..models.latents import encoded, grey_latents
 from ..models.losses import hard_negatives, itc, itm, itm_pairs, max_over_queries, positive_pairs
 from ..models.matching import batch_generator
 from ..models.qformer import QFormer, additive, bidirectional
@@ -195,16 +194,15 @@ def lessons_of(
     texts: list,          # (n,) what it is to say of each picture
     style: int,           # number of the texts' style
     max_words: int,       # word pieces a text is cut to
-    vae=None,             # an autoencoder; None: no diffusion model teaches
-    pictures: np.ndarray = None,  # (n, h, w, 3) uint8, what it is to paint
+    latents: np.ndarray = None,  # (n, C, h, w) of what the diffusion model is to paint; None: none teaches
+    grey: torch.Tensor = None,   # (1, C, h, w) from `grey_latents`: nothing is left of a picture
 ) -> dict:  # name -> (n, ...) tensor, as `taught` reads them
     "What language and diffusion model know of pictures."
     ids, mask, _ = encode_captions(writer, texts, max_words)
     known = {"told ids": ids, "told mask": mask, "style": torch.full((len(texts),), style)}
-    if vae is None: return known
-    latents = encoded(vae, pictures).cpu()
-    grey = grey_latents(vae, *pictures.shape[1:3])
-    return known | {"latents": latents, "agnostic": grey.expand_as(latents),
+    if latents is None: return known
+    latents = torch.from_numpy(np.asarray(latents)).float()
+    return known | {"latents": latents, "agnostic": grey.float().cpu().expand_as(latents),
                     "everywhere": torch.ones(len(latents), 1, *latents.shape[2:])}
 
 # %% ../../nbs/6_unified/12_compose.ipynb #c08094a3

@@ -20,7 +20,7 @@ from transformers import CLIPTextModel
 from ..models.checkpoints import seeded
 from ..models.latents import reordered, training_schedule, widened
 from ..models.qformer import QFormer
-from ..models.unet import EMPTY, Inpainter
+from ..models.unet import Inpainter
 from .language import Adapter
 
 # %% ../../nbs/6_unified/07_diffusion.ipynb #99afcffc
@@ -278,7 +278,7 @@ def new_denoiser(
 ) -> Denoiser:
     "An untrained one: at first it says what its foundation says of the text."
     words = base.text_encoder.embeddings.token_embedding.weight
-    scale = 1. if words.is_meta else base.states(EMPTY[None].to(words.device)).std().item()
+    scale = 1. if words.is_meta else base.states(base.empty[None]).std().item()
     with seeded(seed, "denoiser"):
         model = Denoiser(deepcopy(base.text_encoder), widened_unet(base, wiring), wiring, deepcopy(qformer),
                          image_width, base.schedule.config.prediction_type, scale)

@@ -15,9 +15,8 @@ from torch import nn
 
 from ..models.encoders import ImageEncoder, image_tokens
 from ..models.foundations import encode_texts
-from ..models.latents import latent_mask
-from ..models.tryon_pictures import Fittings, shown_parts
-from ..models.unet import greyed, prompts
+from ..models.tryon_pictures import Fittings, greyed_people, latent_masks, shown_parts, sized
+from ..models.unet import prompts
 from .diffusion import Wiring
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #6e8ef31f
@@ -57,26 +56,29 @@ def fitting_parts(
 ) -> dict:  # name -> array, a row a pair
     "Everything that any wiring is shown of the pairs."
     looks = {"garment": own.garments, "sketch": own.sketches, "worn_sketch": own.worn_sketches}
-    pictures = {"agnostic": greyed(own.people, own.masks), "pose": own.poses, **looks}
+    looks = {name: sized(stack) for name, stack in looks.items()}
+    pictures = {"agnostic": greyed_people(own), "pose": sized(own.poses), **looks}
     if own.truth is not None:
-        pictures["latents"] = own.truth
-    parts = shown_parts(pictures, readers.vae, readers.vae_identity, own.fingerprint, readers.device)
-    parts["mask"] = latent_mask(own.masks).numpy()
-    for name, stack in looks.items():
-        parts[f"{name} tokens"] = image_tokens(readers.encoder, stack, f"{own.fingerprint} {name}",
+        pictures["latents"] = sized(own.truth)
+    size = own.people.shape[1:3]
+    parts = shown_parts(pictures, size, readers.vae, readers.vae_identity, own.fingerprint, readers.device)
+    parts["mask"] = latent_masks(own.masks)
+    for name, seen in looks.items():
+        parts[f"{name} tokens"] = image_tokens(readers.encoder, seen, f"{own.fingerprint} {name}",
                                                device=readers.device)
     return parts | texts_for(own.texts, readers)
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #35db3e1f
 def catalogue_parts(
-    pictures: np.ndarray,  # (n, h, w, 3) uint8
-    texts: list,           # (n,) str
+    pictures,          # a `Catalogue`, or `Pictures`
+    texts: list,       # (n,) str
     readers: Readers,
-    fingerprint: str,      # of the pictures
+    fingerprint: str,  # of the pictures
+    size: tuple,       # (h, w) px that they are painted in
 ) -> dict:  # name -> array, a row a picture
     "Catalogue pictures in the form of `fitting_parts`."
-    grey = np.full((1, *pictures.shape[1:]), 128, np.uint8)
-    reader = readers.vae, readers.vae_identity
+    grey = sized(np.full((1, *size, 3), 128, np.uint8))
+    reader = size, readers.vae, readers.vae_identity
     latents = shown_parts({"latents": pictures}, *reader, fingerprint, readers.device)["latents"]
     left = shown_parts({"agnostic": grey}, *reader, "grey", readers.device)["agnostic"]
     everywhere = np.broadcast_to(np.float32(1), (len(latents), 1, *latents.shape[2:]))

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from huggingface_hub import snapshot_download
 from PIL import Image
 
-from ..data.images import fit_image, resize
+from ..data.images import fit_image
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.encoders import ImageEncoder
@@ -117,7 +117,7 @@ def conditions(
         batch["words_mask"] &= "text" in pipe.denoiser.wiring.context
     if pipe.image_encoder is not None:
         looked_at = pictures[pipe.denoiser.wiring.hint or "garment"]
-        fitted = np.stack([resize(own, *pipe.image_encoder.size) for own in looked_at])
+        fitted = np.stack([fit_image(own, *pipe.image_encoder.size, "pad") for own in looked_at])
         batch["tokens"] = pipe.image_encoder(torch.from_numpy(fitted).to(pipe.image_encoder.mean.device))
     return {name: own.to(pipe.device) for name, own in batch.items()}
 
