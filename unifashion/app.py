@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
-           'run_workflow', 'Reproduce', 'Prepare', 'version', 'main']
+           'run_workflow', 'Reproduce', 'Prepare', 'Weights', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from .ground.circumstances import git_state
-from .ground.core import cache_dir, digest, repo_root, settle_folders
+from .ground.core import cache_dir, digest, load_profile, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .ground.files import write_json
 from .ground.keys import plan
@@ -170,9 +170,32 @@ class Prepare:
         print(report_text(report))
         return 0 if report["complete"] else 1
 
+# %% ../nbs/app.ipynb #90b7e65d
+@dataclass
+class Weights:
+    """Which published weights a profile asks for, their licence and size, and whether they are here.
+
+    Looked for as the loaders do: in a folder of that name, then in the hub's cache (HF_HOME, HF_HUB_CACHE).
+    Names, sizes and heads of files are looked at; nothing is fetched, and without --check nobody is asked.
+    Exit code 0; with --check 1 where something that the profile's settings name is not all here, whatever
+    the hub says of it: there, gated, gone (or private), offline, or that it lacks a file that is read."""
+    profile: str = "paper"    # smoke, mini, open, folder or paper
+    check: bool = False       # ask the hub what it has: metadata alone, 5 s each at most
+    root: Path | None = None  # also look here, for ORG/NAME or NAME; the profile must then name that folder
+
+    def __call__(self) -> int:  # exit code
+        from unifashion.data.weights import answers_to, look_for, needs_of, weights_text
+        if self.root and not self.root.is_dir():
+            raise FileNotFoundError(f"--root {self.root} is not a folder")
+        found = {need: look_for(need, self.root) for need in needs_of(load_profile(self.profile))}
+        print(weights_text(self.profile, found, answers_to(list(found)) if self.check else {}))
+        lacking = [need for need, own in found.items() if need.settings and own.state != "here"]
+        return 1 if self.check and lacking else 0
+
 # %% ../nbs/app.ipynb #b66599f3
 COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
-            "edit": Edit, "embed": Embed, "prepare": Prepare, "node": OneNode}
+            "edit": Edit, "embed": Embed, "prepare": Prepare, "weights": Weights,
+            "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 

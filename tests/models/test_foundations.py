@@ -112,7 +112,36 @@ def test_no_network_is_one_line():
 
     with pytest.raises(ConnectionError) as error:
         from_hub(load, "some/model")
-    assert "some/model" in str(error.value) and "\n" not in str(error.value)
+    assert "some/model: long. Looked in" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named_with_the_place(tmp_path, monkeypatch):
+    from transformers import AutoConfig, BertConfig, BertModel
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match=f"^o/m: .*Looked in {tmp_path}/hub; `unifashion weights`"):
+        from_hub(AutoConfig.from_pretrained, "o/m")
+    BertConfig().save_pretrained(tmp_path / "bert")
+    with pytest.raises(ConnectionError, match=f"model.safetensors.*Looked in {tmp_path}/bert;"):
+        from_hub(BertModel.from_pretrained, str(tmp_path / "bert"))
+
+
+def test_an_error_of_the_network_inside_another_is_understood_and_no_other():
+    def wrapped(id):
+        try:
+            raise OSError("no file weights.bin")
+        except OSError as error:
+            raise RuntimeError(f"not fetched: {error}")
+
+    with pytest.raises(ConnectionError, match="some/model: not fetched: no file weights.bin"):
+        from_hub(wrapped, "some/model")
+
+    def broken(id):
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        from_hub(broken, "some/model")
 
 
 def test_pieces_by_hand():

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from ..ground.code_digests import chapters_of
@@ -45,17 +46,20 @@ PUBLISHED = {
 # %% ../../nbs/5_models/06_foundations.ipynb #0de642e9
 def from_hub(
     load,    # a function of the id: `SomeModel.from_pretrained`
-    id: str,  # on the hub
+    id: str,  # on the hub, or a folder
     **options,  # passed to `load`
 ):
-    """A published model.
-    Raises `ConnectionError`, one line, where it is neither in the local cache nor to be reached."""
+    """A published model. Raises `ConnectionError`, one line with what the library misses and where it was
+    looked for, where a file is neither here nor to be reached."""
     try:
         return load(id, **options)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and not isinstance(error.__context__, OSError): raise
+        said = str(error).strip().split("\n")[0].rstrip(". ")
         raise ConnectionError(
-            f"{id} is not in the local hub cache and could not be fetched: connect once, or set HF_HOME to a "
-            f"cache that holds it; profiles mini and open need no hub ({type(error).__name__})"
+            f"{id}: {said}. Looked in {id if os.path.isdir(id) else constants.HF_HUB_CACHE}; `unifashion "
+            "weights` names what is missing. Connect once, or set HF_HOME to a cache that holds it; profiles "
+            "mini and open need no hub"
         ) from None
 
 # %% ../../nbs/5_models/06_foundations.ipynb #2587e8ba
