@@ -121,7 +121,7 @@ class Reproduce:
     --publish re-runs nothing of itself: what is finished is copied to outputs/published.
     To run a report anew all the same, delete its .done in outputs/runs."""
     reports: tyro.conf.Positional[tuple[str, ...]] = ()  # names; all but tune_* by default
-    profile: str = "mini"  # smoke, mini, open, folder or paper
+    profile: str = "mini"  # smoke, mini, open, folder, paper or rehearsal
     full: bool = False     # every row, the whole evaluation set, three seeds
     seeds: str | None = None  # as in "0 1 2"; 0 by default, three with --full
     publish: bool = False  # copy the finished runs to outputs/published
@@ -133,6 +133,9 @@ class Reproduce:
         start = time.perf_counter()
         scale = "full" if self.full else "core"
         if self.cores < 0: raise ValueError(f"cores are counted from 1, 0 means all; here: {self.cores}")
+        if self.profile == "rehearsal":  # on stand-ins and drawings, made now if need be
+            from unifashion.models.stand_ins import rehearsal
+            os.environ |= rehearsal()
         nodes = plan(self.profile, self.full, self.seeds, self.reports, self.set)
         waiting = [node for node in nodes if not finished(node)]
         print(f"{self.profile} {scale}: {len(waiting)} of {len(nodes)} reports to run", flush=True)

@@ -107,16 +107,14 @@ def test_settings_of_other_profiles():
 
 
 def test_ids_are_those_that_the_code_opens():
-    import open_clip
-
     from unifashion.models.foundations import PUBLISHED
     from unifashion.models.retriever import published_retriever
     from unifashion.unified.annotate import Llava
 
     named = {need.id for need in needs_of(PAPER)}
-    assert {part.id for part in PUBLISHED.values()} | {Llava().name} <= named
-    lent = open_clip.pretrained.get_pretrained_cfg(*published_retriever.__defaults__)["hf_hub"]
-    assert BY_NAME[lent.rstrip("/")].opened_by == "published_retriever"
+    plain = {id.partition("@")[0] for id in named}
+    assert {part.id for part in PUBLISHED.values()} | {Llava().name} <= plain
+    assert published_retriever.__defaults__ == (PAPER.generator.retriever,)
     assert named <= set(CARDS) and set(CARRIED) <= set(CARDS)
 
 
@@ -334,7 +332,7 @@ def test_exit_codes_and_the_message(cache, no_network, capsys):
     assert main(["weights", "--check"]) == 1 and main(["weights"]) == 0
     out = capsys.readouterr().out
     assert f"! {LLAVA} (llm.name): {SHARDS[0]} is missing; looked in {cache}" in out
-    assert "note: stabilityai/stable-diffusion-2-inpainting: gone" in out
+    assert "note: sd2-community/stable-diffusion-2-inpainting: a copy" in out
 
 
 def test_a_table_of_states_sizes_and_licences(cache):
@@ -387,11 +385,11 @@ def test_generators_open_from_what_is_listed_and_from_no_less(tmp_path):
     published(tmp_path / "sd", "StableDiffusionPipeline", 4)
     published(tmp_path / "pbe", "PaintByExamplePipeline", 9)
     (tmp_path / "sd" / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
-    lists = {"sd": GENERATOR, "pbe": BY_NAME["Fantasy-Studio/Paint-by-Example"].files}
+    lists = {"sd": GENERATOR, "pbe": ROLES["generator.painter"].files}
     sd, pbe = (copied(tmp_path / name, tmp_path / "copy" / name, files) for name, files in lists.items())
     assert open_stable_diffusion(sd, pbe).inpainter.unet.config.in_channels == 9
     assert open_stable_diffusion(sd).inpainter.unet.config.in_channels == 4
-    for name in BY_NAME["Fantasy-Studio/Paint-by-Example"].files:
+    for name in ROLES["generator.painter"].files:
         (pbe / name).rename(pbe / "away")
         with pytest.raises((OSError, ValueError)):
             open_stable_diffusion(sd, pbe)

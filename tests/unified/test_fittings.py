@@ -16,7 +16,7 @@ from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
 from unifashion.models.foundations import train_tokenizer
-from unifashion.models.tryon_pictures import fittings_of, on_white, open_pairs
+from unifashion.models.tryon_pictures import fittings_of, on_white, open_pairs, sized
 from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.shop.keypoints import to_dresscode, to_vitonhd
 from unifashion.shop.tryon_files import draw_pairs, write_people
@@ -91,7 +91,7 @@ def test_without_the_answer_a_sample_can_still_be_asked(people, readers):
 
 def test_a_catalogue_picture_is_painted_from_nothing(people, readers):
     own = fittings_of(read_vitonhd(people, "test"), 32, 24)
-    parts = catalogue_parts(own.garments, own.texts, readers, "garments")
+    parts = catalogue_parts(sized(own.garments), own.texts, readers, "garments", (32, 24))
     assert parts["mask"].min() == 1
     left = [np.asarray(part) for part in parts["agnostic"]]
     assert all(np.array_equal(part, left[0]) for part in left)  # grey, whatever the picture

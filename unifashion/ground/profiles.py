@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'World', 'Foundations', 'LanguageModel', 'Language', 'Pretrain', 'Evaluation', 'Formats', 'Generator',
-           'Diffusion', 'Machine', 'Compose', 'Rag', 'Profile']
+           'Diffusion', 'Machine', 'Compose', 'Rag', 'Profile', 'rehearsed']
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #572d4a98
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # %% ../../nbs/0_ground/00_profiles.ipynb #8873b533
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Generator:
     painter: str = ""                          # hub id of the U-Net that UniFashion begins with
     editor: str = ""                           # hub id of the inpainting model that Fashion-RAG begins with
     eyes: str = ""                             # hub id of the vision tower through which it sees garments
-    retriever: str = ""                        # finds garments: name and weights in open_clip
+    retriever: str = ""                        # finds garments: hub id of an open_clip model
     scorer: str = ""                           # judges: the same
     height: int = 0                            # px of painted pictures; 0: the world's
     width: int = 0
@@ -309,14 +309,36 @@ PROFILES = {p.name: p
                               Language(steps=12211, batch=32, lr=2e-5, rank=128, alpha=256, dropout=0.05,
                                        max_words=128, checkpoint_every=500, core_products=0, shard=True),
                               generator=Generator(source="CompVis/stable-diffusion-v1-4",
-                                                  painter="Fantasy-Studio/Paint-by-Example",
-                                                  editor="stabilityai/stable-diffusion-2-inpainting",
+                                                  painter="Fantasy-Studio/Paint-by-Example@refs/pr/3",
+                                                  editor="sd2-community/stable-diffusion-2-inpainting",
                                                   eyes="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-                                                  retriever="ViT-L-14 laion2b_s32b_b82k",
-                                                  scorer="ViT-H-14 laion2b_s32b_b79k",
+                                                  retriever="laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+                                                  scorer="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
                                                   height=512, width=384),
                               diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
                                                   sampler="plms", sampling_steps=50, pictures=0),
                               rag=Rag(200_000, batch=16, lr=1e-5, joint_lr=1e-5, checkpoint_every=1000,
                                       sampler="ddim", sampling_steps=50, guidance=7.5, pictures=0,
                                       core_pictures=0)))}
+
+# %% ../../nbs/0_ground/00_profiles.ipynb #1280eebf
+def rehearsed(
+    paper: Profile,
+) -> Profile:
+    "`paper` in everything but how much: its code path, on stand-ins of its models and drawings in its formats."
+    few = dict(steps=2, batch=2, checkpoint_every=1, sampling_steps=3, pictures=2, core_pictures=2)
+    return replace(
+        paper, name="rehearsal", world=replace(paper.world, height=56, width=56),
+        foundations=replace(paper.foundations, width=32, heads=2, qformer_layers=2),
+        pretrain=replace(paper.pretrain, steps=4, batch=8, warmup=1, itm_rows=8, checkpoint_every=2, rerank=3),
+        evaluation=Evaluation(negatives=3, queries=20, repeats=2, core_queries=20, core_repeats=1,
+                              bootstrap=50),
+        machine=Machine(threads=1),
+        language=replace(paper.language, steps=4, batch=4, rank=4, alpha=8, max_words=24, checkpoint_every=2,
+                         write_batch=8, products=12, core_products=12),
+        diffusion=replace(paper.diffusion, **few), rag=replace(paper.rag, **few),
+        compose=replace(paper.compose, steps=4, batch=8, itm_rows=4, taught_rows=4, checkpoint_every=2,
+                        rerank=3))
+
+
+PROFILES["rehearsal"] = rehearsed(PROFILES["paper"])

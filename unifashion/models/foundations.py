@@ -37,7 +37,7 @@ PUBLISHED = {
     "blip2": Published("Salesforce/blip2-itm-vit-g", 1_172_031_490, "ViT-g and Q-Former (U 4.1)"),
     "sd-1.4 unet": Published("CompVis/stable-diffusion-v1-4", 859_520_964, "denoiser (U 4.1)"),
     "paint-by-example unet": Published("Fantasy-Studio/Paint-by-Example", 859_535_364, "9-channel denoiser"),
-    "sd-2 inpainting unet": Published("stabilityai/stable-diffusion-2-inpainting", 865_925_124,
+    "sd-2 inpainting unet": Published("sd2-community/stable-diffusion-2-inpainting", 865_925_124,
                                       "denoiser (R)"),
     "sd vae": Published("CompVis/stable-diffusion-v1-4", 83_653_863, "latents of both papers"),
     "clip-h vision": Published("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 630_766_080, "garment features (R)"),

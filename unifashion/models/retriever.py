@@ -133,18 +133,17 @@ def frozen_retriever(
 
 
 def published_retriever(
-    name: str = "ViT-L-14",               # of open_clip
-    weights: str = "laion2b_s32b_b82k",   # the paper's (R 4.1)
+    name: str = "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",  # hub id; the paper's (R 4.1)
 ) -> Retriever:
-    "open_clip's model of that name; loads weights from the hub. Raises as `from_hub`."
+    "A model of open_clip's on the hub. Raises as `from_hub`."
     needs("open_clip", "open_clip_torch")
     import open_clip
+    place = f"hf-hub:{name}"
     with seeded(0, "retriever"):
-        model = from_hub(open_clip.create_model, name, pretrained=weights)
+        model = from_hub(open_clip.create_model, place)
     side = model.visual.image_size
     size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
-    return Retriever(model, normalised, open_clip.get_tokenizer(name), size, f"open_clip {name} {weights}",
-                     {"name": name, "weights": weights})
+    return Retriever(model, normalised, open_clip.get_tokenizer(place), size, f"open_clip {name}", {"name": name})
 
 # %% ../../nbs/5_models/24_retriever.ipynb #cc080128
 def own_text_first(

@@ -36,11 +36,13 @@ PATTERNS = ["*.json", "*.txt", "*.safetensors"]
 
 
 def folder_of(
-    source,  # a folder, or a hub id
+    source,  # a folder, a hub id, or 'id@revision'
 ) -> Path:
     "Where a pipeline lies. Raises `ConnectionError` for an id out of reach, `FileNotFoundError` for none."
     local = Path(source).is_dir()
-    folder = Path(source if local else from_hub(snapshot_download, str(source), allow_patterns=PATTERNS))
+    name, _, revision = str(source).partition("@")
+    folder = Path(source if local else from_hub(snapshot_download, name, revision=revision or None,
+                                                allow_patterns=PATTERNS))
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model_index.json: wanted is a folder in the layout of "
                                 "diffusers")

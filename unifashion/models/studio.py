@@ -70,7 +70,7 @@ def published_studio(
     "The papers'. Raises as `from_hub`."
     source, painter = (g.editor, None) if editing else (g.source, g.painter or None)
     made = open_stable_diffusion(source, painter)
-    scorer = published_retriever(*g.scorer.split())
+    scorer = published_retriever(g.scorer)
     return Studio(made.inpainter, made.vae, made.tokenizer, f"{source} vae", scorer, scorer.identity, None,
                   (g.height, g.width))
 
@@ -106,6 +106,6 @@ def open_looks(
     if g.source == "drawn":
         eyes = open_image_encoder(profile.foundations.image_encoder, world.height, world.width, parts).to(device)
         return eyes, drawn_retriever(folder, eyes, words)
-    finder = published_retriever(*g.retriever.split())
+    finder = published_retriever(g.retriever)
     finder.model.to(device)
     return open_eyes(g.eyes).to(device), finder

@@ -39,10 +39,11 @@ EMPTY = torch.tensor([SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")] + [SPECIAL
 def prompts(
     tokenizer: tokenizers.Tokenizer,
     texts,  # (n,) str
+    cut: bool = False,  # texts that have no room are cut, as Stable Diffusion does
 ) -> torch.Tensor:  # (n, 77) int64
-    "Texts as word pieces, filled up. Raises `ValueError` for a text that has no room."
+    "Texts as word pieces, filled up. Raises `ValueError` for a text that has no room, unless it is cut."
     filling = next(own for own in ("[PAD]", "<|endoftext|>") if tokenizer.token_to_id(own) is not None)
-    tokenizer.no_truncation()
+    tokenizer.enable_truncation(PLACES) if cut else tokenizer.no_truncation()
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(filling), pad_token=filling, length=PLACES)
     pieces = [own.ids for own in tokenizer.encode_batch(list(texts))]
     for text, own in zip(texts, pieces):

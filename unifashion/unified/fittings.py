@@ -36,9 +36,10 @@ def text_parts(
     tokenizer: tokenizers.Tokenizer,          # of the text encoder
     qformer_tokenizer: tokenizers.Tokenizer,
     max_words: int,  # word pieces that the Q-Former reads; 0: there is none
+    cut: bool = False,  # as `prompts` takes it
 ) -> dict:  # ids, and empty of a text that says nothing (n, 77), words and words_mask (n, max_words)
     "Texts as both readers take them. Raises `ValueError` as `prompts`."
-    ids = prompts(tokenizer, texts).numpy()
+    ids = prompts(tokenizer, texts, cut).numpy()
     told = {"ids": ids, "empty": np.broadcast_to(prompts(tokenizer, [""]).numpy(), ids.shape)}
     if not max_words: return told
     words, mask = encode_texts(qformer_tokenizer, texts, max_words)
@@ -46,8 +47,8 @@ def text_parts(
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #25207425
 def texts_for(texts: list, readers: Readers) -> dict:
-    "`text_parts` of some readers."
-    return text_parts(texts, readers.tokenizer, readers.qformer_tokenizer, readers.max_words)
+    "`text_parts` of some readers; a shop's long texts are cut."
+    return text_parts(texts, readers.tokenizer, readers.qformer_tokenizer, readers.max_words, cut=True)
 
 
 def fitting_parts(
