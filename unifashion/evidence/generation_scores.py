@@ -45,7 +45,7 @@ def at_size(
     encoder: ImageEncoder,
 ) -> np.ndarray:  # the same, of the encoder's size
     "Pictures as an encoder reads them."
-    if pictures.shape[1:3] == encoder.size: return pictures
+    if pictures.shape[1:3] == tuple(encoder.size): return np.array(pictures)
     return np.stack([fit_image(own, *encoder.size) for own in pictures])
 
 

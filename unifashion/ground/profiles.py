@@ -326,14 +326,14 @@ def rehearsed(
     paper: Profile,
 ) -> Profile:
     "`paper` in everything but how much: its code path, on stand-ins of its models and drawings in its formats."
-    few = dict(steps=2, batch=2, checkpoint_every=1, sampling_steps=3, pictures=2, core_pictures=2)
+    few = dict(steps=2, batch=2, checkpoint_every=1, sampling_steps=3, pictures=4, core_pictures=4)
     return replace(
         paper, name="rehearsal", world=replace(paper.world, height=56, width=56),
         foundations=replace(paper.foundations, width=32, heads=2, qformer_layers=2),
         pretrain=replace(paper.pretrain, steps=4, batch=8, warmup=1, itm_rows=8, checkpoint_every=2, rerank=3),
         evaluation=Evaluation(negatives=3, queries=20, repeats=2, core_queries=20, core_repeats=1,
                               bootstrap=50),
-        machine=Machine(threads=1),
+        machine=Machine(threads=1), formats=Formats(damaged=40),
         language=replace(paper.language, steps=4, batch=4, rank=4, alpha=8, max_words=24, checkpoint_every=2,
                          write_batch=8, products=12, core_products=12),
         diffusion=replace(paper.diffusion, **few), rag=replace(paper.rag, **few),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTOR', 'FORGIVING', 'EDGES', 'to_signed', 'to_bytes', 'components', 'blocks', 'PatchAutoencoder',
-           'start_from_components', 'reconstructed', 'signal_to_noise', 'Pictures', 'reconstruction_loss',
+           'start_from_components', 'latents_of', 'reconstructed', 'signal_to_noise', 'Pictures', 'reconstruction_loss',
            'train_autoencoder', 'drawn_autoencoder']
 
 # %% ../../nbs/5_models/17_autoencoder.ipynb #ab06cf2e
@@ -124,16 +124,27 @@ def start_from_components(
     return model.to(memory_format=torch.channels_last).eval()
 
 # %% ../../nbs/5_models/17_autoencoder.ipynb #a5643ed8
+def latents_of(
+    vae,                    # an autoencoder as diffusers has them
+    pictures: torch.Tensor,  # (b, 3, h, w) in -1..1
+) -> torch.Tensor:  # (b, C, h / 8, w / 8), of mean square about 1
+    "Pictures as latents: the mean, where the autoencoder answers with a distribution."
+    told = vae.encode(pictures)
+    own = told.latents if hasattr(told, "latents") else told.latent_dist.mode()
+    return own * getattr(vae.config, "scaling_factor", 1.)
+
+
 @torch.no_grad()
 def reconstructed(
-    model,                 # an autoencoder with `encode(...).latents` and `decode(...).sample`
+    model,                 # an autoencoder as diffusers has them
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     batch: int = 64,
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "Pictures as they come back."
     device = next(model.parameters()).device
+    scale = getattr(model.config, "scaling_factor", 1.)
     parts = [to_signed(pictures[i:i + batch]).to(device) for i in range(0, len(pictures), batch)]
-    return np.concatenate([to_bytes(model.decode(model.encode(part).latents).sample) for part in parts])
+    return np.concatenate([to_bytes(model.decode(latents_of(model, part) / scale).sample) for part in parts])
 
 
 def signal_to_noise(

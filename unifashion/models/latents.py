@@ -18,7 +18,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 from torch.nn.utils import skip_init
 
-from .autoencoder import FACTOR, to_bytes, to_signed
+from .autoencoder import FACTOR, latents_of, to_bytes, to_signed
 from .together import drawn
 
 # %% ../../nbs/5_models/18_latents.ipynb #7850003a
@@ -27,14 +27,11 @@ def encoded(
     vae,                   # an autoencoder as diffusers has them
     pictures: np.ndarray,  # (n, h, w, 3) uint8
     batch: int = 64,
-) -> torch.Tensor:  # (n, C, h / 8, w / 8), of mean square about 1
-    "Pictures as latents: the mean, where the autoencoder answers with a distribution."
+) -> torch.Tensor:  # (n, C, h / 8, w / 8)
+    "Pictures of bytes as latents."
     device = next(vae.parameters()).device
-    parts = []
-    for start in range(0, len(pictures), batch):
-        told = vae.encode(to_signed(pictures[start:start + batch]).to(device))
-        parts.append(told.latents if hasattr(told, "latents") else told.latent_dist.mode())
-    return torch.cat(parts) * getattr(vae.config, "scaling_factor", 1.)
+    return torch.cat([latents_of(vae, to_signed(pictures[start:start + batch]).to(device))
+                      for start in range(0, len(pictures), batch)])
 
 
 def grey_latents(vae, height: int, width: int) -> torch.Tensor:  # (1, C, h / 8, w / 8), on the CPU

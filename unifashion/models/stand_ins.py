@@ -91,13 +91,13 @@ def save_clip_words(folder: Path) -> int:  # entries
     return len(vocabulary)
 
 # %% ../../nbs/5_models/32_stand_ins.ipynb #6047c081
-SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+SMALL = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2)
 
 
 def write_blip2(folder: Path):
     "BLIP-2 for image-text retrieval: a vision tower and a Q-Former with 32 queries (U 4.1)."
     words = bert_words()
-    config = Blip2Config(vision_config=SMALL | dict(image_size=56, patch_size=14),
+    config = Blip2Config(vision_config=SMALL | dict(image_size=56, patch_size=14, initializer_range=0.05),
                          qformer_config=SMALL | dict(vocab_size=len(words), encoder_hidden_size=32,
                                                      use_qformer_text_input=True),
                          num_query_tokens=32, image_text_hidden_size=16)

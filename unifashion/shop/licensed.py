@@ -25,13 +25,13 @@ def drawn_sets(
 ) -> dict:  # folder's name -> where it lies
     "Each data set, from the cache or drawn now."
     shop = World("drawn", products=84, test_per_type=2, height=SIDE, width=SIDE * 3 // 4)
-    composed = drawn_fashioniq(shop, {"train": 24, "val": 16, "test": 12}, workers)
+    composed = drawn_fashioniq(shop, {"train": 60, "val": 16, "test": 12}, workers)
     return {"fashiongen": drawn_catalogue(shop, workers),
             "fashion200k": drawn_fashion200k(shop, {"train": 6, "test": 3}, workers),
             "fashion_iq": composed / "fashion_iq",
             "unifashion_fashion_iq_cap": composed / "unifashion_fashion_iq_cap",
             "viton_hd": drawn_people("viton_hd", 6, 6, *PEOPLE, workers=workers),
-            "dress_code": drawn_people("dress_code", 9, 9, *PEOPLE, workers=workers)}
+            "dress_code": drawn_people("dress_code", 15, 6, *PEOPLE, workers=workers)}
 
 
 def licensed(
