@@ -18,6 +18,7 @@ from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
 from .ground.files import write_json
 from .ground.keys import plan
+from .ground.locks import this_process
 from .ground.progress import announced, follow, results
 from .ground.runs import publish
 from .own_commands import Caption, Design, Edit, Embed, Search, TryOn
@@ -57,7 +58,7 @@ def snakemake_command(
     root = str(repo_root())
     return [sys.executable, "-m", "snakemake", "--snakefile", str(Path(root, "Snakefile")),
             "--directory", root, "--configfile", str(settings), "--cores", str(cores or os.cpu_count()),
-            "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "gpu=1", "--rerun-triggers",
+            "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "turn=1", "--rerun-triggers",
             "mtime", "--shared-fs-usage", *SHARED, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
@@ -73,7 +74,7 @@ def workflow_settings(
 
 def workflow_environment() -> dict:  # variables
     "The environment in which Snakemake and its jobs work, on any account and in any language."
-    own = {WATCHED: str(os.getpid()), "PYTHONUTF8": "1", "UNIFASHION_CACHE": str(cache_dir())}
+    own = {WATCHED: this_process(), "PYTHONUTF8": "1", "UNIFASHION_CACHE": str(cache_dir())}
     if not os.path.isabs(os.path.expanduser("~")):
         own["HOME"] = str(cache_dir())
     try:
