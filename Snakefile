@@ -41,7 +41,7 @@ def upstream(by_seed):
 
     def stamps(wildcards):
         node = by_seed[wildcards.get("seed", "None")]
-        return [ancient(local(str(above.stamp))) for above in node.reads]
+        return [ancient(str(above.stamp)) for above in node.reads]
 
     return stamps
 
@@ -66,7 +66,7 @@ def call(report, by_seed):
 def stamp(node):
     "Where a report's stamp lies, with wildcards for seed and key."
     folder = node.folder if node.seed is None else node.folder.parent / "seed={seed}"
-    return local(str(folder / "{key}.done"))  # in the clone, also where a storage is set
+    return str(folder / "{key}.done")
 
 
 def computes(node):
@@ -91,7 +91,7 @@ wildcard_constraints:
 
 
 rule all:
-    input: [local(str(node.stamp)) for node in nodes]
+    input: [str(node.stamp) for node in nodes]
 
 
 for report, by_seed in reports.items():
@@ -104,4 +104,4 @@ for report, by_seed in reports.items():
         params: call=call(report, by_seed)
         threads: threads_of(first)
         resources: **asks(by_seed)
-        shell: "exec {params.call}"
+        shell: "exec {params.call} --stamp {output:q}"

@@ -16,7 +16,7 @@ import tyro
 from .ground.circumstances import git_state
 from .ground.core import cache_dir, digest, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.files import write_json
+from .ground.files import atomic_write, write_json
 from .ground.keys import plan
 from .ground.locks import this_process
 from .ground.progress import announced, follow, results
@@ -33,6 +33,7 @@ class OneNode:
     seeds: str = "0"                   # one seed, or all of a report that reads several
     key: str = ""                      # the key it is expected to have
     set: tuple[str, ...] = ()          # further parameters: name=value
+    stamp: str = ""                    # where the workflow looks for the stamp, if not in the clone
 
     def __call__(self):
         end_with_parent()
@@ -42,6 +43,8 @@ class OneNode:
         except EXPECTED as error:  # on stdout, because Snakemake's log has stderr
             print(error if isinstance(error, ReportFailed) else f"{node.name}: {error}", flush=True)
             return 1
+        if self.stamp and not Path(self.stamp).exists():
+            atomic_write(self.stamp, "")
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
 # %% ../nbs/app.ipynb #b7da1b52

@@ -6,7 +6,7 @@
 __all__ = ['SLOW', 'SLACK', 'LEAST', 'ROOM', 'BESIDE', 'ASSUMED', 'COMMON', 'EXECUTORS', 'measured', 'asked', 'gpus_of', 'needs',
            'write_settings']
 
-# %% ../../nbs/0_ground/17_cluster.ipynb #ce58bb55
+# %% ../../nbs/0_ground/17_cluster.ipynb #c1944f36
 from math import ceil
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from .core import load_profile
 from .files import atomic_write
 from .progress import earlier
 
-# %% ../../nbs/0_ground/17_cluster.ipynb #1fc877d7
+# %% ../../nbs/0_ground/17_cluster.ipynb #6b7e3658
 SLOW = 50      # GFLOP/s in fp32 of the slowest processor that is counted with: published runs saw 34 to 260
 SLACK = 2      # times the seconds that were measured
 LEAST = 20     # minutes, since packages alone may take some to load from a disk of the network
-ROOM = 1.5     # times the memory that was measured
+ROOM = 1.5     # times the memory that was measured; to Snakemake and Kubernetes a MB is 5 % less than a MiB
 BESIDE = 1024  # MiB for the workflow's own processes
 
 
@@ -41,7 +41,7 @@ def asked(
     minutes = record["seconds"] * slower * SLACK / 60
     return max(LEAST, 5 * ceil(minutes / 5)), 256 * ceil((record["peak_memory_mib"] * ROOM + BESIDE) / 256)
 
-# %% ../../nbs/0_ground/17_cluster.ipynb #f3a888d5
+# %% ../../nbs/0_ground/17_cluster.ipynb #caa92613
 # minutes and MiB where no run has been measured
 ASSUMED = {"reads": (60, 4 << 10), "computes": (6 * 60, 12 << 10), "computes on a GPU": (24 * 60, 64 << 10)}
 
@@ -66,7 +66,7 @@ def needs(
     found = {"runtime": max(minutes for minutes, _ in wanted), "mem_mb": max(memory for _, memory in wanted)}
     return found | ({"gpu": gpus} if gpus else {})
 
-# %% ../../nbs/0_ground/17_cluster.ipynb #f48bffe3
+# %% ../../nbs/0_ground/17_cluster.ipynb #4d62eeab
 COMMON = """\
 jobs: 20                 # at most so many at a time
 retries: 2               # a job that was killed is run again, with more memory
@@ -88,10 +88,11 @@ container-image: registry.example/unifashion:latest
 kubernetes-namespace: default
 kubernetes-persistent-volumes: ["shared:/shared"]  # a claim, and where it is mounted, in the jobs as here
 directory: /shared/unifashion                      # the clone
-default-storage-provider: fs                       # for Snakemake's sources; reports write into the clone
-default-storage-prefix: /shared/snakemake
+default-storage-provider: fs                       # for Snakemake's sources, and for stamps:
+default-storage-prefix: /shared/unifashion         # the clone again, so that they are the same files
 default-resources:
   gpu_manufacturer: nvidia
+  disk_mb: 4096                                    # of the job's own machine
   scale: 0                                         # what is asked for is the limit too: GPUs want it
 """}
 
