@@ -216,7 +216,7 @@ def test_a_run_whose_lock_was_taken_is_not_stamped(toy):
     )
     write_report(toy, "figure_a", steal.format("a.node."))
     write_report(toy, "figure_b", steal.format("b."))
-    for node, said in zip(plan("smoke"), ("its lock meanwhile; this run is not stamped", "taken its folder")):
+    for node, said in zip(plan("smoke"), ("its lock; this run is not stamped", "taken its folder")):
         with pytest.raises(ReportFailed, match=said):
             execute(node)
         assert not list(node.folder.glob("*.done"))

@@ -169,7 +169,7 @@ def execute(
         why = edited if made["key"] else "it does not call run.finish()"
         raise ReportFailed(f"{node.name}: {why}\n  notebook: {kept}")
     if not keeps(lock):
-        raise ReportFailed(f"{node.name}: another process has taken its lock meanwhile; this run is not stamped")
+        raise ReportFailed(f"{node.name}: another process has taken its lock; this run is not stamped")
     atomic_write(node.folder / "executed.ipynb", tidy(running.read_text(encoding="utf-8")))
     running.unlink()
     atomic_write(node.stamp, "")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 # %% ../../nbs/0_ground/13_locks.ipynb #0ef385b6
 EVERY = 15    # s between signs of life
-# s without one, after which the lock of another machine may be taken: twenty signs missed. That is longer than
-# a disk of the network keeps old news (60 s), and than its server takes to start again (90 s and a little)
+# s without one, after which the lock of another machine may be taken: twenty signs missed. That is longer
+# than a disk of the network keeps old news (60 s), and than its server takes to start again (90 s and more)
 SILENT = 300
 LOOK = 0.5    # s between looks of one who waits
 
@@ -133,7 +133,7 @@ def may_be_taken(
     folder: Path,  # of a lock
     name: str,     # of the file in it
 ) -> bool:
-    "Whether nobody has it, or a process of this host that has ended, or another that has been silent for long."
+    "Whether nobody has it, a process of this host that has ended, or another that has been silent for long."
     holder = holder_of(name)
     if holder is None: return True
     if holder.host == this_host():
@@ -213,7 +213,7 @@ def hold(
             told = True
         time.sleep(LOOK)
 
-
+# %% ../../nbs/0_ground/13_locks.ipynb #f53f2bde
 def keeps(
     path,  # of a lock that this process took
 ) -> bool:
