@@ -1,16 +1,22 @@
 # The reports as a graph: one rule a report, read from the headers in nbs/reports
 # (nbs/0_ground/11_keys.ipynb).
-# `unifashion reproduce` calls this. By hand, or on a cluster: snakemake --cores 2 --config profile=mini
+# `unifashion reproduce` calls this. By hand: snakemake --cores 2 --resources turn=1 --config profile=mini
+# On a cluster: nbs/0_ground/17_cluster.ipynb
 import os
 import shlex
 import sys
 
+from unifashion.ground.cluster import gpus_of, needs
 from unifashion.ground.core import load_profile
 from unifashion.ground.execution import WATCHED, end_with_parent
 from unifashion.ground.keys import plan
+from unifashion.ground.locks import this_process
 
 end_with_parent()  # the process that started this one, where it says so
-os.environ[WATCHED] = str(os.getpid())  # jobs end with this process
+os.environ[WATCHED] = this_process()  # jobs of this machine end with this process
+for name in ("UNIFASHION_CACHE", "UNIFASHION_DATA"):
+    if name in os.environ:
+        workflow.register_envvars(name)  # where jobs have an environment of their own
 
 
 def listed(value):
@@ -20,6 +26,7 @@ def listed(value):
 
 profile = config.get("profile", "mini")
 full = bool(int(config.get("full", 0)))
+gpus = int(config.get("gpus", gpus_of(profile)))
 seeds = listed(config.get("seeds")) or None
 only = listed(config.get("only"))
 settings = listed(config.get("set"))
@@ -70,6 +77,14 @@ def threads_of(node):
     return load_profile(profile).machine.threads if computes(node) else 1
 
 
+def asks(by_seed):
+    "What a job asks of its machine, more memory when it is run again. On one, those that compute take turns."
+    wanted = needs(list(by_seed.values()), gpus)
+    memory = wanted["mem_mb"]
+    turn = int(computes(next(iter(by_seed.values()))))
+    return wanted | {"mem_mb": lambda wildcards, attempt: memory * attempt, "turn": turn}
+
+
 wildcard_constraints:
     seed=r"\d+",
     key="[0-9a-f]+",
@@ -88,5 +103,5 @@ for report, by_seed in reports.items():
         output: stamp(first)
         params: call=call(report, by_seed)
         threads: threads_of(first)
-        resources: gpu=int(computes(first))  # reports that compute take turns
-        shell: "exec {params.call}"
+        resources: **asks(by_seed)
+        shell: "exec {params.call} --stamp {output:q}"

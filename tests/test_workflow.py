@@ -138,6 +138,25 @@ def test_a_killed_run_leaves_no_writer_and_goes_on(toy):
     )  # no old writer, and nothing done twice
 
 
+@linux
+def test_a_killed_job_is_run_again_and_a_finished_one_never(toy):
+    write_report(toy, "train_toy", "open('count', 'a').write('x')", WORKS, seeds="seed")
+    job = [sys.executable, "-m", "unifashion.app", "node", "train_toy", "--profile", "smoke"]
+    first = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: Path("kernel").exists() and Path("worker").exists(), 120, "the report to work")
+    finally:
+        first.kill()
+        first.wait()
+    Path("released").touch()
+    again = subprocess.run(job, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and "waiting" not in again.stdout, again.stdout + again.stderr
+    assert Path("count").read_text() == "xx"
+    once_more = subprocess.run(job, capture_output=True, text=True, timeout=120)
+    assert once_more.stdout.split() == ["train_toy", "seed=0", "0.0", "s"]
+    assert Path("count").read_text() == "xx", "finished: not run again"
+
+
 def test_names_that_do_not_exist(toy):
     write_report(toy, "figure_toy")
     from unifashion.app import main
@@ -246,7 +265,9 @@ def test_a_cache_that_cannot_be_written_ends_in_one_line(toy):
 def test_a_disk_without_locks_ends_in_one_line(toy):
     write_report(toy, "figure_toy")
     Path("sitecustomize.py").write_text(
-        "import fcntl\ndef flock(*words): raise OSError(37, 'No locks available')\nfcntl.flock = flock\n"
+        "import os\nrename = os.rename\ndef files_alone(old, new):\n"
+        "    if str(new).endswith('.lock.d'): raise OSError(95, 'Operation not supported')\n"
+        "    rename(old, new)\nos.rename = files_alone\n"
     )
     code, out, err = reproduce()
     assert code == 1 and "figure_toy: no locks on the disk of" in out, out + err
@@ -264,7 +285,7 @@ def test_a_run_says_how_long_what_and_where(toy):
     code, out, _ = reproduce()
     assert code == 0 and re.search(r"table_toy +about \d+ s", out), out
     left = {path.name for path in Path("outputs/runs/smoke").rglob(".*")}
-    assert left == {".table_toy.lock", ".table_toy.node.lock"}
+    assert left == {".table_toy.lock.d", ".table_toy.node.lock.d"}
 
 
 def test_a_relative_folder_of_data_is_the_callers(toy, tmp_path):

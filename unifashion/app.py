@@ -16,8 +16,9 @@ import tyro
 from .ground.circumstances import git_state
 from .ground.core import cache_dir, digest, load_profile, repo_root, settle_folders
 from .ground.execution import WATCHED, ReportFailed, end_with_parent, execute, finished
-from .ground.files import write_json
+from .ground.files import atomic_write, write_json
 from .ground.keys import plan
+from .ground.locks import this_process
 from .ground.progress import announced, follow, results
 from .ground.runs import publish
 from .own_commands import Caption, Design, Edit, Embed, Search, TryOn
@@ -32,6 +33,7 @@ class OneNode:
     seeds: str = "0"                   # one seed, or all of a report that reads several
     key: str = ""                      # the key it is expected to have
     set: tuple[str, ...] = ()          # further parameters: name=value
+    stamp: str = ""                    # where the workflow looks for the stamp, if not in the clone
 
     def __call__(self):
         end_with_parent()
@@ -41,6 +43,8 @@ class OneNode:
         except EXPECTED as error:  # on stdout, because Snakemake's log has stderr
             print(error if isinstance(error, ReportFailed) else f"{node.name}: {error}", flush=True)
             return 1
+        if self.stamp and not Path(self.stamp).exists():
+            atomic_write(self.stamp, "")
         print(f"  {node.name:<44} {seconds:8.1f} s", flush=True)
 
 # %% ../nbs/app.ipynb #b7da1b52
@@ -57,7 +61,7 @@ def snakemake_command(
     root = str(repo_root())
     return [sys.executable, "-m", "snakemake", "--snakefile", str(Path(root, "Snakefile")),
             "--directory", root, "--configfile", str(settings), "--cores", str(cores or os.cpu_count()),
-            "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "gpu=1", "--rerun-triggers",
+            "--nolock", "--rerun-incomplete", "--keep-going", "--resources", "turn=1", "--rerun-triggers",
             "mtime", "--shared-fs-usage", *SHARED, "--", *[node.stamp.as_posix() for node in nodes]]
 
 
@@ -73,7 +77,7 @@ def workflow_settings(
 
 def workflow_environment() -> dict:  # variables
     "The environment in which Snakemake and its jobs work, on any account and in any language."
-    own = {WATCHED: str(os.getpid()), "PYTHONUTF8": "1", "UNIFASHION_CACHE": str(cache_dir())}
+    own = {WATCHED: this_process(), "PYTHONUTF8": "1", "UNIFASHION_CACHE": str(cache_dir())}
     if not os.path.isabs(os.path.expanduser("~")):
         own["HOME"] = str(cache_dir())
     try:

@@ -337,40 +337,6 @@ def test_full_takes_over_the_checkpoints_of_the_core_run(chain):
     assert folders[0] == folders[1] != other and folders[0].is_dir()
 
 
-def test_a_killed_holder_frees_its_lock(tmp_path):
-    hold = (
-        f"from unifashion.ground.runs import hold; print(hold({str(tmp_path / 'l')!r}, wait=False), "
-        "flush=True)"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold + "; import time; time.sleep(60)"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline().strip() == "True"
-        assert not runs.hold(tmp_path / "l", wait=False)
-    finally:
-        holder.kill()
-        holder.wait()
-    assert runs.hold(tmp_path / "l", wait=False) and runs.hold(tmp_path / "l")
-    runs.let_go(tmp_path / "l")
-
-
-def test_a_disk_without_locks_is_no_other_process(tmp_path, monkeypatch, capsys):
-    import errno
-    import fcntl
-
-    def refuse(file, how):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    for wait in (True, False):
-        with pytest.raises(OSError, match="no locks on the disk of .*No locks av.*UNIFASHION_LOCKS=no"):
-            runs.hold(tmp_path / "l", wait=wait)
-    assert "waiting" not in capsys.readouterr().out and (tmp_path / "l").resolve() not in runs.HELD
-    monkeypatch.setenv("UNIFASHION_LOCKS", "no")
-    assert runs.hold(tmp_path / "l")
-
-
 @pytest.fixture
 def other_repository(tmp_path):
     "A repository with one commit, and in it an unpacked download of something else."

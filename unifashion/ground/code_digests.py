@@ -32,7 +32,7 @@ def canonical(
 # they change no result
 OUTSIDE = {
     "ground.profiles", "ground.show", "ground.code_digests", "ground.keys", "ground.circumstances",
-    "ground.runs", "ground.execution", "__version__"
+    "ground.locks", "ground.runs", "ground.execution", "__version__"
 }
 
 def module_file(
