@@ -173,7 +173,8 @@ class Prepare:
 # %% ../nbs/app.ipynb #7ce608bb
 @dataclass
 class BenchSearch:
-    "Time the search of a whole catalogue: exact and fast, beside einsum and FAISS; sizes at 10 M and 1 B items."
+    """Time the search of a whole catalogue, exact and fast, beside einsum and FAISS; sizes and seconds at
+    ten million and a billion items."""
     items: int = 260_500      # of 32 vectors each: as many as FashionGen has pictures
     rounds: int = 3           # of each race
     threads: int = 2

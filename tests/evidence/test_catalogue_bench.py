@@ -45,7 +45,8 @@ def test_every_exact_way_finds_the_same(catalogue):
     queries = unit(np.random.default_rng(1).normal(size=(20, 16)))
     wanted = B.by_names(catalogue.search)(queries)
     everything = torch.from_numpy(catalogue.vectors_at(np.arange(90)).astype(np.float32))
-    for way in (B.by_einsum(everything), B.by_faiss(catalogue, "flat", 40), B.by_faiss(catalogue, "fp16", 40)):
+    of_faiss = [B.by_faiss(catalogue, kind, 40) for kind in ("flat", "fp16")]
+    for way in (B.by_einsum(everything), *of_faiss):
         assert B.missed(wanted, way(queries)) < 0.02
 
 
@@ -72,8 +73,8 @@ def test_sizes_are_computed_from_rates():
     assert B.sizes_page(RATES)[2]["machines of 64 GiB"] == 239
 
 
-@pytest.mark.parametrize("seconds, text", [(0.0041, "4.1 ms"), (0.25, "250 ms"), (1.5, "1.5 s"), (90, "1.5 min"),
-                                           (7200, "2.0 h"), (86400 * 1234, "1,234 d")])
+@pytest.mark.parametrize("seconds, text", [(0.0041, "4.1 ms"), (0.25, "250 ms"), (1.5, "1.5 s"),
+                                           (90, "1.5 min"), (7200, "2.0 h"), (86400 * 1234, "1,234 d")])
 def test_times_have_a_unit_that_fits(seconds, text):
     assert B.seconds_text(seconds) == text
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from unifashion.models import catalogue_files as K
 from unifashion.models import catalogue_index as C
 from unifashion.models import fast_search as F
 from unifashion.models import milvus_catalogue as M
@@ -40,7 +41,8 @@ def names_of(n, first=0):
 def by_force(names, vectors, query, k):
     "Names and scores, best first, equal ones in order."
     scores = (vectors.astype(np.float16).astype(np.float64) @ query.astype(np.float64)).max(1)
-    return [(names[row], pytest.approx(scores[row], abs=1e-6)) for row in np.argsort(-scores, kind="stable")[:k]]
+    best = np.argsort(-scores, kind="stable")[:k]
+    return [(names[row], pytest.approx(scores[row], abs=1e-6)) for row in best]
 
 
 @pytest.fixture
@@ -96,14 +98,14 @@ def test_deleting_compacting_and_adding_again(shop):
     whole = CatalogueIndex.load(shop.folder)
     assert len(whole) == 31 and list(whole.places())[-1] == "010"
     whole.check()
-    assert files(whole) == {C.MANIFEST} | {f"{own.name}.{end}" for own in whole.manifest.segments
+    assert files(whole) == {K.MANIFEST} | {f"{own.name}.{end}" for own in whole.manifest.segments
                                            for end in ("npy", "json")}
 
 
 def test_a_catalogue_without_items_says_so_and_can_be_filled(shop):
     shop.delete(names_of(50))
     shop.compact()
-    assert len(shop) == 0 and files(shop) == {C.MANIFEST}
+    assert len(shop) == 0 and files(shop) == {K.MANIFEST}
     with pytest.raises(ValueError, match="the catalogue is empty"):
         shop.search(queries_of(1), 1)
     shop.append(["x"], items_of(1))
@@ -156,12 +158,12 @@ def test_what_a_writer_left_behind_is_ignored_and_removed(shop):
 
 def test_a_reader_meets_a_writer_that_tidies_up(shop, monkeypatch):
     "The manifest is read, then its files go, because another process compacts."
-    stale = C.Manifest.read(shop.folder)
+    stale = K.Manifest.read(shop.folder)
     shop.delete(["000"])
     shop.compact()
     told = iter([stale])
-    read = C.Manifest.read
-    monkeypatch.setattr(C.Manifest, "read", staticmethod(lambda folder: next(told, None) or read(folder)))
+    read = K.Manifest.read
+    monkeypatch.setattr(K.Manifest, "read", staticmethod(lambda folder: next(told, None) or read(folder)))
     assert len(CatalogueIndex.load(shop.folder)) == 49
 
 
@@ -169,7 +171,7 @@ def test_a_failed_writing_changes_nothing(shop, monkeypatch):
     def full(self, folder):
         raise OSError("no space left on device")
     before = shop.fingerprint
-    monkeypatch.setattr(C.Manifest, "write", full)
+    monkeypatch.setattr(K.Manifest, "write", full)
     for change in (lambda: shop.append(["x"], items_of(1)), lambda: shop.delete(["000"]), shop.compact):
         with pytest.raises(OSError, match="no space"):
             change()
@@ -233,7 +235,8 @@ def test_killed_at_any_moment_it_is_the_old_one_or_the_new(tmp_path):
 
 def test_states_between_two_steps_are_told_from_others():
     assert is_whole({*range(10)}) and is_whole({5, 6, 7, 8, 9, *range(10, 20)})
-    assert not is_whole({*range(7)}) and not is_whole({*range(20)}) and not is_whole({6, 7, 8, 9, *range(10, 20)})
+    for names in ({*range(7)}, {*range(20)}, {6, 7, 8, 9, *range(10, 20)}):
+        assert not is_whole(names)
 
 
 @pytest.mark.parametrize("call, words", [
@@ -252,7 +255,8 @@ def test_states_between_two_steps_are_told_from_others():
      "'y': its vector 0 has length 2"),
     (lambda shop: shop.delete(["000", "z"]), "'z' is not in this catalogue of 50"),
     (lambda shop: CatalogueIndex.load(shop.folder, "a map"), "built with space; the model here is a map"),
-    (lambda shop: CatalogueIndex.build(shop.folder / "x", "space", ["a"], np.ones((1, 8))), r"\(1, 8\); wanted"),
+    (lambda shop: CatalogueIndex.build(shop.folder / "x", "space", ["a"], np.ones((1, 8))),
+     r"shape \(1, 8\); wanted"),
 ])
 def test_what_cannot_be_is_refused_and_changes_nothing(shop, call, words):
     before = files(shop)
@@ -282,15 +286,14 @@ def spoil(path, kind):
     ("*.npy", "empty", ValueError, "has changed since it was written"),
     ("*.npy", "another", ValueError, "has changed since it was written"),
     ("*.npy", "gone", FileNotFoundError, "is gone, which catalogue.json names"),
-    ("[0-9a-f]*[0-9a-f].json", "a bit", ValueError, "has changed since it was written"),
-    ("[0-9a-f]*[0-9a-f].json", "gone", FileNotFoundError, "is gone, which"),
-    (C.MANIFEST, "cut", ValueError, "is no manifest of a catalogue"),
-    (C.MANIFEST, "another", ValueError, "is no manifest of a catalogue"),
-    (C.MANIFEST, "gone", FileNotFoundError, "build one"),
+    (16 * "[0-9a-f]" + ".json", "a bit", ValueError, "has changed since it was written"),
+    (16 * "[0-9a-f]" + ".json", "gone", FileNotFoundError, "is gone, which"),
+    (K.MANIFEST, "cut", ValueError, "is no manifest of a catalogue"),
+    (K.MANIFEST, "another", ValueError, "is no manifest of a catalogue"),
+    (K.MANIFEST, "gone", FileNotFoundError, "build one"),
 ])
 def test_a_damaged_file_is_named(shop, pattern, kind, error, words):
-    path = next(path for path in shop.folder.glob(pattern) if pattern == C.MANIFEST or path.name != C.MANIFEST)
-    spoil(path, kind)
+    spoil(next(shop.folder.glob(pattern)), kind)
     with pytest.raises(error, match=words):
         CatalogueIndex.load(shop.folder)
 
@@ -302,7 +305,7 @@ def test_a_byte_that_changed_is_found_by_reading_all(shop):
 
 
 def test_a_manifest_of_another_hand_is_refused(shop):
-    path = shop.folder / C.MANIFEST
+    path = shop.folder / K.MANIFEST
     told = json.loads(path.read_text())
     told["segments"][0]["deleted"] = [0]
     path.write_text(json.dumps(told))
@@ -350,9 +353,6 @@ def test_the_fast_form_finds_no_deleted_item_and_fetches_more(large):
 def test_where_the_codes_name_too_few_the_exact_search_answers(large, monkeypatch):
     shop, asked = large
     fast = F.FastSearch.build(shop)
-    monkeypatch.setattr(F, "FETCHED", 1)
-    assert fast.search(asked, 10) == shop.search(asked, 10) or recall(
-        fast.search(asked, 10), shop.search(asked, 10)) > 0.5
     monkeypatch.setattr(fast.index, "search", lambda asked, n: (None, np.full((len(asked), n), -1)))
     assert fast.search(asked, 10) == shop.search(asked, 10)
 
@@ -453,7 +453,8 @@ def test_milvus_fetches_more_where_too_few_items_are_behind_the_rows(database, m
 @pytest.mark.parametrize("call, error, words", [
     (lambda there, uri: M.MilvusCatalogue.load(uri, "a map"), ValueError, "another model than a map"),
     (lambda there, uri: M.MilvusCatalogue.load(uri, "space", "hats"), FileNotFoundError, "no hats at"),
-    (lambda there, uri: M.MilvusCatalogue.build(uri, "space", ["a"], items_of(1)), FileExistsError, "load it"),
+    (lambda there, uri: M.MilvusCatalogue.build(uri, "space", ["a"], items_of(1)), FileExistsError,
+     "load it"),
     (lambda there, uri: there.append(["000"], items_of(1)), ValueError, "'000' is in this catalogue already"),
     (lambda there, uri: there.append(["x", "x"], items_of(2)), ValueError, "'x' is in this catalogue"),
     (lambda there, uri: there.append(["x"], 2 * items_of(1)), ValueError, "'x': its vector 0 has length 2"),
