@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'COMMANDS', 'EXPECTED', 'OneNode', 'snakemake_command', 'workflow_settings', 'workflow_environment',
-           'run_workflow', 'Reproduce', 'Prepare', 'Weights', 'version', 'main']
+           'run_workflow', 'Reproduce', 'Prepare', 'Weights', 'BenchSearch', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import getpass, os, subprocess, sys, time
@@ -199,10 +199,40 @@ class Weights:
         lacking = [need for need, own in found.items() if need.settings and own.state != "here"]
         return 1 if self.check and lacking else 0
 
+# %% ../nbs/app.ipynb #7ce608bb
+@dataclass
+class BenchSearch:
+    """Time the search of a whole catalogue, exact and fast, beside einsum and FAISS; sizes and seconds at
+    ten million and a billion items."""
+    items: int = 260_500      # of 32 vectors each: as many as FashionGen has pictures
+    rounds: int = 3           # of each race
+    threads: int = 2
+    out: Path | None = None   # write the page there too; its folder must exist
+
+    def __call__(self):
+        import tempfile
+
+        import torch
+
+        from unifashion.evidence.catalogue_bench import bench_page, race_all
+        from unifashion.ground.files import atomic_write
+        from unifashion.models.fast_search import open_faiss
+        for name, value in (("items", self.items), ("rounds", self.rounds), ("threads", self.threads)):
+            if value < 1: raise ValueError(f"--{name} is counted from 1; here: {value}")
+        if self.out and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
+            raise FileNotFoundError(f"--out {self.out}: wanted is a file in a folder that exists")
+        torch.set_num_threads(self.threads)
+        open_faiss().omp_set_num_threads(self.threads)
+        with tempfile.TemporaryDirectory(prefix="bench-search-", dir=cache_dir()) as home:
+            page = bench_page(race_all(self.items, Path(home) / "catalogue", self.rounds))
+        print(page)
+        if self.out:
+            print(atomic_write(self.out, page))
+
 # %% ../nbs/app.ipynb #b66599f3
 COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
             "edit": Edit, "embed": Embed, "prepare": Prepare, "weights": Weights,
-            "node": OneNode}
+            "bench-search": BenchSearch, "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 
