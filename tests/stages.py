@@ -12,7 +12,7 @@ import torch
 from tiny_models import edit_examples
 
 from unifashion.ground.core import Compose, Diffusion, Language, LanguageModel, Pretrain, Rag
-from unifashion.models import together
+from unifashion.ground.runs import rank
 from unifashion.models.batches import ProductViews, patch_tokens, toy_shop
 from unifashion.models.checkpoints import seeded, trained_tensors
 from unifashion.models.foundations import train_tokenizer
@@ -145,7 +145,7 @@ def killed_at(step):
     advance = loop.advance
 
     def doomed(run, batch):
-        if run.done == step and together.rank() == 1:
+        if run.done == step and rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return advance(run, batch)
     loop.advance = doomed

@@ -1,6 +1,8 @@
 """Several processes train as one: losses, noise and weights, whole or in shares; and what a kill does."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_report
 from safetensors.torch import load_file
 from stages import STAGES
 
+from unifashion.ground.files import load_arrays
 from unifashion.models import together
 from unifashion.models.history import History
 from unifashion.models.recipe import Batches, Fit, loader
@@ -65,6 +69,36 @@ def test_weights_in_shares_are_in_shares(two, tmp_path):
                     for name in ("language", "language_in_shares"))
     assert {name: own.shape for name, own in whole.items()} == {name: own.shape for name, own in dealt.items()}
     assert all(torch.allclose(whole[name], dealt[name], atol=1e-4) for name in whole)
+
+
+TRAIN = """import os, torch
+from unifashion.models.train import Fit, fit
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = torch.nn.Linear(3, 1)
+data = [torch.randn(3) for _ in range(24)]
+loss = lambda own, batch: own(batch).square().mean()
+history = fit(model, data, loss, Fit(steps=6, batch=8, lr=0.1), run.scratch("toy"), 0, log=False, device="cpu")
+run.arrays("losses", {"losses": history["loss"]})
+run.record(world=int(os.environ.get("WORLD_SIZE", 1)), rank=os.environ.get("RANK", ""))"""
+
+
+def test_a_report_trained_by_two_is_one_report(toy, tmp_path):
+    "The line that the chapter of the loop has, with two processes: one record, one stamp, the same losses."
+    write_report(toy, "train_toy", TRAIN, sections=("world",), seeds="seed")
+    line = "-m", "unifashion.app", "node", "train_toy", "--profile", "smoke"
+    done = torchrun(*line, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    folder = toy / "outputs" / "runs" / "smoke" / "core" / "train_toy" / "seed=0"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["world"], record["rank"]) == (2, "0")
+    assert len(list(folder.glob("*.done"))) == 1 and not list(folder.parent.glob(".*rank*"))
+    both = load_arrays(folder / "losses.safetensors")["losses"]
+    shutil.rmtree(toy / "outputs")
+    shutil.rmtree(tmp_path / "cache" / "checkpoints")
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert np.allclose(both, load_arrays(folder / "losses.safetensors")["losses"], rtol=1e-5)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WATCHED', 'end_with_parent', 'watch', 'tidy', 'ReportFailed', 'failure', 'finished', 'this_python', 'run_notebook',
-           'execute']
+           'follow', 'execute']
 
 # %% ../../nbs/0_ground/15_execution.ipynb #8911daf7
 import ctypes, json, os, re, signal, sys, tempfile, threading, time
@@ -14,7 +14,7 @@ from .core import cache_dir, repo_root
 from .files import atomic_write
 from .keys import plan
 from .locks import birth, hold, keeps, let_go, this_host
-from .runs import now_file, tell
+from .runs import now_file, rank, tell
 
 # %% ../../nbs/0_ground/15_execution.ipynb #74fb0af7
 WATCHED = "UNIFASHION_PARENT"  # environment: the process to end with, by its number or as `this_process` says
@@ -137,6 +137,17 @@ def run_notebook(
                                    kernel_manager_class=this_python(home), **options)
 
 # %% ../../nbs/0_ground/15_execution.ipynb #366cd1e6
+def follow(
+    node,  # from `plan`
+) -> float:  # seconds; 0 if it was finished already
+    "What torchrun's other processes do: the same notebook for its part of every batch, and no record."
+    if finished(node): return 0.0
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="unifashion-") as home:
+        run_notebook(node, Path(home) / "running.ipynb")
+    return time.perf_counter() - start
+
+
 def execute(
     node,      # from `plan`
     key=None,  # the key that is expected; default: the node's own
@@ -145,8 +156,9 @@ def execute(
     os.chdir(repo_root())
     if key and key != node.key():
         raise ReportFailed(f"{node.name}: its code or settings were edited since the start; start again")
-    lock = node.folder.parent / f".{node.folder.name}.node.lock"
     start = time.perf_counter()
+    if rank(): return follow(node)
+    lock = node.folder.parent / f".{node.folder.name}.node.lock"
     hold(lock, node.name)
     if finished(node): return 0.0
     running, kept = node.folder / "running.ipynb", node.folder / "failed.ipynb"

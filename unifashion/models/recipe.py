@@ -16,8 +16,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_collate
 
 from ..ground.core import stream
+from ..ground.runs import rank
 from .checkpoints import trained_parameters
-from .together import first_rows, processes, rank
+from .together import first_rows, processes
 
 # %% ../../nbs/5_models/02_recipe.ipynb #622308c7
 @dataclass(frozen=True)
