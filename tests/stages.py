@@ -1,4 +1,4 @@
-"""The book's training stages, each on a toy: what `test_several_processes.py` runs in one process and in two."""
+"""The training stages, each on a toy: `test_several_processes.py` runs them in one process and in two."""
 
 import os
 import signal

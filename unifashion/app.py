@@ -25,7 +25,7 @@ from .own_commands import Caption, Design, Edit, Embed, Search, TryOn
 
 # %% ../nbs/app.ipynb #0df25ebc
 def rehearse(profile: str):
-    "For the profile `rehearsal`: stand-ins and drawings in the place of the hub and of data, made if need be."
+    "For the profile `rehearsal`: stand-ins and drawings in the place of hub and data, made if need be."
     if profile != "rehearsal": return
     from unifashion.models.stand_ins import rehearsal
     os.environ |= rehearsal()

@@ -63,7 +63,7 @@ def write(folder, *names):
     return Path(folder)
 
 
-def cached(cache, id, *names, commit="a" * 40):
+def cached(cache, id, *names, commit="a" * 40, ref="main"):
     "A repository as the hub's library caches it: blobs, and links to them under the commit of main."
     corner = Path(cache) / f"models--{id.replace('/', '--')}"
     snapshot = corner / "snapshots" / commit
@@ -73,8 +73,8 @@ def cached(cache, id, *names, commit="a" * 40):
         blob.parent.mkdir(exist_ok=True)
         shutil.move(snapshot / name, blob)
         (snapshot / name).symlink_to(blob)
-    (corner / "refs").mkdir(exist_ok=True)
-    (corner / "refs" / "main").write_text(commit)
+    (corner / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+    (corner / "refs" / ref).write_text(commit)
     return snapshot
 
 
@@ -312,14 +312,18 @@ def no_network(monkeypatch):
 def complete(cache):
     "All that the settings of `paper` name."
     words = ["tokenizer_config.json", "tokenizer.json"]
-    cached(cache, BLIP2, "config.json", "model.safetensors", *words)
+    for need in needs_of(PAPER):
+        name, _, revision = need.id.partition("@")
+        if need.settings and name != LLAVA:
+            cached(cache, name, *(own.split("|")[0] for own in need.files), ref=revision or "main")
     return cached(cache, LLAVA, "config.json", "model.safetensors.index.json", *SHARDS, *words)
 
 
 def test_listing_asks_nobody_and_checking_does(cache, no_network, capsys):
     assert main(["weights"]) == 0 and not no_network
     listed = capsys.readouterr().out
-    assert "hub" not in listed.split("\n")[1].split() and "NOT all here: 0 of 2" in listed
+    assert "hub" not in listed.split("\n")[1].split() and "NOT all here: 0 of 7" in listed
+    assert "note: sd2-community/stable-diffusion-2-inpainting: a copy" in listed
     assert main(["weights", "--check"]) == 1 and no_network
     assert "offline" in capsys.readouterr().out
 
@@ -327,12 +331,11 @@ def test_listing_asks_nobody_and_checking_does(cache, no_network, capsys):
 def test_exit_codes_and_the_message(cache, no_network, capsys):
     snapshot = complete(cache)
     assert main(["weights", "--check"]) == 0
-    assert "all here: 2 of 2 that the settings name" in capsys.readouterr().out
+    assert "all here: 7 of 7 that the settings name" in capsys.readouterr().out
     (snapshot / SHARDS[0]).unlink()
     assert main(["weights", "--check"]) == 1 and main(["weights"]) == 0
     out = capsys.readouterr().out
     assert f"! {LLAVA} (llm.name): {SHARDS[0]} is missing; looked in {cache}" in out
-    assert "note: sd2-community/stable-diffusion-2-inpainting: a copy" in out
 
 
 def test_a_table_of_states_sizes_and_licences(cache):
@@ -363,7 +366,7 @@ def test_hf_home_is_where_it_looks_and_torch_stays_away(tmp_path):
     clean = {name: value for name, value in os.environ.items() if name != "HF_HUB_CACHE"}
     done = subprocess.run([sys.executable, "-c", code], env=clean | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all here: 2 of 2" in done.stdout and "offline" in done.stdout
+    assert "all here: 7 of 7" in done.stdout and "offline" in done.stdout
 
 
 # The lists are what the loaders read

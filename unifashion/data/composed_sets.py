@@ -28,7 +28,7 @@ def told_targets(
     queries = [replace(query, target=own.target) for query, own in zip(composed.queries, shelf.queries)]
     return replace(composed, queries=queries)
 
-
+# %% ../../nbs/4_data/19_composed_sets.ipynb #81e34601
 # Fashion-IQ's test targets are withheld, and what is printed of it is of val
 OFFICIAL = {"train": "train", "val": "train", "test": "val"}
 
@@ -41,7 +41,7 @@ def set_apart(
     queries = [query for query in own.queries if val_of(query.target) == (split == "val")]
     return replace(own, queries=queries)
 
-
+# %% ../../nbs/4_data/19_composed_sets.ipynb #542d3ffe
 def composed_sets(
     world: World,
     formats: Formats,         # sizes, where the world is drawn

@@ -152,7 +152,8 @@ class Spot:
     def file(self, name: str) -> Path | None:
         "A file's path; a star stands for any letters. None where there is none."
         if self.id:
-            path = try_to_load_from_cache(self.id, name, cache_dir=self.folder, revision=self.revision or None)
+            path = try_to_load_from_cache(self.id, name, cache_dir=self.folder,
+                                          revision=self.revision or None)
             return Path(path) if isinstance(path, str) else None
         return next((path for path in sorted(self.folder.glob(name)) if path.is_file()), None)
 

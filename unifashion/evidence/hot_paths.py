@@ -240,10 +240,12 @@ def still_race(
     steps: int = 20,
 ) -> Race:
     "A copy that stands still, against the paper's, which looks again at every step."
+    prediction = model.schedule.config.prediction_type
+
     def way(still):
         def paint():
             model.wiring = replace(model.wiring, still=still)
-            return generated(model, batch, noise, sampler("dpm++", model.schedule.config.prediction_type), steps)
+            return generated(model, batch, noise, sampler("dpm++", prediction), steps)
         return paint
     n = len(noise)
     return Race("a design painted, its copy standing still", "pictures", "the copy runs at every step",

@@ -147,7 +147,7 @@ def follow(
         run_notebook(node, Path(home) / "running.ipynb")
     return time.perf_counter() - start
 
-
+# %% ../../nbs/0_ground/15_execution.ipynb #99661008
 def execute(
     node,      # from `plan`
     key=None,  # the key that is expected; default: the node's own

@@ -261,7 +261,8 @@ PROFILES = {p.name: p
                               formats=Formats(6, 3, 24, 16, 12, 12, 6, 18, 9, damaged=80),
                               generator=Generator(96, 8, (32, 24, 16), 1, autoencoder_steps=12,
                                                   autoencoder_batch=16, reader_widths=(8, 16, 24, 32),
-                                                  emblem_widths=(8, 16, 24, 32), reader_steps=12, reader_batch=16,
+                                                  emblem_widths=(8, 16, 24, 32), reader_steps=12,
+                                                  reader_batch=16,
                                                   unet_widths=(32, 32, 64), text_width=32, text_layers=1,
                                                   unet_steps=12, unet_batch=16,
                                                   scorer_widths=(8, 16, 24, 32), scorer_steps=8,
@@ -325,12 +326,13 @@ PROFILES = {p.name: p
 def rehearsed(
     paper: Profile,
 ) -> Profile:
-    "`paper` in everything but how much: its code path, on stand-ins of its models and drawings in its formats."
+    "`paper` in everything but how much: its code path, on stand-ins and on drawings in its formats."
     few = dict(steps=2, batch=2, checkpoint_every=1, sampling_steps=3, pictures=4, core_pictures=4)
     return replace(
         paper, name="rehearsal", world=replace(paper.world, height=56, width=56),
         foundations=replace(paper.foundations, width=32, heads=2, qformer_layers=2),
-        pretrain=replace(paper.pretrain, steps=4, batch=8, warmup=1, itm_rows=8, checkpoint_every=2, rerank=3),
+        pretrain=replace(paper.pretrain, steps=4, batch=8, warmup=1, itm_rows=8, checkpoint_every=2,
+                         rerank=3),
         evaluation=Evaluation(negatives=3, queries=20, repeats=2, core_queries=20, core_repeats=1,
                               bootstrap=50),
         machine=Machine(threads=1), formats=Formats(damaged=40),

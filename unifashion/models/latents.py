@@ -229,7 +229,7 @@ def latent_mask(
     masks: np.ndarray,  # (n, h, w) bool, true where is painted
 ) -> torch.Tensor:  # (n, 1, h / 8, w / 8) 0 or 1
     "A mask over places of the latents. Raises `ValueError` for grey masks, and for sizes that do not fit."
-    masks = np.asarray(masks)
+    masks = np.array(masks)
     if masks.dtype != bool:
         raise ValueError(f"a mask of {masks.dtype}: wanted is true where is painted, false elsewhere")
     if masks.shape[1] % FACTOR or masks.shape[2] % FACTOR:

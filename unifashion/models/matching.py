@@ -50,7 +50,8 @@ def phase1_loss(
     seen = whole(model.image(batch["image"]))  # (b, n_query, embed)
     similarity = max_over_queries(seen, whole(model.text(ids, mask)))  # (b, b)
     temperature = model.temperature()
-    products, ids, mask = whole(batch["product"]), whole(ids), whole(mask)
+    products = whole(batch["product"])
+    ids, mask = whole(ids), whole(mask)
     same = positive_pairs(products.tolist(), ids)
     contrast = itc(similarity, temperature, smoothing, same)
     told = {"loss": contrast, "itc": contrast, "pictures_alike": likeness(seen.transpose(0, 1))}

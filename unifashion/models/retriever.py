@@ -143,7 +143,8 @@ def published_retriever(
         model = from_hub(open_clip.create_model, place)
     side = model.visual.image_size
     size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
-    return Retriever(model, normalised, open_clip.get_tokenizer(place), size, f"open_clip {name}", {"name": name})
+    return Retriever(model, normalised, open_clip.get_tokenizer(place), size, f"open_clip {name}",
+                     {"name": name})
 
 # %% ../../nbs/5_models/24_retriever.ipynb #cc080128
 def own_text_first(

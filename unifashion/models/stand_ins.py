@@ -7,11 +7,9 @@ __all__ = ['TEXTS', 'SMALL', 'stand_in_folder', 'bert_words', 'byte_pairs', 'lla
            'write_llava', 'write_generator', 'write_open_clip', 'writers', 'stand_ins', 'rehearsal']
 
 # %% ../../nbs/5_models/34_stand_ins.ipynb #8b00aeaa
-import json, os, shutil
-from collections.abc import Callable
+import os
 from pathlib import Path
 
-import tokenizers
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -22,7 +20,7 @@ from ..ground.code_digests import code_hash
 from ..ground.core import cache_dir, digest, load_profile
 from ..ground.files import write_json
 from ..ground.runs import hold, let_go
-from .checkpoints import begin_folder, commit_folder, seeded
+from .checkpoints import begin_folder, seeded
 from .encoders import needs
 from .foundations import train_tokenizer
 from ..shop.licensed import licensed
@@ -74,7 +72,8 @@ def llama_words() -> PreTrainedTokenizerFast:
     "Byte pairs, with LLaVA's place for a picture."
     made = byte_pairs(["<unk>", "<s>", "</s>", "<pad>", "<image>"])
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>",
-                                   eos_token="</s>", pad_token="<pad>", extra_special_tokens={"image_token": "<image>"})
+                                   eos_token="</s>", pad_token="<pad>",
+                                   extra_special_tokens={"image_token": "<image>"})
 
 
 def save_clip_words(folder: Path) -> int:  # entries
@@ -117,9 +116,10 @@ def write_llava(folder: Path):
     LlavaForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
     side = {"height": 28, "width": 28}
     pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=side)
-    LlavaProcessor(pictures, words, patch_size=14, vision_feature_select_strategy="default").save_pretrained(folder)
+    made = LlavaProcessor(pictures, words, patch_size=14, vision_feature_select_strategy="default")
+    made.save_pretrained(folder)
 
-
+# %% ../../nbs/5_models/34_stand_ins.ipynb #e31f76e8
 def write_generator(
     folder: Path,
     kind: str = "StableDiffusionPipeline",  # as its model_index.json has it
@@ -129,7 +129,8 @@ def write_generator(
     blocks = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
     entries = save_clip_words(folder / "tokenizer")
     text = CLIPTextConfig(**SMALL, vocab_size=entries, bos_token_id=1, eos_token_id=0)
-    parts = {"unet": UNet2DConditionModel(64, channels, 4, cross_attention_dim=32, attention_head_dim=2, **blocks),
+    parts = {"unet": UNet2DConditionModel(64, channels, 4, cross_attention_dim=32, attention_head_dim=2,
+                                          **blocks),
              "vae": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4,
                                   up_block_types=("UpDecoderBlock2D",) * 4, **blocks),
              "text_encoder": CLIPTextModel(text), "scheduler": PNDMScheduler(skip_prk_steps=True)}
@@ -139,7 +140,7 @@ def write_generator(
 
 
 def write_open_clip(folder: Path):
-    "A dual encoder of OpenCLIP, and the same sizes as transformers' CLIP, which a vision tower is read from (R 4.1)."
+    "A dual encoder of OpenCLIP, and transformers' CLIP, from which a vision tower is read (R 4.1)."
     needs("open_clip", "open_clip_torch")
     import open_clip
     from safetensors.torch import save_file

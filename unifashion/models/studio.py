@@ -74,7 +74,7 @@ def published_studio(
     return Studio(made.inpainter, made.vae, made.tokenizer, f"{source} vae", scorer, scorer.identity, None,
                   (g.height, g.width))
 
-
+# %% ../../nbs/5_models/33_studio.ipynb #7433fafa
 def open_studio(
     profile,       # with sections world and generator
     folder: Path,  # of the drawn world's generators
@@ -104,8 +104,8 @@ def open_looks(
     "Through which eyes Fashion-RAG sees garments, and who finds them."
     g, world = profile.generator, profile.world
     if g.source == "drawn":
-        eyes = open_image_encoder(profile.foundations.image_encoder, world.height, world.width, parts).to(device)
-        return eyes, drawn_retriever(folder, eyes, words)
+        eyes = open_image_encoder(profile.foundations.image_encoder, world.height, world.width, parts)
+        return eyes.to(device), drawn_retriever(folder, eyes, words)
     finder = published_retriever(g.retriever)
     finder.model.to(device)
     return open_eyes(g.eyes).to(device), finder

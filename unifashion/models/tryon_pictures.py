@@ -95,7 +95,7 @@ def keep(
     for own in stacks.values():
         own.flush()
 
-
+# %% ../../nbs/5_models/26_tryon_pictures.ipynb #4c8f5dd6
 def fittings_of(
     pairs: TryOnPairs,
     height: int,  # px

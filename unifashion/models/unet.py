@@ -231,7 +231,7 @@ def painted_latents(
     with context_kept(model.unet):
         return sample(way, noise, sampler(name, model.schedule.config.prediction_type), steps, begin=begin)
 
-
+# %% ../../nbs/5_models/20_unet.ipynb #0cbe1064
 @torch.no_grad()
 def painted(
     model: Inpainter,
