@@ -36,7 +36,7 @@ setup:
 	@[ -n "$(PYTHON)" ] || { echo "set-up: Python 3.11 to 3.13 is needed, and none is on the PATH (or name one: make PYTHON=/path/to/python3.12)" >&2; exit 1; }
 	@"$(PYTHON)" .setup.py "$(ENVIRONMENT)"
 
-reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|folder|paper FULL=1 SEEDS="0 1 2" ONLY=report PUBLISH=1 CORES=2
+reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|folder|paper|rehearsal FULL=1 SEEDS="0 1 2" ONLY=report PUBLISH=1 CORES=2
 	@UNIFASHION_PARENT=$$PPID exec "$(BIN)/python" -m unifashion.app reproduce $(ONLY) --profile "$(PROFILE)" \
 		$(if $(filter-out undefined,$(origin SEEDS)),--seeds "$(SEEDS)") \
 		$(if $(call yes,$(FULL)),--full) $(if $(call yes,$(PUBLISH)),--publish) $(if $(CORES),--cores "$(CORES)")

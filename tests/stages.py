@@ -151,6 +151,19 @@ def killed_at(step):
     loop.advance = doomed
 
 
+def watched(home):
+    "From now on, weights in shares say how large a part of them this process has."
+    import unifashion.models.train as loop
+    deal = loop.in_shares
+
+    def dealt(step, device):
+        made = deal(step, device)
+        own = [weight.to_local().numel() / weight.numel() for weight in made.parameters()]
+        (home / "in shares").write_text(f"{np.mean(own):.2f}")
+        return made
+    loop.in_shares = dealt
+
+
 def in_process(home, names):
     "What each of torchrun's processes does: stage after stage; all hold the same weights afterwards."
     import torch.distributed as dist
@@ -168,4 +181,5 @@ def in_process(home, names):
 if __name__ == "__main__":
     if sys.argv[2:]:
         killed_at(int(sys.argv[2]))
+    watched(Path(sys.argv[1]))
     in_process(Path(sys.argv[1]), ["language_in_shares"] if sys.argv[2:] else STAGES)

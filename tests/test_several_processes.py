@@ -56,15 +56,16 @@ def test_a_killed_process_ends_all_and_the_next_start_ends_in_the_same_bits(two,
     cut = torchrun(HERE / "stages.py", tmp_path, 3, capture_output=True, timeout=120)
     assert cut.returncode != 0 and "Signal 9" in cut.stderr + cut.stdout
     stage = tmp_path / "language_in_shares"
-    assert not (stage / "final").exists() and len(History.read(stage)) == 3
+    assert not (stage / "final").exists() and len(History.read(stage)) in (2, 3)
     done = torchrun(HERE / "stages.py", tmp_path, 99, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     kept = [home / "language_in_shares" / "final" / "model.safetensors" for home in (two, tmp_path)]
     assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
-def test_weights_in_shares_are_in_shares(two, tmp_path):
-    "Half of every block's rows lie on each process; what is written is whole."
+def test_weights_in_shares_are_written_whole(two):
+    "Half of every weight lay on each process (`stages.py` looks); what is written is whole, and the same."
+    assert (two / "in shares").read_text() == "0.50"
     whole, dealt = (load_file(two / name / "final" / "model.safetensors")
                     for name in ("language", "language_in_shares"))
     assert whole.keys() == dealt.keys() and all(whole[name].shape == dealt[name].shape for name in whole)

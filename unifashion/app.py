@@ -26,7 +26,7 @@ from .own_commands import Caption, Design, Edit, Embed, Search, TryOn
 # %% ../nbs/app.ipynb #0df25ebc
 def rehearse(profile: str):
     "For the profile `rehearsal`: stand-ins and drawings in the place of hub and data, made if need be."
-    if profile != "rehearsal": return
+    if profile != "rehearsal" or "stand-ins" in os.environ.get("HF_HOME", ""): return
     from unifashion.models.stand_ins import rehearsal
     os.environ |= rehearsal()
 
@@ -192,7 +192,7 @@ class Weights:
     Names, sizes and heads of files are looked at; nothing is fetched, and without --check nobody is asked.
     Exit code 0; with --check 1 where something that the profile's settings name is not all here, whatever
     the hub says of it: there, gated, gone (or private), offline, or that it lacks a file that is read."""
-    profile: str = "paper"    # smoke, mini, open, folder or paper
+    profile: str = "paper"    # smoke, mini, open, folder, paper or rehearsal
     check: bool = False       # ask the hub what it has: metadata alone, 5 s each at most
     root: Path | None = None  # also look here, for ORG/NAME or NAME; the profile must then name that folder
 
@@ -200,7 +200,11 @@ class Weights:
         from unifashion.data.weights import answers_to, look_for, needs_of, weights_text
         if self.root and not self.root.is_dir():
             raise FileNotFoundError(f"--root {self.root} is not a folder")
-        found = {need: look_for(need, self.root) for need in needs_of(load_profile(self.profile))}
+        cache = None  # the hub's own
+        if self.profile == "rehearsal":
+            from unifashion.models.stand_ins import stand_ins
+            cache = stand_ins() / "hub"
+        found = {need: look_for(need, self.root, cache) for need in needs_of(load_profile(self.profile))}
         print(weights_text(self.profile, found, answers_to(list(found)) if self.check else {}))
         lacking = [need for need, own in found.items() if need.settings and own.state != "here"]
         return 1 if self.check and lacking else 0

@@ -248,14 +248,14 @@ def error(kind):
 def told(monkeypatch, value):
     "What `ask_hub` makes of an answer or an error; the call's options are looked at, too."
 
-    def model_info(self, id, files_metadata, timeout):
-        assert id == "o/m" and files_metadata and timeout <= 5
+    def model_info(self, id, revision, files_metadata, timeout):
+        assert id == "o/m" and revision == "refs/pr/3" and files_metadata and timeout <= 5
         if isinstance(value, Exception):
             raise value
         return value
 
     monkeypatch.setattr(HfApi, "model_info", model_info)
-    return ask_hub("o/m", PLAIN.files)
+    return ask_hub("o/m@refs/pr/3", PLAIN.files)
 
 
 def test_the_hub_counts_what_would_be_read(monkeypatch):

@@ -83,3 +83,14 @@ def test_pictures_that_cannot_be_compared_are_refused(pictures, truth, message):
 def test_vectors_that_make_no_cosine_are_refused(images, texts, message):
     with pytest.raises(ValueError, match=message):
         clip_scores(images, texts)
+
+
+def test_structure_is_what_torchmetrics_says():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    chance = np.random.default_rng(0)
+    first = chance.integers(0, 256, (3, 40, 30, 3)).astype(np.uint8)
+    second = np.clip(first + chance.integers(-40, 40, first.shape), 0, 255).astype(np.uint8)
+    both = (torch.from_numpy(own).permute(0, 3, 1, 2).double() for own in (first, second))
+    told = structural_similarity_index_measure(*both, reduction="none", data_range=255.)
+    assert np.allclose(structural_similarity(first, second), told.numpy(), atol=1e-9)

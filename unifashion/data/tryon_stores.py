@@ -23,7 +23,8 @@ from ..shop.keypoints import from_dresscode, from_vitonhd, normalised
 
 # %% auto #0
 __all__ = ['IDS', 'SAME_ASPECT', 'one_channel', 'decode_map', 'MapStore', 'TarMaps', 'picture_size', 'placed_in', 'PoseStore',
-           'UVStore', 'Worn', 'Pair', 'other_aspect', 'askew', 'check_sizes', 'TryOnPairs', 'listed', 'pair_lines']
+           'UVStore', 'Worn', 'Pair', 'other_aspect', 'askew', 'check_sizes', 'file_of', 'TryOnPairs', 'listed',
+           'pair_lines']
 
 # %% ../../nbs/4_data/06_tryon_stores.ipynb #f930b6cd
 IDS = dict(lip=20, dresscode=18, stitch=20, ccp=59, densepose=25)  # kind of label map -> number of ids
@@ -214,6 +215,14 @@ def check_sizes(sample, sizes: dict):
         raise error
 
 # %% ../../nbs/4_data/06_tryon_stores.ipynb #0f42e182
+def file_of(
+    place: ImageRef,
+) -> Path:
+    "The file that holds it: its own, or that of its store."
+    key = place.key[0] if isinstance(place.key, tuple) else place.key  # keypoints: the file, and for whom
+    return Path(place.store.root, key) if hasattr(place.store, "root") else Path(place.store.path)
+
+
 class TryOnPairs(Sequence):
     "A split of a data set of people: a lazy sequence of `Worn`."
     def __init__(
@@ -245,11 +254,15 @@ class TryOnPairs(Sequence):
 
     @cached_property
     def fingerprint(self) -> str:
-        "Digest of the pairs, their captions, and size and time of their two pictures."
-        stats = [os.stat(Path(r.store.root, r.key)) for s in self for r in (s.person, s.garment)
-                 if Path(r.store.root, r.key).is_file()]
+        "Digest of the pairs, their captions and keypoints, and size and time of all their files."
         rows = [[p.person, p.garment, p.category, list(p.captions)] for p in self.pairs]
-        return digest([self.name, self.split, self.paired, rows, [(s.st_size, s.st_mtime_ns) for s in stats]])
+        stats, points = [], []
+        for sample in self:
+            points.append(sample.keypoints)
+            places = [sample.person, sample.garment, *(getattr(sample, name) for name in sample.conditions)]
+            paths = [file_of(own) for own in places if own]
+            stats += [(s.st_size, s.st_mtime_ns) for s in map(os.stat, filter(Path.is_file, paths))]
+        return digest([self.name, self.split, self.paired, rows, points, stats])
 
     def __repr__(self):
         return (

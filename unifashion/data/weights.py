@@ -18,6 +18,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import DisabledRepoError, GatedRepoError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError, safe_open
 
@@ -272,7 +273,7 @@ def ask_hub(
         info = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=seconds)
     except GatedRepoError:
         return Answer("gated")
-    except (RepositoryNotFoundError, DisabledRepoError):
+    except (RepositoryNotFoundError, RevisionNotFoundError, DisabledRepoError):
         return Answer("gone")
     except (OSError, HTTPError):
         return Answer("offline")

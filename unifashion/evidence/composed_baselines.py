@@ -19,6 +19,7 @@ from ..models.checkpoints import seeded
 from ..models.foundations import encode_texts
 from ..models.losses import itc, max_over_queries, positive_pairs
 from ..models.qformer import QFormer, additive, bidirectional
+from ..models.together import whole
 from ..models.train import Fit, fit
 from ..unified.compose import Composer
 from ..unified.composed_systems import HALVES
@@ -105,8 +106,8 @@ SHARP = 0.01  # temperature, as in CLIP4CIR
 
 def combined_loss(model: Combiner, batch: dict) -> torch.Tensor:
     "Contrast of queries with targets, both directions."
-    seen = max_over_queries(batch["target"], model(batch["shown"], batch["said"]))
-    return itc(seen, SHARP, positives=positive_pairs(batch["product"].tolist()))
+    seen = max_over_queries(whole(batch["target"]), whole(model(batch["shown"], batch["said"])))
+    return itc(seen, SHARP, positives=positive_pairs(whole(batch["product"]).tolist()))
 
 
 def train_combiner(

@@ -270,6 +270,7 @@ PURPOSES = {
     "open": "real photographs anyone can get, pretrained parts from packages",
     "folder": "your own pictures, before the parts of `mini`",
     "paper": "the papers' data and models, on GPUs with 80 GB",
+    "rehearsal": "that `paper` runs: its code on stand-ins of the models; its numbers mean nothing",
 }
 
 
@@ -289,6 +290,8 @@ def data_words(
     world = PROFILES[profile].world
     name = {"drawn": "drawn products", "kagl": "KAGL", "folder": "a folder of yours",
             "fashiongen": "FashionGen"}[world.dataset]
+    if profile == "rehearsal":
+        name = "drawings in the licensed formats"
     count = f"{world.products:,} " if world.products else ""
     return f"{count}{name}, {world.width} x {world.height} px"
 

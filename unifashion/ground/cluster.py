@@ -50,7 +50,7 @@ def gpus_of(
     profile: str,  # name of a profile
 ) -> int:
     "GPUs of a report that computes."
-    return int(load_profile(profile).world.dataset == "fashiongen")
+    return int(load_profile(profile).world.dataset == "fashiongen" and profile != "rehearsal")
 
 
 def needs(

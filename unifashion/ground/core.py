@@ -207,9 +207,11 @@ def set_threads(
 
 
 def pick_device() -> str:  # 'cuda' or 'cpu'
-    "A GPU where there is one."
+    "A GPU where there is one; of several processes of a machine each has its own."
     import torch
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available(): return "cpu"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return "cuda"
 
 
 def pick_dtype(

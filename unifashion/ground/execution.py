@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['WATCHED', 'end_with_parent', 'watch', 'tidy', 'ReportFailed', 'failure', 'finished', 'this_python', 'run_notebook',
-           'follow', 'execute']
+           'word_file', 'give_word', 'take_part', 'execute']
 
 # %% ../../nbs/0_ground/15_execution.ipynb #8911daf7
 import ctypes, json, os, re, signal, sys, tempfile, threading, time
 from pathlib import Path
 
 from .core import cache_dir, repo_root
-from .files import atomic_write
+from .files import atomic_write, write_json
 from .keys import plan
 from .locks import birth, hold, keeps, let_go, this_host
 from .runs import now_file, rank, tell
@@ -137,14 +137,38 @@ def run_notebook(
                                    kernel_manager_class=this_python(home), **options)
 
 # %% ../../nbs/0_ground/15_execution.ipynb #366cd1e6
-def follow(
-    node,  # from `plan`
+def word_file(node) -> Path:
+    "Where torchrun's first process says to the others whether a node is to be run."
+    return repo_root() / node.folder.parent / f".{node.folder.name}.word"
+
+
+def give_word(node, word: str):  # 'run' or 'skip'
+    "Tell the others; nothing where there are none."
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if run:
+        write_json(word_file(node), {"run": run, "restart": os.environ.get("TORCHELASTIC_RESTART_COUNT"),
+                                     "word": word})
+
+
+def take_part(
+    node,        # from `plan`
+    every=0.2,   # s between two looks for the word
 ) -> float:  # seconds; 0 if it was finished already
-    "What torchrun's other processes do: the same notebook for its part of every batch, and no record."
-    if finished(node): return 0.0
+    """What torchrun's other processes do: the same notebook for its part of every batch, and no record.
+    Raises `ReportFailed`; the notebook is kept."""
+    own = {"run": os.environ.get("TORCHELASTIC_RUN_ID", ""),
+           "restart": os.environ.get("TORCHELASTIC_RESTART_COUNT")}
+    path = word_file(node)
+    while not (path.exists() and (said := json.loads(path.read_text(encoding="utf-8"))) == own | said):
+        time.sleep(every)
+    if said["word"] == "skip": return 0.0
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="unifashion-") as home:
-        run_notebook(node, Path(home) / "running.ipynb")
+    running = node.folder.with_name(f".{node.folder.name}.rank-{rank()}.ipynb")
+    try:
+        run_notebook(node, running)
+    except Exception as error:
+        raise ReportFailed(failure(node, running, error)) from error
+    running.unlink()
     return time.perf_counter() - start
 
 # %% ../../nbs/0_ground/15_execution.ipynb #99661008
@@ -157,10 +181,12 @@ def execute(
     if key and key != node.key():
         raise ReportFailed(f"{node.name}: its code or settings were edited since the start; start again")
     start = time.perf_counter()
-    if rank(): return follow(node)
+    if rank(): return take_part(node)
     lock = node.folder.parent / f".{node.folder.name}.node.lock"
     hold(lock, node.name)
-    if finished(node): return 0.0
+    done = finished(node)
+    give_word(node, "skip" if done else "run")
+    if done: return 0.0
     running, kept = node.folder / "running.ipynb", node.folder / "failed.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def decoded(
     batch: int = 64,
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "Latents as pictures."
-    scaled = latents / getattr(vae.config, "scaling_factor", 1.)
+    scaled = latents.to(next(vae.parameters()).device) / getattr(vae.config, "scaling_factor", 1.)
     return np.concatenate([to_bytes(vae.decode(part).sample) for part in scaled.split(batch)])
 
 # %% ../../nbs/5_models/18_latents.ipynb #fb5a561f

@@ -35,7 +35,7 @@ def likeness(
     n = vectors.shape[-2]
     return ((vectors.float().sum(-2).square().sum(-1) - n) / (n * (n - 1))).mean()
 
-
+# %% ../../nbs/5_models/13_matching.ipynb #2328ff52
 def phase1_loss(
     model: QFormer,
     batch: dict,            # image (tokens), ids, mask, product

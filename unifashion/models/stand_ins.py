@@ -146,7 +146,8 @@ def write_open_clip(folder: Path):
     from safetensors.torch import save_file
     picture = {"image_size": 28, "layers": 2, "width": 32, "head_width": 16, "patch_size": 14}
     words = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    model = open_clip.CLIP(16, picture, words)
+    with seeded(0, "open_clip"):
+        model = open_clip.CLIP(16, picture, words)
     save_file({name: own.contiguous() for name, own in model.state_dict().items()},
               folder / "open_clip_model.safetensors")
     write_json(folder / "open_clip_config.json", {
@@ -189,5 +190,8 @@ def stand_ins(
 
 
 def rehearsal() -> dict:  # environment variables
-    "What a rehearsal has in the place of the hub and of licensed data, made now if need be."
-    return {"HF_HOME": str(stand_ins()), "HF_HUB_OFFLINE": "1", "UNIFASHION_DATA": str(licensed())}
+    """What a rehearsal has in the place of the hub, of licensed data and of the cache, made now if need be.
+    (Stand-ins have the names of published models: what is computed from them must not meet the real ones.)"""
+    home = stand_ins()
+    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "UNIFASHION_DATA": str(licensed()),
+            "UNIFASHION_CACHE": str(home / "cache")}

@@ -27,9 +27,9 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def share(whole):
+def share(batch):
     "What of a batch is this process's: of a list or a tensor."
-    return whole[rank()::processes()]
+    return batch[rank()::processes()]
 
 
 def interleaved(
@@ -49,7 +49,7 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        grad = grad.contiguous()
+        grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return share(grad)
 
@@ -120,7 +120,8 @@ def in_shares(
     "A copy whose weights are dealt out over the processes. Raises `RuntimeError` outside torchrun."
     if processes() == 1:
         raise RuntimeError("weights in shares need several processes: start with torchrun")
-    copy = deepcopy(step)
+    frozen = {id(own): own for own in step.parameters() if not own.requires_grad}
+    copy = deepcopy(step, frozen)  # what does not learn is not copied
     mesh = init_device_mesh(device, (processes(),))
     for block in blocks_of(copy):
         fully_shard(block, mesh=mesh)

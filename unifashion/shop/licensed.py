@@ -9,7 +9,8 @@ __all__ = ['SIDE', 'PEOPLE', 'drawn_sets', 'licensed']
 import os
 from pathlib import Path
 
-from ..ground.core import World, cache_dir
+from ..ground.core import World, cache_dir, digest
+from ..ground.runs import hold, let_go
 from .fashion200k_files import drawn_fashion200k
 from .fashiongen_files import drawn_catalogue
 from .retrieval_files import drawn_fashioniq
@@ -39,11 +40,15 @@ def licensed(
     workers: int = 2,     # processes that draw
 ) -> Path:
     "A folder as `data/README.md` has it, of links to what was drawn."
-    folder = Path(folder or cache_dir() / "licensed")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, place in drawn_sets(workers).items():
-        link = folder / name
-        if link.is_symlink() and link.resolve() == Path(place).resolve(): continue
-        link.unlink(missing_ok=True)
-        os.symlink(Path(place).resolve(), link, target_is_directory=True)
+    places = {name: str(Path(place).resolve()) for name, place in drawn_sets(workers).items()}
+    folder = Path(folder or cache_dir() / "licensed" / digest(places))
+    lock = folder.with_name(f".{folder.name}.lock")
+    hold(lock, "licensed data")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, place in places.items():
+            if not (folder / name).is_symlink():
+                os.symlink(place, folder / name, target_is_directory=True)
+    finally:
+        let_go(lock)
     return folder

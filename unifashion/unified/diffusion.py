@@ -43,6 +43,7 @@ class Wiring:
             given = getattr(self, name)
             for value in (given,) if isinstance(given, str) else given:
                 if value not in allowed: raise ValueError(f"{name}: {value!r} is none of {allowed}")
+        if self.still and not self.hint: raise ValueError("still: without a hint there is no copy")
 
 
 TRYON = Wiring(("queries",), "garment")  # no text (U Table 3)

@@ -71,7 +71,7 @@ def fitting_parts(
 
 # %% ../../nbs/6_unified/09_fittings.ipynb #35db3e1f
 def catalogue_parts(
-    pictures,          # a `Catalogue`, or `Pictures`
+    pictures,          # a `Catalogue`, or `MadePictures`
     texts: list,       # (n,) str
     readers: Readers,
     fingerprint: str,  # of the pictures

@@ -6,7 +6,7 @@ import torch
 
 from unifashion.evidence import hot_paths as H
 from unifashion.evidence import published_sizes as P
-from unifashion.evidence import speed as S
+from unifashion.evidence import bench as S
 from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder
 from unifashion.models.losses import max_over_queries
