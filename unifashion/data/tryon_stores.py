@@ -222,7 +222,7 @@ def file_of(
     key = place.key[0] if isinstance(place.key, tuple) else place.key  # keypoints: the file, and for whom
     return Path(place.store.root, key) if hasattr(place.store, "root") else Path(place.store.path)
 
-
+# %% ../../nbs/4_data/06_tryon_stores.ipynb #c48627de
 class TryOnPairs(Sequence):
     "A split of a data set of people: a lazy sequence of `Worn`."
     def __init__(

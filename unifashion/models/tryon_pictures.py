@@ -170,7 +170,8 @@ def sized(stack: np.ndarray) -> MadePictures:  # of (n, h, w, 3) uint8
 
 def greyed_people(own: Fittings) -> MadePictures:
     "Persons without what lies in their masks."
-    return MadePictures(len(own.people), lambda row: greyed(own.people[row:row + 1], own.masks[row:row + 1])[0])
+    def without(row): return greyed(own.people[row:row + 1], own.masks[row:row + 1])[0]
+    return MadePictures(len(own.people), without)
 
 
 def latent_masks(
