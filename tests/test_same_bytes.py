@@ -109,7 +109,7 @@ class Workflow:
             f"{name}/{p.relative_to(root)}": p
             for name, root in roots.items()
             for p in root.rglob("*")
-            if p.is_file()
+            if p.is_file() and ".lock.d" not in p.parent.name
         }
         kept = {name: p for name, p in files.items() if not re.fullmatch(TIMES, p.name)}
         return {name: sha256(timeless(p)).hexdigest() for name, p in kept.items()}

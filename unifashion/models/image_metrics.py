@@ -32,9 +32,9 @@ LEAST = (0.01 * 255)**2, (0.03 * 255)**2  # that keep flat places from dividing 
 
 def smoothed(
     picture: np.ndarray,  # (h, w, 3) float64
-) -> np.ndarray:  # (h - 10, w - 10, 3)
-    "A Gaussian of 1.5 px over 11 x 11, where it has all its pixels."
-    return gaussian_filter(picture, 1.5, radius=5, axes=(0, 1))[5:-5, 5:-5]
+) -> np.ndarray:  # (h, w, 3)
+    "A Gaussian of 1.5 px over 11 x 11, the picture mirrored at its edges."
+    return gaussian_filter(picture, 1.5, radius=5, axes=(0, 1), mode="mirror")
 
 
 def structural_similarity(
