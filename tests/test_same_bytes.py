@@ -112,7 +112,10 @@ class Workflow:
             if p.is_file() and ".lock.d" not in p.parent.name
         }
         kept = {name: p for name, p in files.items() if not re.fullmatch(TIMES, p.name)}
-        return {name: sha256(timeless(p)).hexdigest() for name, p in kept.items()}
+        found = {name: sha256(timeless(p)).hexdigest() for name, p in kept.items()}
+        # features are named by the pictures' folder and times: here by their own bytes
+        cached = ("cache/features/", "cache/fittings/")
+        return {f"cache/{own}.npy" if name.startswith(cached) else name: own for name, own in found.items()}
 
 
 def signalled(number):
