@@ -1,15 +1,11 @@
-"""A clone with models of a few thousand weights where `make reproduce` leaves its own: profile smoke;
-and a published generator's layout with random weights."""
+"""A clone with models of a few thousand weights where `make reproduce` leaves its own: profile smoke."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from unifashion.ground.core import Language, LanguageModel, digest, load_profile
 from unifashion.ground.files import write_json
@@ -90,27 +86,6 @@ def write_run(scale, parts, vocab, seed=2, captioner=True):
         read = {"train_pretrain seed=0": {"key": "", "outputs": digest(outputs)}}
         write_json(second / "run.json", {"inputs": read})
     return first
-
-
-def published(folder, kind, channels):
-    "A tiny random checkpoint in an official layout: four levels, CLIP's word pieces, a KL autoencoder."
-    blocks = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
-    pieces = {word: i for i, word in enumerate(["<|startoftext|>", "<|endoftext|>", "a</w>", "b</w>"])}
-    text = CLIPTextConfig(vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                          num_attention_heads=2, bos_token_id=0, eos_token_id=1)
-    with seeded(0, kind):
-        parts = {"unet": UNet2DConditionModel(64, channels, 4, cross_attention_dim=16, attention_head_dim=2,
-                                              **blocks),
-                 "vae": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4,
-                                      up_block_types=("UpDecoderBlock2D",) * 4, **blocks),
-                 "text_encoder": CLIPTextModel(text), "scheduler": PNDMScheduler(skip_prk_steps=True)}
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(pieces))
-    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
 
 
 def edit_examples():

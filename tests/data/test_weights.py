@@ -381,12 +381,11 @@ def copied(source, target, files):
 
 
 def test_generators_open_from_what_is_listed_and_from_no_less(tmp_path):
-    from tiny_models import published
-
     from unifashion.models.stable_diffusion import open_stable_diffusion
+    from unifashion.models.stand_ins import write_generator
 
-    published(tmp_path / "sd", "StableDiffusionPipeline", 4)
-    published(tmp_path / "pbe", "PaintByExamplePipeline", 9)
+    write_generator(tmp_path / "sd", "StableDiffusionPipeline", 4)
+    write_generator(tmp_path / "pbe", "PaintByExamplePipeline", 9)
     (tmp_path / "sd" / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
     lists = {"sd": GENERATOR, "pbe": ROLES["generator.painter"].files}
     sd, pbe = (copied(tmp_path / name, tmp_path / "copy" / name, files) for name, files in lists.items())

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import published
 
 from unifashion.app import main
 from unifashion.ground.core import Foundations, stream
@@ -18,6 +17,7 @@ from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler
 from unifashion.models.retriever import frozen_retriever, retrieving_encoder
 from unifashion.models.stable_diffusion import open_stable_diffusion
+from unifashion.models.stand_ins import write_generator
 from unifashion.models.unet import new_inpainter
 from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.rag.model import new_editor, posed
@@ -195,7 +195,7 @@ def test_the_command_looks_up_in_its_own_database_and_says_what_is_wrong(mine, c
 
 
 def test_stable_diffusions_inpainting_runs_the_same_code_end_to_end(parts, tmp_path):
-    published(tmp_path / "sd2", "StableDiffusionInpaintPipeline", 9)
+    write_generator(tmp_path / "sd2", "StableDiffusionInpaintPipeline", 9)
     own = open_stable_diffusion(tmp_path / "sd2")
     editor = posed(new_editor(own.inpainter, 16, seed=0)).eval()
     assert editor.unet.config.in_channels == 27  # latents 4, mask 1, masked 4, keypoints 18

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import published
 
 from unifashion.ground.core import Foundations
 from unifashion.models.autoencoder import PatchAutoencoder
@@ -17,6 +16,7 @@ from unifashion.models.latents import sampler
 from unifashion.models.painting import opened_mask
 from unifashion.models.qformer import QFormer
 from unifashion.models.stable_diffusion import open_stable_diffusion
+from unifashion.models.stand_ins import write_generator
 from unifashion.models.unet import new_inpainter
 from unifashion.unified.diffusion import DESIGN, TRYON, Wiring, new_denoiser
 from unifashion.unified.pipelines import UniFashionPipeline
@@ -170,8 +170,8 @@ def test_other_folders_are_refused(tmp_path):
 
 
 def test_the_same_code_runs_the_published_layouts_end_to_end(tmp_path):
-    published(tmp_path / "sd", "StableDiffusionPipeline", 4)
-    published(tmp_path / "pbe", "PaintByExamplePipeline", 9)
+    write_generator(tmp_path / "sd", "StableDiffusionPipeline", 4)
+    write_generator(tmp_path / "pbe", "PaintByExamplePipeline", 9)
     own = open_stable_diffusion(tmp_path / "sd", tmp_path / "pbe")
     encoder, qformer = readers()
     denoiser = new_denoiser(own.inpainter, Wiring(("text", "queries"), "garment", blind=2), 0, qformer)
@@ -194,6 +194,6 @@ def test_the_same_code_runs_the_published_layouts_end_to_end(tmp_path):
 
 
 def test_a_u_net_of_other_channels_is_refused_by_name(tmp_path):
-    published(tmp_path / "wide", "StableDiffusionPipeline", 13)
+    write_generator(tmp_path / "wide", "StableDiffusionPipeline", 13)
     with pytest.raises(ValueError, match="wide/unet takes 13 channels .* wanted are 4 or 9"):
         open_stable_diffusion(tmp_path / "wide")

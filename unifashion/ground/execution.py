@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WATCHED', 'end_with_parent', 'watch', 'tidy', 'ReportFailed', 'failure', 'finished', 'this_python', 'run_notebook',
-           'word_file', 'give_word', 'take_part', 'execute']
+           'word_file', 'launch', 'give_word', 'take_part', 'execute']
 
 # %% ../../nbs/0_ground/15_execution.ipynb #8911daf7
 import ctypes, json, os, re, signal, sys, tempfile, threading, time
@@ -142,25 +142,29 @@ def word_file(node) -> Path:
     return repo_root() / node.folder.parent / f".{node.folder.name}.word"
 
 
+def launch() -> dict:
+    "Which start of torchrun this process belongs to: equal for all of its processes, and for no other's."
+    return {name: os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT",
+                                                        "MASTER_ADDR", "MASTER_PORT")}
+
+
 def give_word(node, word: str):  # 'run' or 'skip'
     "Tell the others; nothing where there are none."
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    if run:
-        write_json(word_file(node), {"run": run, "restart": os.environ.get("TORCHELASTIC_RESTART_COUNT"),
-                                     "word": word})
+    if os.environ.get("TORCHELASTIC_RUN_ID"):
+        write_json(word_file(node), {"launch": launch(), "word": word})
 
-
+# %% ../../nbs/0_ground/15_execution.ipynb #7ac2ff5d
 def take_part(
     node,        # from `plan`
     every=0.2,   # s between two looks for the word
 ) -> float:  # seconds; 0 if it was finished already
     """What torchrun's other processes do: the same notebook for its part of every batch, and no record.
     Raises `ReportFailed`; the notebook is kept."""
-    own = {"run": os.environ.get("TORCHELASTIC_RUN_ID", ""),
-           "restart": os.environ.get("TORCHELASTIC_RESTART_COUNT")}
     path = word_file(node)
-    while not (path.exists() and (said := json.loads(path.read_text(encoding="utf-8"))) == own | said):
+    said = {}
+    while said.get("launch") != launch():
         time.sleep(every)
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if said["word"] == "skip": return 0.0
     start = time.perf_counter()
     running = node.folder.with_name(f".{node.folder.name}.rank-{rank()}.ipynb")
