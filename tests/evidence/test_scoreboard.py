@@ -7,7 +7,7 @@ from test_verdicts import OLD, PAGE, REPORT, TOYS, publish
 
 from unifashion.evidence import scoreboard as s
 from unifashion.evidence.front_page import Published, read_contents, table_rows_of
-from unifashion.evidence.verdicts import read_failures, run_digest
+from unifashion.evidence.verdicts import COLUMNS, read_failures, run_digest
 
 
 def test_the_page_of_today_holds_every_claim():
@@ -16,6 +16,20 @@ def test_the_page_of_today_holds_every_claim():
     assert len(page) < 256 << 10
     for score in found:
         assert score.claim.statement in page and score.difference in page
+    tables = table_rows_of(page.split("## Every table and figure\n")[1])
+    assert [row[""] for row in tables] == [
+        f"{item.title}: {item.shows}" for item in read_contents() if item.report != "scoreboard"
+    ]
+
+
+def test_tables_carry_the_mark_of_the_list(tmp_path):
+    home = publish(tmp_path)
+    cell = f"[1 of 3 claims hold](../../mini/{REPORT}/table.md)"
+    row = table_rows_of(s.tables_section(tmp_path).split("\n\n")[1])[0]
+    assert row["drawn garments"] == f"{cell}†" and row["real photographs"] == "not run"
+    line = f"mini,{REPORT},,full,0123456,2026-11-22,today's,{run_digest(Published(home, {}))}\n"
+    (tmp_path / "runs.csv").write_text(",".join(COLUMNS) + "\n" + line)
+    assert table_rows_of(s.tables_section(tmp_path).split("\n\n")[1])[0]["drawn garments"] == cell
 
 
 def test_core_runs_and_words_that_have_changed_are_said(tmp_path):
