@@ -60,9 +60,10 @@ docs: setup  ## the chapters as a site in _site
 	@exec "$(BIN)/python" .site/build.py
 
 book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
-	@echo "book: exporting unifashion/ from the notebooks, running nbs/index.ipynb, cleaning"
+	@echo "book: exporting unifashion/ from the notebooks, listing published runs, running nbs/index.ipynb, cleaning"
 	@PATH="$(BIN):$$PATH"; JUPYTER_PATH="$(ENVIRONMENT)/share/jupyter:$$JUPYTER_PATH"; export JUPYTER_PATH; \
-		nbdev_export && jupyter nbconvert --log-level=CRITICAL --to notebook --execute --inplace nbs/index.ipynb && nbdev_clean
+		nbdev_export && "$(BIN)/python" -c "from unifashion.evidence.verdicts import write_runs; write_runs()" && \
+		jupyter nbconvert --log-level=CRITICAL --to notebook --execute --inplace nbs/index.ipynb && nbdev_clean
 	@$(MAKE) --no-print-directory readme PYTHON="$(PYTHON)"
 
 # the README is the index notebook's prose and outputs, its links seen from the root

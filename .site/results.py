@@ -1,7 +1,7 @@
 """The page of results: every published table and figure with the facts of its run, and whether the run is
 today's."""
 
-import json, re, sys
+import json, posixpath, re, sys
 
 from links import anchor
 
@@ -83,6 +83,12 @@ def lowered(markdown, by):
     return re.sub(r"^(#+) ", lambda found: "#" * min(6, len(found[1]) + by) + " ", text, flags=re.M)
 
 
+def rooted(markdown, place):
+    "A published page's links to other pages, as the repository's root has them. `place` is its folder."
+    at_root = lambda found: f"]({posixpath.normpath(posixpath.join(place, found[1]))}"
+    return re.sub(r"\]\((\.\./[^)#]+)", at_root, markdown)
+
+
 def run_section(profile, report, folder, root, repository):
     "One run: label, heading, facts, table, figures; paths are the repository's."
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -95,7 +101,7 @@ def run_section(profile, report, folder, root, repository):
     parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(is_todays(record, folder, root))}")
     parts += [f"![{picture.stem}]({place}/{picture.name})" for picture in sorted(folder.glob("fig_*.png"))]
     if (folder / "table.md").exists():
-        parts.append(lowered((folder / "table.md").read_text(encoding="utf-8"), 1))
+        parts.append(lowered(rooted((folder / "table.md").read_text(encoding="utf-8"), place), 1))
     return "\n\n".join(parts)
 
 
