@@ -452,10 +452,10 @@ def planned(model, shop, profile="mini", most=1000):
 
 
 def test_what_a_job_asks_for():
-    # 1,300 pictures at 120 a minute are 11 minutes, in fives 15; 64 KiB each are 81 MiB
-    asked = S.asks_for(1300, "mini")
-    assert (asked["runtime"], asked["mem_mb"]) == (LEAST + 15, 8192 + 81) and "gpu" not in asked
-    assert S.asks_for(1300, "paper")["gpu"] == 1
+    # 2,300 pictures at 300 a minute are 8 minutes, in fives 10; 64 KiB each are 143 MiB
+    asked = S.asks_for(2300, "mini")
+    assert (asked["runtime"], asked["mem_mb"]) == (LEAST + 10, 8192 + 143) and "gpu" not in asked
+    assert S.asks_for(2300, "paper")["gpu"] == 1
 
 
 def test_a_dry_run_under_slurm_has_a_job_a_shard_that_is_not_finished(model, shop, tmp_path):

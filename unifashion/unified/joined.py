@@ -5,6 +5,7 @@
 # %% ../../nbs/6_unified/18_joined.ipynb #3388e3b8
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def differing(
     same[there] = (index.vectors_at(known) == vectors_of(path, kind)[there]).all((1, 2))
     return np.flatnonzero(~same)
 
-
+# %% ../../nbs/6_unified/18_joined.ipynb #9b3e9ac2
 def bring(
     plan: Plan,
     kind: str,     # 'queries' or 'looks'
@@ -182,18 +183,20 @@ class CatalogueSearch:
             index = open_index(plan, kind)
             much = index.shape[0] * len(index.alive) >= LEAST
             self.indexes[kind] = open_fast(index)[0] if fast and much else index
-        self.items = len(index)
+        self.names = list(index.places())
 
-    def __len__(self): return self.items
+    def __len__(self): return len(self.names)
+
+    @cached_property
+    def texts(self) -> dict: return folder_texts(self.folder, self.names)  # name -> text
 
     def search(self, query, k: int = 10) -> list:  # of `Hit`, the most similar first
         "Find at most k pictures. Raises as `PictureSearch.search`."
         check_query(query, k)
         own, kind = query_vector(self.model, query)
         found = self.indexes[kind].search(own[None], k)[0]
-        texts = folder_texts(self.folder, [hit.name for hit in found])
         ranked = sorted(found, key=lambda hit: (-hit.score, hit.name))
-        return [Hit(hit.name, hit.score, texts.get(hit.name, "")) for hit in ranked]
+        return [Hit(hit.name, hit.score, self.texts.get(hit.name, "")) for hit in ranked]
 
     def changed(self, hits: list) -> list:  # of names
         "Those of what was found whose files are not any more what was encoded."

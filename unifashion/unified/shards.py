@@ -206,9 +206,9 @@ def embed_shard(
         let_go(lock)
 
 # %% ../../nbs/6_unified/16_shards.ipynb #a2edf3e8
-PACE = 120      # pictures a minute
+PACE = 300       # pictures a minute
 MODEL = 8 << 10  # MiB of a process before it has seen a picture
-PICTURE = 64    # KiB: four copies of a picture's vectors, while a file is written
+PICTURE = 64     # KiB: four copies of a picture's vectors, while a file is written
 WORKFLOW = """\
 # A job a shard. unifashion embed writes this file and starts it: nbs/6_unified/16_shards.ipynb
 import os
