@@ -191,6 +191,7 @@ UNCOMPARED = {
     "audit": "it counts what released files hold; what follows from that, and what not, is on its page",
     "malformed_input": "it counts how reading damaged files ends; how it has to end is tested",
     "efficiency": "times are one machine's; that a fast form computes the same is checked in its chapter",
+    "table7_8_tasks": "a task was asked and answered, or it was not; how well, the other tables say",
     "scoreboard": "it repeats verdicts",
 }
 

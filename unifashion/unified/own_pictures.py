@@ -29,8 +29,8 @@ from .trained_models import PictureModel
 
 # %% auto #0
 __all__ = ['PICTURES', 'FIT', 'STYLE', 'picture_names', 'folder_texts', 'file_mark', 'Hit', 'Encoded', 'as_picture',
-           'check_query', 'query_vector', 'PictureSearch', 'home_of', 'open_search', 'thumbnail', 'search_page',
-           'caption_files']
+           'check_count', 'check_query', 'query_vector', 'PictureSearch', 'home_of', 'open_search', 'thumbnail',
+           'search_page', 'caption_files']
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #60fcfce1
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
@@ -115,12 +115,17 @@ def as_picture(
     return path.resolve()
 
 
+def check_count(k: int):
+    "Raise `ValueError` for k < 1."
+    if k < 1: raise ValueError(f"k is the number of pictures to find, from 1; here: {k}")
+
+
 def check_query(
     query,   # str or Path
     k: int,  # pictures to find
 ):
     "Raise `ValueError` for k < 1, and as `as_picture`: what a search would refuse, before it takes time."
-    if k < 1: raise ValueError(f"k is the number of pictures to find, from 1; here: {k}")
+    check_count(k)
     as_picture(query)
 
 
@@ -194,6 +199,26 @@ class PictureSearch:
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #8309499e
 @patch
+def nearest(
+    self: PictureSearch,
+    own: np.ndarray,  # (d,) fp32, a unit vector
+    kind: str,        # what it is compared with: 'queries' or 'looks'
+    k: int = 10,      # pictures, at most
+) -> list:  # of `Hit`, the most similar first
+    "The pictures nearest to a vector. Raises `ValueError` for k < 1."
+    check_count(k)
+    names = self.names
+    kept = [self.encoded[name] for name in names]
+    if kind == "looks":
+        scores = np.stack([picture.look for picture in kept]).astype("float32") @ own
+    else:
+        vectors = torch.from_numpy(np.stack([picture.queries for picture in kept])).float()
+        scores = max_over_queries(vectors, torch.from_numpy(own)[None])[:, 0].numpy()
+    first = np.argsort(-scores, kind="stable")[:k]
+    return [Hit(names[i], float(scores[i]), self.texts.get(names[i], "")) for i in first]
+
+
+@patch
 def search(
     self: PictureSearch,
     query,        # words, or the path of a picture
@@ -202,16 +227,7 @@ def search(
     """Find pictures.
     Raises `ValueError` for k < 1 and for a query that says nothing, `DataError` for a picture's file."""
     check_query(query, k)
-    names = self.names
-    kept = [self.encoded[name] for name in names]
-    own, kind = query_vector(self.model, query)
-    if kind == "looks":
-        scores = np.stack([picture.look for picture in kept]).astype("float32") @ own
-    else:
-        vectors = torch.from_numpy(np.stack([picture.queries for picture in kept])).float()
-        scores = max_over_queries(vectors, torch.from_numpy(own)[None])[:, 0].numpy()
-    first = np.argsort(-scores, kind="stable")[:k]
-    return [Hit(names[i], float(scores[i]), self.texts.get(names[i], "")) for i in first]
+    return self.nearest(*query_vector(self.model, query), k)
 
 
 @patch
