@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CAPTION', 'WORK', 'SQUARED', 'held_mib', 'OwnPeak', 'job', 'alone', 'answer', 'measured', 'in_blocks',
-           'words_at_once', 'words_in_blocks', 'Shop', 'row_bytes', 'draw', 'embed', 'train', 'asked', 'evaluate',
-           'walked', 'ranks_in_blocks', 'evaluate_in_blocks', 'curves_of', 'Growth', 'growth', 'growth_rows',
+           'words_at_once', 'words_in_blocks', 'Shop', 'row_bytes', 'embed', 'train', 'asked', 'evaluate', 'walked',
+           'ranks_in_blocks', 'evaluate_in_blocks', 'curves_of', 'Growth', 'growth', 'column', 'growth_rows',
            'curve_figure']
 
 # %% ../../nbs/8_evidence/40_memory_curve.ipynb #1f648115
 import importlib, json, multiprocessing, os, re, subprocess, sys, tempfile, threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,15 +66,18 @@ class OwnPeak:
 def job(
     call: str,  # a function that answers with a dict of plain values
     module: str = "unifashion.evidence.memory_curve",
+    cache: str = "",  # its cache folder; default: this process's
     **given,    # its arguments, plain values
 ) -> dict:
     "What `measured` takes."
-    return {"module": module, "call": call, "given": given}
+    return {"module": module, "call": call, "cache": cache, "given": given}
 
 
 def alone(send, own: dict, threads: int):
     "Do a job in this process, and send what it answered and what it held."
     set_threads(threads)
+    if own["cache"]:
+        os.environ["UNIFASHION_CACHE"] = own["cache"]
     before = {what: held_mib(what) for what in ("VmRSS", "RssAnon")}
     with OwnPeak() as peak:
         told = getattr(importlib.import_module(own["module"]), own["call"])(**own["given"])
@@ -107,14 +111,12 @@ def answer(folder: str, threads: int):
 def measured(
     jobs: list,        # from `job`
     threads: int = 1,  # of torch
-    cache: Path = None,  # the jobs' cache folder; default: this process's
 ) -> list:  # of dicts: what each answered, and own and resident in MiB; device in MiB on a GPU
     "Each job in a process of its own, one after another. Raises `RuntimeError` with what was said of one."
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, "jobs.json"), jobs)
         code = f"from unifashion.evidence.memory_curve import answer; answer({folder!r}, {threads})"
-        env = os.environ | ({"UNIFASHION_CACHE": str(cache)} if cache else {})
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if done.returncode: raise RuntimeError(f"a job has failed:\n{done.stderr[-1500:]}")
         return json.loads(Path(folder, "answers.json").read_text(encoding="utf-8"))
 
@@ -179,11 +181,6 @@ def row_bytes(catalogue) -> int:
     return sum(strings.values()) + 8 * sum(map(len, columns))
 
 # %% ../../nbs/8_evidence/40_memory_curve.ipynb #1bc901f9
-def draw(**shop) -> dict:
-    "Nothing but the files."
-    return {"items": len(Shop(**shop).catalogue("train"))}
-
-
 def embed(split: str = "train", **shop) -> dict:
     "Tokens of a split."
     own = Shop(**shop)
@@ -272,8 +269,8 @@ def evaluate_in_blocks(block: int = 256, **shop) -> dict:
     qformer = qformer.eval().to(device)
     told = (torch.from_numpy(part) for part in in_blocks(tokenizer, list(items.texts),
                                                          own.settings.pretrain.max_words))
-    texts = [qformer.text(ids.long().to(device), mask.to(device)).cpu()
-             for ids, mask in zip(*(part.split(block) for part in told))]
+    pairs = zip(*[part.split(block) for part in told])
+    texts = [qformer.text(ids.long().to(device), mask.to(device)).cpu() for ids, mask in pairs]
     with tempfile.TemporaryDirectory() as folder:
         shape = len(tokens), *qformer.query_tokens.shape[1:2], texts[0].shape[1]
         vectors = np.lib.format.open_memmap(Path(folder, "vectors.npy"), "w+", np.float16, shape)
@@ -301,16 +298,14 @@ def curves_of(
     home: Path = None,  # where the cache that is thrown away is made; default: the system's
 ) -> dict:  # name of `WORK` -> list of what `measured` gives, a size each
     "Every part of the work at every size."
-    curves = {name: [] for name in WORK}
-    for k in times:
-        shop = Shop(profile, k * products, k * per_type, str(parts))._asdict()
-        first = [job("draw", **shop), job("embed", **shop), job("embed", split="test", **shop)]
-        rest = [job(call, **shop) for call in list(WORK.values())[1:]]
-        with tempfile.TemporaryDirectory(dir=home) as cache:
-            _, own, _, *others = measured(first + rest, threads, Path(cache))
-        for name, found in zip(WORK, (own, *others)):
-            curves[name].append(found)
-    return curves
+    jobs = []
+    with tempfile.TemporaryDirectory(dir=home) as cache:
+        for k in times:
+            shop = Shop(profile, k * products, k * per_type, str(parts))._asdict()
+            ask = partial(job, cache=f"{cache}/{k}", **shop)
+            jobs += [ask("embed", split="test"), *map(ask, WORK.values())]  # the first draws, too
+        told = measured(jobs, threads)
+    return {name: told[place::1 + len(WORK)] for place, name in enumerate(WORK, 1)}
 
 # %% ../../nbs/8_evidence/40_memory_curve.ipynb #3af73936
 class Growth(NamedTuple):
@@ -334,6 +329,11 @@ def growth(
     return Growth(float(start), float(slope), power)
 
 
+def column(points: list, what: str) -> np.ndarray:
+    "One number of every point."
+    return np.array([point[what] for point in points])
+
+
 def growth_rows(
     curves: dict,  # from `curves_of`, two sizes at least
     full: int = 260_500,
@@ -341,10 +341,10 @@ def growth_rows(
     "A row a part: measured sizes, slope and prediction, by measurement and by formula."
     rows = []
     for name, points in curves.items():
-        items = [own["items"] for own in points]
         power = 2 if name in SQUARED else 1
-        own = growth(items, [point["own"] for point in points], power)
-        must = growth(items, [point["must"] / 2**20 for point in points], power)
+        items = column(points, "items")
+        own = growth(items, column(points, "own"), power)
+        must = growth(items, column(points, "must") / 2**20, power)
         listed = lambda what: " / ".join(f"{point[what]:,.0f}" for point in points)
         rows.append({"work": name, "pictures": listed("items"), "own, MiB": listed("own"),
                      "resident, MiB": listed("resident"), "bytes more": own.slope * 2**20,
@@ -361,10 +361,9 @@ def curve_figure(
     "Memory against items: own (line), resident (dots), what must grow (dashes)."
     figure, axes = canvas(width=6.8, height=3.2)
     for name, points in curves.items():
-        items, own, all_of_it = ([point[what] for point in points] for what in ("items", "own", "resident"))
-        line, = axes.plot(items, np.maximum(1, own), "o-", label=name)
-        must = [point["must"] / 2**20 for point in points]
-        for values, style in ((all_of_it, ":"), (must, "--")):
+        items = column(points, "items")
+        line, = axes.plot(items, np.maximum(1, column(points, "own")), "o-", label=name)
+        for values, style in ((column(points, "resident"), ":"), (column(points, "must") / 2**20, "--")):
             axes.plot(items, np.maximum(1, values), style, color=line.get_color(), linewidth=1)
     axes.plot([], [], ":", color="#8d9196", label="resident, with mapped files")
     axes.plot([], [], "--", color="#8d9196", label="must grow, by formula")

@@ -106,7 +106,8 @@ def phase1_stage(paper) -> Stage:
     "ITC and ITM (U Eq. 5)."
     p = paper.pretrain
     model = published_qformer()
-    seen, judged = read_as(p.batch, p.max_words), read_as(3 * p.itm_rows, p.max_words)
+    seen = read_as(p.batch, p.max_words)
+    judged = read_as(3 * p.itm_rows, p.max_words)
 
     def step():
         said = model.text(seen["words"], seen["words_mask"])
@@ -172,7 +173,8 @@ def compose_stage(paper) -> Stage:
     "Eqs. 10 to 13."
     p = paper.compose
     model = Taught(paper)
-    composer, qformer = model.composer, model.composer.qformer
+    composer = model.composer
+    qformer = composer.qformer
     asked, meant = (read_as(p.batch, paper.pretrain.max_words) for _ in range(2))
     judged = read_as(3 * p.itm_rows, paper.pretrain.max_words)
     lesson = {name: shaped(p.taught_rows, *LATENTS) for name in ("latents", "agnostic")}
