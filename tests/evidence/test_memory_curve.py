@@ -55,9 +55,10 @@ def test_what_a_job_holds_is_found_and_files_are_told_apart(importable, tmp_path
             job("step_of_a_network")]
     small, large, mapped, network = M.measured(jobs)
     for own, wanted in ((small, 64), (large, 128)):
-        assert wanted - 2 < own["own"] < wanted + 24 and wanted - 2 < own["resident"] < wanted + 24
-    assert mapped["own"] < 32 and mapped["resident"] > 62
-    assert 0.8 < network["own"] * 2**20 / network["must"] < 1.8
+        assert wanted - 8 < own["own"] < wanted + 24 and wanted - 8 < own["resident"] < wanted + 24
+    assert 48 < large["own"] - small["own"] < 80
+    assert mapped["own"] < 32 and mapped["resident"] > 56
+    assert 0.8 < network["own"] * 2**20 / network["must"] < 2  # measured: 1.4, with what is thrown away
 
 
 @ON_LINUX
