@@ -6,7 +6,7 @@ import json, posixpath, re, sys
 from links import anchor
 
 PROFILES = {"mini": "Drawn garments", "open": "Real photographs"}
-ORDER = ["table", "figure", "audit", "malformed", "efficiency", "scoreboard", "train", "tune"]
+ORDER = ["table", "figure", "audit", "malformed", "efficiency", "memory", "scoreboard", "train", "tune"]
 
 
 def records(root):
