@@ -94,7 +94,7 @@ def test_a_link_to_a_paper_becomes_a_citation():
 def test_every_work_is_cited_and_every_paper_that_is_linked_is_a_work():
     works = works_of((ROOT / ".site" / "references.bib").read_text(encoding="utf-8"))
     assert len(works) >= 20 and len(set(works.values())) == len(works)
-    books = [*CHAPTERS, *REPORTS, ROOT / "nbs" / "index.ipynb"]
+    books = [*CHAPTERS, *REPORTS, ROOT / "nbs" / "index.ipynb", *(ROOT / "nbs").glob("*.md")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in books)
     both = {"zhao2024unifashion", "sanguigni2025fashionrag"}  # the page of references itself cites them
     assert not [key for address, key in works.items() if f"]({address})" not in text and key not in both]
@@ -252,6 +252,8 @@ CHAPTER = [
     prose("Here $x_1$ and, for [BLIP-2](https://arxiv.org/abs/2301.12597),\n\n$$y = \\frac{x}{2}$$"),
     code("figure", PICTURE),
     code("#| export\ndef half(x):  # a number\n    'Half.'\n    return x / 2"),
+    prose("## Exercises\n\n1. Halve $x_2$.\n\n   <details><summary>Solution</summary>\n\n   `half(x)`:\n\n"
+          "   ```python\n   half(2)\n   ```\n\n   </details>\n\n2. Again."),
     code("#| hide\nimport nbdev; nbdev.nbdev_export()"),
 ]
 
@@ -295,7 +297,7 @@ def test_a_toy_site_is_built(tmp_path):
     assert re.fullmatch(r"docs: \d+ pages, \d+ MB, \d+ s: _site/index.html\n", done.stdout)
     page = (tmp_path / "_site" / "0_ground" / "01_core.html").read_text()
     assert "#|" not in page and "nbdev" not in page and "default_exp" not in page
-    assert page.count('class="math') == 2 and "\\(x_1\\)" in page and "\\[y = \\frac{x}{2}\\]" in page
+    assert page.count('class="math') == 3 and "\\(x_1\\)" in page and "\\[y = \\frac{x}{2}\\]" in page
     script = re.search(r'src="\.\./(_static/mathjax/MathJax\.js)\?config=([\w-]+)"', page)
     assert (tmp_path / "_site" / script[1]).exists(), "formulas need no network"
     fonts = tmp_path / "_site" / "_static" / "mathjax" / "fonts"
@@ -305,9 +307,11 @@ def test_a_toy_site_is_built(tmp_path):
     assert "nbs/0_ground/01_core.ipynb" in page
     opened = json.loads((tmp_path / "_site" / "launch" / "0_ground" / "01_core.ipynb").read_text())
     assert '"git", "clone"' in opened["cells"][1]["source"]
-    results = (tmp_path / "_site" / "results.html").read_text()
+    results = str(Text((tmp_path / "_site" / "results.html").read_text()))
     assert "make reproduce ONLY=table1" in results and "To come" in results
     assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!unifashion)', page)
+    folded = re.search(r"<li>.*?<summary>Solution</summary>(.*?)</details>.*?</li>", page, re.S)[1]
+    assert "<code" in folded and "highlight" in folded and "```" not in page, "Markdown inside the fold"
     names = (tmp_path / "_site" / "names" / "ground.html").read_text()
     assert "a number" in names and 'href="../0_ground/01_core.html"' in names
 
