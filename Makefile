@@ -70,4 +70,4 @@ book: setup  ## after editing notebooks: export the package, clean the notebooks
 readme: setup
 	@echo "book: writing $(README) from nbs/index.ipynb"
 	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb > "$(README).page.tmp~"
-	@sed 's|](\([0-9a-z_/]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"
+	@sed 's|](\([0-9a-z_/]*\.ipynb\)|](nbs/\1|g; s|](\([a-z]*\.md\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"
