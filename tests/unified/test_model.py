@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_models import LANGUAGE, picture, tiny_qformer, write_parts, write_shop
 
 from unifashion.ground.core import Language, load_profile
+from unifashion.ground.files import load_arrays
 from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import save_foundation
@@ -148,7 +149,8 @@ def test_a_picture_finds_itself_as_a_file_an_array_and_a_pil_picture(model, home
     shelf = model.open_catalogue(home / "shop")
     file = home / "shop" / "images" / "blue.png"
     pixels = np.asarray(Image.open(file).convert("RGB"))
-    answers = [model.retrieve(query, shelf, k=3) for query in (file, str(file), pixels, Image.fromarray(pixels))]
+    queries = file, str(file), pixels, Image.fromarray(pixels)
+    answers = [model.retrieve(query, shelf, k=3) for query in queries]
     assert all([hit.name for hit in hits] == [hit.name for hit in answers[0]] for hits in answers)
     assert answers[0][0].name == "images/blue.png"
 
@@ -179,7 +181,6 @@ def test_a_stored_model_answers_with_the_same_bytes_in_another_process(model, ho
     assert told[0] == told[1]
     look = np.full((64, 48, 3), 7, np.uint8)
     look[10:40, 8:30] = (200, 30, 30)
-    from unifashion.ground.files import load_arrays
     kept = load_arrays(tmp_path / "0.safetensors")
     assert np.array_equal(kept["image"], model.embed_image([look]))  # as from the runs themselves
     assert np.array_equal(kept["changed"], np.array(model.generate("is blue", reference=look, steps=2)))
@@ -189,7 +190,8 @@ def test_the_card_names_runs_and_tasks_and_weights_are_copied_byte_for_byte(own,
     folder = t.write_model(own, tmp_path / "stored")
     card = (folder / "README.md").read_text()
     assert "| captioner | train_language, core, seed 0 | `0123456` | 2024-10-12 | 2 min |" in card
-    assert "Tasks: retrieval, caption, composed retrieval" in card and "try-on" not in card.split("Tasks:")[1][:99]
+    assert ("Tasks: retrieval, caption, composed retrieval, composed caption, text to image, composed image.\n"
+            in card)
     for part, place in own.places.items():
         for file in place.rglob("*.safetensors"):
             assert (folder / part / file.relative_to(place)).read_bytes() == file.read_bytes()
@@ -198,10 +200,9 @@ def test_the_card_names_runs_and_tasks_and_weights_are_copied_byte_for_byte(own,
 
 
 @pytest.mark.parametrize("spoil, error, words", [
-    (lambda folder: (folder / "model_index.json").unlink(), FileNotFoundError, "no model was stored here"),
-    (lambda folder: (folder / "model_index.json").write_text("{"), t.DataError, "no index of a UniFashion model"),
-    (lambda folder: (folder / "model_index.json").write_text('{"needs": {}, "parts": []}'), t.DataError,
-     "no index"),
+    (lambda folder: (folder / t.INDEX).unlink(), FileNotFoundError, "no model was stored here"),
+    (lambda folder: (folder / t.INDEX).write_text("{"), t.DataError, "no index of a UniFashion model"),
+    (lambda folder: (folder / t.INDEX).write_text('{"needs": {}, "parts": []}'), t.DataError, "no index"),
     (lambda folder: (folder / "composer").rename(folder / "gone"), FileNotFoundError, "lacks composer/"),
 ])
 def test_a_damaged_folder_is_named(own, tmp_path, spoil, error, words):
@@ -239,7 +240,7 @@ def test_pushing_sends_a_stored_folder(model, monkeypatch):
 
 def test_what_is_not_trained_says_how_to_train_it(model):
     person = SimpleNamespace(person=None)
-    with pytest.raises(FileNotFoundError, match="make reproduce ONLY=train_diffusion PROFILE=smoke FULL=1"):
+    with pytest.raises(FileNotFoundError, match="train_diffusion PROFILE=smoke FULL=1"):
         model.generate(person=person, garment=picture("red"))
     assert model.tasks["design"].endswith("make reproduce ONLY=train_diffusion PROFILE=smoke")
     assert model.tasks["retrieval"] is None
@@ -250,7 +251,7 @@ def test_what_is_not_trained_says_how_to_train_it(model):
     (lambda model, shelf: model.retrieve("a dress", shelf, k=0), "k is the number of pictures"),
     (lambda model, shelf: model.compose(picture("red"), " ", shelf), "the query is empty"),
     (lambda model, shelf: model.compose(picture("red"), "is blue", shelf, k=0), "from 1; here: 0"),
-    (lambda model, shelf: model.embed_query([picture("red")], ["is blue", "is red"]), "1 pictures and 2 changes"),
+    (lambda model, shelf: model.embed_query([picture("red")], ["is blue", "is red"]), "1 pictures and 2 ch"),
     (lambda model, shelf: model.caption([picture("red")], "flowery"), "trained on short, professional"),
     (lambda model, shelf: model.embed_image([np.zeros((64, 48))]), "picture: "),
     (lambda model, shelf: model.embed_image([]), "picture: an empty list"),

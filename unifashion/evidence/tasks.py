@@ -112,7 +112,8 @@ def tried_on(model, q: Questions, shelf, read) -> Answer:
     return Answer(shown=(q.person.person, q.garment), pictures=(told,))
 
 
-LIVE = {  # task of Figure 1 -> who asks, its name in `UniFashion.tasks`, its kind in Table 8; cheap ones first
+# task of Figure 1 -> who asks, its name in `UniFashion.tasks`, its kind in Table 8; cheap ones first
+LIVE = {
     "text-to-image retrieval": (retrieved, "retrieval", "XMR"),
     "image-to-text retrieval": (texts_retrieved, "retrieval", "XMR"),
     "composed image retrieval": (composed, "composed retrieval", "CIR"),
@@ -134,7 +135,8 @@ def ask_all(
 ) -> tuple:  # (list of `Answer`, dict of task -> why it was not asked)
     "Every task once, from one loaded model."
     shelf = model.open_catalogue(q.folder)
-    answers, left = [], {}
+    answers = []
+    left = {}
     for name, (ask, task, _) in LIVE.items():
         why = model.tasks[task]
         if not why and name in ("design", "try-on") and q.person is None:
@@ -157,7 +159,8 @@ def kept_answers(
     answers: list,  # of `Answer`
 ) -> tuple:  # (list of dicts for JSON, name -> array)
     "Answers as files take them."
-    told, arrays = [], {}
+    told = []
+    arrays = {}
     for row, answer in enumerate(answers):
         own = answer._asdict()
         for field in PICTURED:
@@ -257,6 +260,6 @@ def table8_page(rows: list, answers: list, left: dict) -> str:  # Markdown
     tasks = [{"task": answer.task, "in memory afterwards": ", ".join(answer.loaded),
               "weights, MiB": f"{answer.mib:.1f}", "known answer": answer.note} for answer in answers]
     tasks += [{"task": name, "in memory afterwards": f"not asked: {why}"} for name, why in left.items()]
-    return ("## Table 8: what one model does\n\n*Italics*: as printed. Upright: what ran here, from one loaded "
-            f"model.\n\n{table_markdown(list(systems.values()))}\n\n### What each task had loaded\n\n"
+    return ("## Table 8: what one model does\n\n*Italics*: as printed. Upright: what ran here, from one "
+            f"loaded model.\n\n{table_markdown(list(systems.values()))}\n\n### What each task had loaded\n\n"
             f"{table_markdown(tasks)}\n")

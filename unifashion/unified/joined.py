@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from safetensors import safe_open
 
 from ..data.doors import guarded
@@ -20,7 +21,7 @@ from ..ground.locks import hold, let_go
 from ..models.catalogue_files import MANIFEST
 from ..models.catalogue_index import CatalogueIndex
 from ..models.fast_search import LEAST, open_fast
-from .own_pictures import Hit, PictureSearch, check_count, check_query, file_mark
+from .own_pictures import Hit, PictureSearch, check_query, file_mark
 from .own_pictures import folder_texts, open_search, query_vector
 from .shards import UNREADABLE, Plan, open_plan, plans_of, spans, told
 from .trained_models import PictureModel
@@ -197,7 +198,6 @@ class CatalogueSearch:
 
     def nearest(self, own: np.ndarray, kind: str, k: int = 10) -> list:  # of `Hit`
         "The pictures nearest to a vector, as `PictureSearch.nearest`."
-        check_count(k)
         found = self.indexes[kind].search(own[None], k)[0]
         ranked = sorted(found, key=lambda hit: (-hit.score, hit.name))
         return [Hit(hit.name, hit.score, self.texts.get(hit.name, "")) for hit in ranked]
@@ -212,6 +212,15 @@ class CatalogueSearch:
         return [hit.name for hit in hits if marks.get(hit.name) != file_mark(self.folder / hit.name)]
 
 # %% ../../nbs/6_unified/17_joined.ipynb #652fd0e7
+@patch
+def changed(
+    self: PictureSearch,
+    hits: list,  # of `Hit`
+) -> list:  # of names
+    "Those of what was found whose files are not any more what was encoded."
+    return [hit.name for hit in hits if file_mark(self.folder / hit.name) != self.encoded[hit.name].mark]
+
+
 def open_catalogue(
     model: PictureModel,
     folder: Path,

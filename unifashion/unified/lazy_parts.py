@@ -33,7 +33,8 @@ from .trained_parts import Gathered, check_task, lacking
 def open_retriever(own: Gathered, device: str) -> PictureModel:
     "The Q-Former of phase 1 behind its image encoder."
     check_task(own, "retrieval")
-    n, place = own.needs, own.places["qformer"]
+    n = own.needs
+    place = own.places["qformer"]
     f = Foundations(image_encoder=n.image_encoder, qformer=n.qformer)
     encoder = open_image_encoder(n.image_encoder, n.height, n.width, own.foundations)
     return PictureModel(encoder.eval().to(device), load_qformer(place.parent).eval().to(device),
@@ -65,7 +66,8 @@ def open_painter(own: Gathered, device: str) -> tuple:  # (`Inpainter`, autoenco
         words = load_tokenizer(own.foundations / "tokenizer")
     else:
         published = open_stable_diffusion(n.source, n.painter or None)
-        made, words = (published.inpainter, published.vae), published.tokenizer
+        made = published.inpainter, published.vae
+        words = published.tokenizer
     return *(part.eval().to(device) for part in made), words
 
 # %% ../../nbs/6_unified/19_lazy_parts.ipynb #5a5cd477

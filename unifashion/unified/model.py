@@ -29,11 +29,11 @@ from .denoising import generated
 from .joined import open_catalogue as open_joined
 from .lazy_parts import LazyParts
 from .own_fittings import OwnPerson, fitted, own_picture
-from .own_pictures import FIT, Hit, PictureSearch, check_count, open_search
+from .own_pictures import FIT, Hit, PictureSearch, open_search
 from .trained_parts import TASKS, check_task, gathered, missing, read_model, write_model
 
 # %% auto #0
-__all__ = ['UniFashion', 'OwnCatalogue', 'task_of']
+__all__ = ['UniFashion', 'OwnCatalogue', 'check_count', 'task_of']
 
 # %% ../../nbs/6_unified/20_model.ipynb #69637b20
 class UniFashion(LazyParts):
@@ -142,6 +142,11 @@ def open_catalogue(self: UniFashion, folder) -> OwnCatalogue:
     return made
 
 # %% ../../nbs/6_unified/20_model.ipynb #e0038041
+def check_count(k: int, things: str):
+    "Raise `ValueError` for k < 1."
+    if k < 1: raise ValueError(f"k is the number of {things} to find, from 1; here: {k}")
+
+
 @patch
 def retrieve(
     self: UniFashion,
@@ -150,6 +155,7 @@ def retrieve(
     k: int = 10,             # pictures, at most
 ) -> list:  # of `Hit`, the most similar first
     "Find pictures. Raises `ValueError` for k < 1 and a query that says nothing, `DataError` for a file."
+    check_count(k, "pictures")
     search = catalogue.pictures
     if isinstance(query, (str, Path)): return search.search(query, k)
     looks = self.retriever.of_pictures(self.fitting([query])).looks
@@ -164,7 +170,7 @@ def retrieve_texts(
     k: int = 10,  # texts, at most
 ) -> list:  # of `Hit`, the best first; name: where it stands among the texts
     "Which texts say what a picture shows. Raises as `embed_image` and `embed_text`, `ValueError` for k < 1."
-    if k < 1: raise ValueError(f"k is the number of texts to find, from 1; here: {k}")
+    check_count(k, "texts")
     seen = torch.from_numpy(self.embed_image([picture]))
     scores = max_over_queries(seen, torch.from_numpy(self.embed_text(texts)))[0].numpy()
     return [Hit(str(i), float(scores[i]), texts[i]) for i in np.argsort(-scores, kind="stable")[:k]]
@@ -179,7 +185,7 @@ def compose(
     k: int = 10,
 ) -> list:  # of `Hit`, the most similar first
     "Find pictures like this one, but changed (U 3.2). Raises as `embed_query`, and `ValueError` for k < 1."
-    check_count(k)  # before it takes time
+    check_count(k, "pictures")
     return catalogue.composed.nearest(self.embed_query([picture], [text])[0], "queries", k)
 
 # %% ../../nbs/6_unified/20_model.ipynb #c9292c9b
@@ -269,7 +275,8 @@ def from_words(self: UniFashion, text: str, seed: int, steps: int, guidance: flo
 def changed(self: UniFashion, picture, text: str, seed: int, steps: int, guidance: float) -> Image.Image:
     "A picture changed as words say: from the composer's slots, and from nothing else (U Eq. 12)."
     slots = self.composed_slots([picture], [text])[1]
-    denoiser, vae = self.imagining.denoiser, self.painter[1]
+    denoiser = self.imagining.denoiser
+    vae = self.painter[1]
     grey = grey_latents(vae, self.own.needs.height, self.own.needs.width).to(self.device)
     shown = {"slots": slots.float(), "agnostic": grey, "mask": torch.ones_like(grey[:, :1])}
     way = sampler("dpm++", denoiser.schedule.config.prediction_type)

@@ -29,8 +29,8 @@ from .trained_models import PictureModel
 
 # %% auto #0
 __all__ = ['PICTURES', 'FIT', 'STYLE', 'picture_names', 'folder_texts', 'file_mark', 'Hit', 'Encoded', 'as_picture',
-           'check_count', 'check_query', 'query_vector', 'PictureSearch', 'home_of', 'open_search', 'thumbnail',
-           'search_page', 'caption_files']
+           'check_query', 'query_vector', 'PictureSearch', 'home_of', 'open_search', 'thumbnail', 'search_page',
+           'caption_files']
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #60fcfce1
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
@@ -115,17 +115,12 @@ def as_picture(
     return path.resolve()
 
 
-def check_count(k: int):
-    "Raise `ValueError` for k < 1."
-    if k < 1: raise ValueError(f"k is the number of pictures to find, from 1; here: {k}")
-
-
 def check_query(
     query,   # str or Path
     k: int,  # pictures to find
 ):
     "Raise `ValueError` for k < 1, and as `as_picture`: what a search would refuse, before it takes time."
-    check_count(k)
+    if k < 1: raise ValueError(f"k is the number of pictures to find, from 1; here: {k}")
     as_picture(query)
 
 
@@ -205,8 +200,7 @@ def nearest(
     kind: str,        # what it is compared with: 'queries' or 'looks'
     k: int = 10,      # pictures, at most
 ) -> list:  # of `Hit`, the most similar first
-    "The pictures nearest to a vector. Raises `ValueError` for k < 1."
-    check_count(k)
+    "The pictures nearest to a vector."
     names = self.names
     kept = [self.encoded[name] for name in names]
     if kind == "looks":
@@ -229,14 +223,6 @@ def search(
     check_query(query, k)
     return self.nearest(*query_vector(self.model, query), k)
 
-
-@patch
-def changed(
-    self: PictureSearch,
-    hits: list,  # of `Hit`
-) -> list:  # of names
-    "Those of what was found whose files are not any more what was encoded."
-    return [hit.name for hit in hits if file_mark(self.folder / hit.name) != self.encoded[hit.name].mark]
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #2944247c
 @patch

@@ -114,7 +114,7 @@ class Gathered:
     @property
     def copied(self) -> dict:  # name -> folder
         "The frozen parts that belong into a stored model: the drawn world's own."
-        n, own = self.needs, {}
+        n = self.needs
         behind = {"image-encoder": n.image_encoder, "tokenizer": n.qformer, "llm": n.llm}
         wanted = [name for name, what in behind.items() if what == "drawn"]
         if "captioner" not in self.places:
@@ -243,10 +243,12 @@ def read_model(
         raise FileNotFoundError(f"{folder} holds no {INDEX}: no model was stored here")
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        needs, parts = Needs(**index["needs"]), index["parts"]
+        needs = Needs(**index["needs"])
+        parts = index["parts"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"no index of a UniFashion model ({error})", folder / INDEX, None, "index") from None
     for part in parts:
-        if not (folder / part).is_dir(): raise FileNotFoundError(f"{folder} lacks {part}/, which its index names")
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{folder} lacks {part}/, which its index names")
     inner = folder / "foundations"
     return Gathered(needs, {part: folder / part for part in parts}, inner, inner)
