@@ -1,6 +1,7 @@
 """Memory of a process: allocations found, failures told, ranks in blocks, slopes."""
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ def hold(mib: int, path: str = "") -> dict:
     many = mib << 18
     array = np.memmap(path, np.float32, "w+", shape=(many,)) if path else np.empty(many, np.float32)
     array[:] = 1
+    time.sleep(0.1)  # held while it is looked at, whatever else the machine does
     return {"items": mib, "must": array.nbytes}
 
 

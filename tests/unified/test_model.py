@@ -1,6 +1,7 @@
 """One model for every task: gathered, stored, loaded part by part, asked, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_models import LANGUAGE, picture, tiny_qformer, write_parts, write_shop
 
-from unifashion.ground.core import Language, load_profile
+from unifashion.ground.core import Language, digest, load_profile
 from unifashion.ground.files import load_arrays
 from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
@@ -36,8 +39,8 @@ def write_generators(folder, vocab):
         vae = PatchAutoencoder(CHANNELS, (16, 12, 8), 1)
     sizes = {"latent_channels": CHANNELS, "widths": [16, 12, 8], "layers": 1}
     save_foundation(folder / "autoencoder", vae.state_dict(), sizes)
-    how = {"vocabulary": vocab, "latent_channels": CHANNELS, "size": [8, 6], "widths": [16, 16, 24], "text_width": 32,
-           "text_layers": 1}
+    how = {"vocabulary": vocab, "latent_channels": CHANNELS, "size": [8, 6], "widths": [16, 16, 24],
+           "text_width": 32, "text_layers": 1}
     base = new_inpainter(**how)
     save_foundation(folder / "inpainter", base.state_dict(), how)
     return base
@@ -62,7 +65,8 @@ def write_runs(home, parts, generators):
     for report, run in runs.items():
         (run / "run.json").write_text(json.dumps({
             "report": report, "parameters": {"seed": 0, "full": False}, "commit": "0123456789",
-            "started": "2024-10-12T00:00:00", "seconds": 90}))
+            "started": "2024-10-12T00:00:00", "seconds": 90, "outputs": {"of": report},
+            "inputs": {}, "data": {}}))
     return runs
 
 
@@ -80,7 +84,9 @@ def own(home):
     "All that was trained, as `gathered` finds it."
     needs = t.needs_of(load_profile("smoke"))
     runs = {report: home / "runs" / report / "seed=0" for report, _ in t.PARTS.values()}
-    return t.Gathered(needs, t.places_of(runs), home / "parts", home / "generators")
+    places = t.places_of(runs)
+    made_by = {part: t.facts_of(runs[t.PARTS[part][0]]) for part in places}
+    return t.Gathered(needs, places, home / "parts", home / "generators", made_by)
 
 
 @pytest.fixture
@@ -96,20 +102,39 @@ def test_the_system_taught_by_both_is_taken_before_the_other(tmp_path):
         assert t.composer_of(tmp_path).name == folder_of(name)
 
 
-def test_parts_are_of_one_scale_the_one_with_more_of_them(tmp_path, monkeypatch):
+def test_parts_are_of_one_scale_and_seed_the_scale_with_more_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(t, "repo_root", lambda: tmp_path)
 
-    def done(scale, report):
-        folder = tmp_path / "outputs" / "runs" / "mini" / scale / report / "seed=0"
+    def done(scale, report, seed=0):
+        folder = tmp_path / "outputs" / "runs" / "mini" / scale / report / f"seed={seed}"
         folder.mkdir(parents=True)
         (folder / "run.json").write_text("{}")
         return folder
     assert t.runs_of_one_scale("mini") == {}
-    core = {report: done("core", report) for report in ("train_pretrain", "train_language")}
+    done("core", "train_language")
+    assert t.runs_of_one_scale("mini") == {}  # without phase 1 there is no model
+    core = {report: done("core", report, 1) for report in ("train_pretrain", "train_language")}
+    assert t.runs_of_one_scale("mini") == core  # of seed 1, as phase 1 is
     done("full", "train_pretrain")
     assert t.runs_of_one_scale("mini") == core
     full = done("full", "train_language")
     assert t.runs_of_one_scale("mini")["train_language"] == full  # of equals the full one
+
+
+def test_a_part_that_read_another_qformer_is_refused(tmp_path):
+    first, second = (tmp_path / report / "seed=0" for report in ("train_pretrain", "train_language"))
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    (first / "run.json").write_text(json.dumps({"outputs": {"qformer": "now"}, "inputs": {}}))
+    runs = {"train_pretrain": first, "train_language": second}
+    for read, fine in (({"qformer": "now"}, True), ({"qformer": "before"}, False)):
+        told = {"train_pretrain seed=0": {"outputs": digest(read)}}
+        (second / "run.json").write_text(json.dumps({"outputs": {}, "inputs": told}))
+        if fine:
+            t.check_together(runs, "mini")
+        else:
+            with pytest.raises(ValueError, match="another train_pretrain .*ONLY=train_language"):
+                t.check_together(runs, "mini")
 
 
 def test_a_profile_without_a_qformer_names_the_command():
@@ -166,7 +191,8 @@ def test_texts_are_ranked_by_the_best_of_the_queries(model):
 def test_a_stored_model_answers_with_the_same_bytes_in_another_process(model, home, tmp_path):
     stored = model.save_pretrained(tmp_path / "stored")
     ask = ("import sys, numpy as np; from unifashion.unified.model import UniFashion; "
-           "from unifashion.ground.files import save_arrays; model = UniFashion.from_pretrained(sys.argv[1]); "
+           "from unifashion.ground.files import save_arrays; "
+           "model = UniFashion.from_pretrained(sys.argv[1]); "
            "look = np.full((64, 48, 3), 7, np.uint8); look[10:40, 8:30] = (200, 30, 30); "
            "save_arrays(sys.argv[2], {'image': model.embed_image([look]), 'query': model.embed_query([look], "
            "['is blue']), 'text': model.embed_text(['a red dress']), "
@@ -190,8 +216,8 @@ def test_the_card_names_runs_and_tasks_and_weights_are_copied_byte_for_byte(own,
     folder = t.write_model(own, tmp_path / "stored")
     card = (folder / "README.md").read_text()
     assert "| captioner | train_language, core, seed 0 | `0123456` | 2024-10-12 | 2 min |" in card
-    assert ("Tasks: retrieval, caption, composed retrieval, composed caption, text to image, composed image.\n"
-            in card)
+    tasks = "retrieval, caption, composed retrieval, composed caption, text to image, composed image"
+    assert f"Tasks: {tasks}.\n" in card and "64 x 48 pixels" in card
     for part, place in own.places.items():
         for file in place.rglob("*.safetensors"):
             assert (folder / part / file.relative_to(place)).read_bytes() == file.read_bytes()
@@ -199,10 +225,27 @@ def test_the_card_names_runs_and_tasks_and_weights_are_copied_byte_for_byte(own,
         t.write_model(own, folder)
 
 
+def respelt(folder, **changes):
+    "An index with other values."
+    file = folder / t.INDEX
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_model_that_is_stored_again_keeps_its_card_and_a_missing_part_leaves_nothing(own, tmp_path):
+    first = t.write_model(own, tmp_path / "first")
+    again = t.write_model(t.read_model(first), tmp_path / "again")
+    assert (again / "README.md").read_bytes() == (first / "README.md").read_bytes()
+    shutil.rmtree(first / "foundations" / "llm")
+    with pytest.raises(FileNotFoundError, match="llm is missing"):
+        t.write_model(t.read_model(first), tmp_path / "third")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "first"]
+
+
 @pytest.mark.parametrize("spoil, error, words", [
     (lambda folder: (folder / t.INDEX).unlink(), FileNotFoundError, "no model was stored here"),
     (lambda folder: (folder / t.INDEX).write_text("{"), t.DataError, "no index of a UniFashion model"),
     (lambda folder: (folder / t.INDEX).write_text('{"needs": {}, "parts": []}'), t.DataError, "no index"),
+    (lambda folder: respelt(folder, parts=["../../etc"]), t.DataError, "there is no part '../../etc'"),
     (lambda folder: (folder / "composer").rename(folder / "gone"), FileNotFoundError, "lacks composer/"),
 ])
 def test_a_damaged_folder_is_named(own, tmp_path, spoil, error, words):
@@ -236,6 +279,15 @@ def test_pushing_sends_a_stored_folder(model, monkeypatch):
     monkeypatch.setattr(m, "HfApi", Hub)
     assert model.push_to_hub("me/mine") == "hub/me/mine"
     assert {"README.md", "model_index.json", "qformer", "composer", "foundations"} <= set(sent["me/mine"])
+
+
+def test_phase_two_is_read_through_its_own_adapter_and_the_language_model_is_held_once(model):
+    listener = model.listener
+    assert listener.llm is model.captioner.llm and listener.adapter is not model.captioner.adapter
+    kept = load_file(model.own.places["composer"] / "adapters.safetensors")
+    own = {name.removeprefix("captioner."): value for name, value in kept.items()}
+    assert own and all(torch.equal(listener.state_dict()[name], value) for name, value in own.items())
+    assert "painter" not in model.loaded and "aligned" not in model.loaded
 
 
 def test_what_is_not_trained_says_how_to_train_it(model):
