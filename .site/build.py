@@ -143,7 +143,7 @@ def lay(root, folder):
     front = front_page(read(index), lambda text: site.links.rewrite(text, "nbs/index.ipynb"), menu)
     site.write("index.ipynb", json.dumps(front))
     for picture in site.links.pictures:
-        site.write(picture, (root / picture).read_bytes())
+        site.write(place(picture), (root / picture).read_bytes())
     if site.links.faults:
         sys.exit("docs: " + "\ndocs: ".join(site.links.faults))
 
