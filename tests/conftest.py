@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("package", "own_commands", "demo_door", "demo_models", "demo_desk", "demo", "app")  # the highest last
+ROOMS = ("package", "own_commands", "demo_door", "demo_models", "demo_desk", "demo", "app")  # highest last
 AT_THE_ROOT = [ROOT / "nbs" / f"{name}.ipynb" for name in ROOMS]
 CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *AT_THE_ROOT])
 REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))

@@ -43,7 +43,8 @@ class StandIn:
     def search(self, query, k):
         if not isinstance(query, str):
             own = query.mean((0, 1))
-            return self.hits({name: 1 - np.abs(mean - own).mean() / 255 for name, mean in self.means.items()}, k)
+            near = {name: 1 - np.abs(mean - own).mean() / 255 for name, mean in self.means.items()}
+            return self.hits(near, k)
         words = set(query.split())
         scores = {name: len(words & set(text.split())) / len(words) for name, text in self.texts.items()}
         return self.hits(scores, k)
@@ -61,7 +62,8 @@ class StandIn:
         where = np.zeros(self.size, bool) if mask is None else fit_map(mask, *self.size, "stretch")
         if points and mask is None:
             json.loads(points.read_text(encoding="utf-8"))
-            where[36:100, 22:74] = True
+            top, bottom = {"upper_body": (36, 70), "lower_body": (64, 100), "dresses": (36, 100)}[category]
+            where[top:bottom, 22:74] = True
         return SimpleNamespace(person=person, mask=where)
 
     def outline(self, garment):

@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_POINTS', 'MAX_WORDS', 'MAX
            'folder_size', 'foreign_paths', 'refused_path', 'Refusal', 'answer', 'with_policy', 'whole_body', 'replayed',
            'Gate', 'check_port']
 
-# %% ../nbs/demo_door.ipynb #1e778977
+# %% ../nbs/demo_door.ipynb #26c502fd
 import io, json, os, re, socket
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .data.doors import content, guarded
 from .data.samples import DataError
 from .data.stores import decode, inside
 
-# %% ../nbs/demo_door.ipynb #2f81d0fc
+# %% ../nbs/demo_door.ipynb #6dc457bc
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 8 << 20
 MAX_PIXELS = 16_000_000
@@ -50,7 +50,7 @@ def checked_picture(
     check_upload(data, name)
     return decode(data, name)
 
-# %% ../nbs/demo_door.ipynb #e444b599
+# %% ../nbs/demo_door.ipynb #8ddd8538
 def uploaded(
     value,           # as a page sends a file: {'path': ...}; None where there is none
     home: Path,      # where uploads lie
@@ -78,7 +78,7 @@ def picture_in(value, home: Path) -> np.ndarray | None:  # (h, w, 3) uint8
     path = uploaded(value, home)
     return None if path is None else checked_picture(content(path, "upload"), path.name)
 
-# %% ../nbs/demo_door.ipynb #38728041
+# %% ../nbs/demo_door.ipynb #c4cb26ca
 def words_in(value) -> str:
     "A text. Raises `ValueError` for a long one, and for what is none."
     if not isinstance(value, str): raise ValueError("a text is wanted")
@@ -112,7 +112,7 @@ def mask_in(
         painted = here if painted is None else painted | here
     return painted if painted is not None and painted.any() else None
 
-# %% ../nbs/demo_door.ipynb #d00f1461
+# %% ../nbs/demo_door.ipynb #de57fd82
 MAX_BODY = 256 << 10   # bytes of a request that is no upload
 MAX_HOME = 512 << 20   # bytes of all uploads
 GET = re.compile(r"/($|config/?$|theme\.css$|favicon\.ico$|manifest\.json$|robots\.txt$|assets/|static/"
@@ -156,7 +156,7 @@ def refused_path(path: str, home: Path) -> bool:
         return True
     return "://" in path
 
-# %% ../nbs/demo_door.ipynb #626f0253
+# %% ../nbs/demo_door.ipynb #a2659725
 class Refusal(Exception):
     "A request that is not passed on: status, sentence."
 
@@ -196,7 +196,7 @@ def replayed(body: bytes, receive):
         return waiting.pop() if waiting else await receive()
     return again
 
-# %% ../nbs/demo_door.ipynb #4a7587a1
+# %% ../nbs/demo_door.ipynb #93b898d2
 class Gate:
     "In front of the server (ASGI): what is not for this page goes no further."
     def __init__(self, app, home: Path):
@@ -247,7 +247,7 @@ class Gate:
         if foreign: raise Refusal(403, "not a file of this page")
         return replayed(body, receive)
 
-# %% ../nbs/demo_door.ipynb #8e503bca
+# %% ../nbs/demo_door.ipynb #c2a6dc61
 def check_port(port: int):
     "Raise `ValueError` for what is none, `OSError` for one that is in use."
     if not 0 < port < 65536: raise ValueError(f"a port is a number from 1 to 65535; here: {port}")
