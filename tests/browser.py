@@ -43,6 +43,8 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "DOM"):
             self.call(f"{domain}.enable")
+        slower = "requestAnimationFrame = f => setTimeout(() => f(performance.now()), 100)"
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=slower)  # there is no graphics card
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
 

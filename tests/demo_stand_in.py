@@ -89,5 +89,4 @@ class StandIn:
 if __name__ == "__main__":
     from unifashion.demo import serve
 
-    lacking = {"caption": "no captioner yet; make one with: make reproduce ONLY=train_language"}
-    serve(StandIn(lacking if "lacking" in sys.argv else None, seconds=0.02), int(sys.argv[1]))
+    serve(StandIn(seconds=0.02), int(sys.argv[1]))

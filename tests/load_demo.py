@@ -8,6 +8,7 @@ python tests/load_demo.py 16 5       16 for 5
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,10 +31,11 @@ def free_port():
 
 
 @contextmanager
-def served(port, *words, errors=None):
+def served(port, errors=None, **variables):
     "The page over a stand-in, in a process of its own."
-    command = [sys.executable, str(HERE / "demo_stand_in.py"), str(port), *words]
-    process = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=errors, text=True)
+    command = [sys.executable, str(HERE / "demo_stand_in.py"), str(port)]
+    own = {"cwd": HERE.parent, "env": os.environ | variables, "text": True}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, **own)
     try:
         line = process.stdout.readline()
         assert "shows the page" in line, line

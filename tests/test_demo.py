@@ -5,11 +5,7 @@ import asyncio
 import importlib.util
 import io
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -17,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, find_chromium
-from conftest import ROOT
 from demo_stand_in import StandIn
 from load_demo import free_port, layer, load, png, served, statuses
 from PIL import Image
@@ -232,6 +227,11 @@ def of(path):
 QUICK = (3, 3.0, 0)
 
 
+def pixel(path):
+    "In the middle of a painting."
+    return np.asarray(Image.open(path))[250, 190]
+
+
 def test_each_tab_at_the_desk(home, examples):
     desk, steps = Desk(StandIn(), home), []
     told = (*QUICK, lambda done, of_all: steps.append((done, of_all)))
@@ -242,19 +242,19 @@ def test_each_tab_at_the_desk(home, examples):
     assert len(desk.compose(shirt, "is red", 3)) == 3
     assert [text.split(":")[0] for text in desk.caption(shirt)] == ["short", "professional", "key points"]
     drawn = Drawn([layer()], None)
-    painted = desk.try_on(of(me.photo), None, drawn, me.category, shirt, *told)
+    painted = Image.open(desk.try_on(of(me.photo), None, drawn, me.category, shirt, *told))
     assert painted.size == SHOWN[::-1] and steps == [(1, 3), (2, 3), (3, 3)]
     pixels = np.asarray(painted)
     assert (pixels[::4, ::4].repeat(4, 0).repeat(4, 1) == pixels).all(), "pixels are squares"
     sketched = Drawn([], me.sketch.read_bytes())
     for lines in ((sketched, None), (None, shirt)):
         made = desk.design(of(me.photo), of(me.points), None, me.category, "green", *lines, *told)
-        assert (np.asarray(made)[250, 190] == (40, 120, 60)).all()
+        assert (pixel(made) == (40, 120, 60)).all()
     pictures, choices = desk.look_up("black sweater", 2)
     assert len(pictures) == len(choices) == 2
     names = [name for _, name in choices]
     both, one, none = (
-        np.asarray(desk.edit(of(me.photo), of(me.points), None, me.category, "black", kept, *told))[250, 190]
+        pixel(desk.edit(of(me.photo), of(me.points), None, me.category, "black", kept, *told))
         for kept in (names, names[:1], [])
     )
     assert (none == 90).all() and not (both == one).all()
@@ -295,8 +295,11 @@ def test_the_desk_says_what_is_missing(home, examples):
 def test_the_editor_is_given_photograph_and_box(home, examples):
     desk, me = Desk(StandIn(), home), examples[0]
     shown = desk.canvas(of(me.photo), of(me.points), me.category)
-    assert shown["background"].shape == (*SHOWN, 3) and shown["layers"][0].shape == (*SHOWN, 4)
-    assert shown["layers"][0][..., 3].any() and not shown["layers"][0][..., 3].all()
+    background, box = (np.asarray(Image.open(path)) for path in (shown["background"], *shown["layers"]))
+    assert background.shape == (*SHOWN, 3) and box.shape == (*SHOWN, 4)
+    assert box[..., 3].any() and not box[..., 3].all()
+    again = desk.canvas(of(me.photo), of(me.points), me.category)
+    assert again == shown, "the same files, so that none is read while it is written"
     assert desk.canvas(of(me.photo), None, me.category)["layers"] == []
     assert desk.canvas(None, None, me.category) is None
     (home / "broken.json").write_text("[")
@@ -352,10 +355,13 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     "(address, process, file of what it complains of) of a page over a stand-in."
-    errors = tmp_path_factory.mktemp("server") / "errors.txt"
-    port = free_port()
-    with open(errors, "w") as file, served(port, errors=file) as process:
+    place = tmp_path_factory.mktemp("server")
+    port, errors = free_port(), place / "errors.txt"
+    opening = {"TMPDIR": str(place), "GRADIO_SHARE": "true", "GRADIO_ALLOWED_PATHS": "/"}  # put aside
+    with open(errors, "w") as file, served(port, errors=file, **opening) as process:
+        assert len(list(place.glob("unifashion-demo-*"))) == 1
         yield f"http://127.0.0.1:{port}", process, errors
+    assert process.returncode == 0 and not list(place.glob("unifashion-demo-*")), "nothing is left"
 
 
 def answers(client, *values, call):
@@ -425,7 +431,7 @@ def test_addresses_and_files_that_are_not_the_pages(page):
         assert web.get("/").status_code == 200
         for path in ("/etc/passwd", "../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "http://example.org/"):
             answer = web.get(f"/gradio_api/file={path}")
-            assert answer.status_code == 403 and "root:" not in answer.text
+            assert answer.status_code in (403, 404) and "root:" not in answer.text
         files = {"files": ("x.png", bytes(MAX_BYTES + 1))}
         assert web.post("/gradio_api/upload", files=files).status_code == 413
         sent = web.post("/gradio_api/upload", files={"files": ("../../x.png", png((8, 8)))})
@@ -442,35 +448,11 @@ def test_addresses_and_files_that_are_not_the_pages(page):
 @needs_gradio
 def test_several_clients_for_a_few_seconds(page):
     address, process, errors = page
-    told, memory = asyncio.run(load(int(address.rsplit(":", 1)[1]), 16, 3, process.pid))
+    told, memory = asyncio.run(load(int(address.rsplit(":", 1)[1]), 16, 2, process.pid))
     assert not [status for status in statuses(told) if status >= 500] and told["alive",] == 200
     assert told["answers", "search", "complete"] >= 16 and told["answers", "search", "error"] >= 16
     assert told["status", 403] >= 1, "a path that leads elsewhere"
     assert max(memory) < memory[0] + 300 and "Traceback" not in errors.read_text()
-
-
-@needs_gradio
-def test_nothing_is_left_when_it_ends(tmp_path):
-    port = free_port()
-    command = [sys.executable, str(ROOT / "tests" / "demo_stand_in.py"), str(port), "lacking"]
-    own = {"env": os.environ | {"TMPDIR": str(tmp_path), "GRADIO_SHARE": "true", "GRADIO_ALLOWED_PATHS": "/"}}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **own)
-    try:
-        assert process.stdout.readline() == f"http://127.0.0.1:{port} shows the page; Ctrl-C ends it\n"
-        import httpx
-
-        page = httpx.get(f"http://127.0.0.1:{port}/config", trust_env=False, timeout=20).text
-        assert "make reproduce ONLY=train_language" in page
-        hosts = httpx.get(f"http://127.0.0.1:{port}/gradio_api/file=/etc/hosts", trust_env=False)
-        assert hosts.status_code == 403
-        assert [path for path in tmp_path.iterdir() if path.name.startswith("unifashion-demo-")]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    assert not list(tmp_path.glob("unifashion-demo-*"))
 
 
 PANEL = "[...document.querySelectorAll('[role=tabpanel]')].find(p => p.style.display !== 'none')"
@@ -506,7 +488,7 @@ class Clicks:
             raise AssertionError(f"{tab}: {self.browser.run(TOAST)}: {error}") from None
 
     def hostile(self, path, label, said):
-        "Give a file to the first place of the tab, press, and read what is said."
+        "Give a file to the first place of the tab, press where there is a label, and read what is said."
         self.browser.run("[...document.querySelectorAll('.toast-close')].forEach(b => b.click())")
         clear = f"({PANEL}).querySelector('button[aria-label=\"Remove Image\"]')"
         self.browser.run(f"!!({clear}) && ({clear}).click()")
@@ -516,11 +498,12 @@ class Clicks:
         name = path.name.split(".")[0]
         pictures = f"[...({PANEL}).querySelectorAll('img')]"
         self.browser.wait(f"{pictures}.some(i => i.src.includes({name!r}))")
-        self.press(label)
+        if label:
+            self.press(label)
         self.browser.wait(f"({TOAST}).includes({said!r})")
 
 
-PAINTED = "[...PANEL.querySelectorAll('img')].some(i => /image\\.png/.test(i.src) && i.naturalHeight === 512)"
+PAINTED = "[...PANEL.querySelectorAll('img')].some(i => i.src.includes('/shown/') && i.naturalHeight === 512)"
 SHOWN_IN = "PANEL.querySelectorAll('.image-frame img, .image-container img')"
 FOUND = "PANEL.querySelectorAll('.thumbnail-item img').length >= 3"
 TABS = {
@@ -540,7 +523,7 @@ def test_the_page_is_clicked_through(page, tmp_path):
     address, process, errors = page
     bad = tmp_path / "hostile-text.png"
     bad.write_bytes(HOSTILE["text.png"][0])
-    browser = Browser(tmp_path / "profile")
+    browser = Browser(tmp_path / "profile", 1000, 700)
     try:
         browser.open(address)
         browser.wait("document.querySelectorAll('button[role=tab]').length >= 6", 40)
@@ -551,7 +534,7 @@ def test_the_page_is_clicked_through(page, tmp_path):
             if label in ("Paint", "Put it on"):
                 clicks.see(f"[...{SHOWN_IN}].some(i => i.src.includes('-person'))")
                 clicks.see("PANEL.textContent.includes('json')")
-                time.sleep(1)  # until the editor has drawn the box
+                time.sleep(0.7)  # until the editor has drawn the box
             elif tab != "Search":
                 clicks.see(f"{SHOWN_IN}.length >= 1")
             else:
@@ -564,7 +547,8 @@ def test_the_page_is_clicked_through(page, tmp_path):
             clicks.see(seen)
         for tab, (_, label, _) in TABS.items():
             clicks.tab(tab)
-            clicks.hostile(bad, label, "hostile-text.png: no PNG, JPEG or WebP picture")
+            paints = label in ("Paint", "Put it on")  # then the photograph is looked at when it is given
+            clicks.hostile(bad, "" if paints else label, "hostile-text.png: no PNG, JPEG or WebP picture")
         elsewhere = [url for url in browser.asked if not url.startswith((address, "data:", "blob:"))]
         assert not elsewhere and not browser.errors
     finally:

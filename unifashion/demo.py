@@ -8,8 +8,9 @@ __all__ = ['FEW', 'LAYERS', 'QUEUE', 'BRUSHED', 'GARMENT', 'TABS', 'CSS', 'KEPT'
            'person_parts', 'settings_parts', 'search_tab', 'compose_tab', 'caption_tab', 'design_tab', 'try_on_tab',
            'edit_tab', 'heading', 'make_page', 'own_settings', 'wait_for_end', 'serve']
 
-# %% ../nbs/demo.ipynb #b65d1518
+# %% ../nbs/demo.ipynb #28d84cab
 import html, os, signal, tempfile, threading
+from operator import itemgetter
 from pathlib import Path
 
 import gradio as gr
@@ -20,7 +21,7 @@ from .demo_desk import CATEGORIES, EXPECTED, LOOKED_UP, MAX_STEPS, MOST, Desk, D
 from .demo_door import MAX_BYTES, MAX_WORDS, Gate, check_port, number_in, uploaded
 from .demo_models import SHOWN, drawn_examples
 
-# %% ../nbs/demo.ipynb #eb1d78c7
+# %% ../nbs/demo.ipynb #c6883aae
 def read_editor(
     editor: gr.ImageEditor,
     value: dict,  # as a request has it: files, or the name under which the page has sent them before
@@ -52,7 +53,7 @@ def handler(
             raise gr.Error(sentence(error), print_exception=False) from None
     return answer
 
-# %% ../nbs/demo.ipynb #f1b43aa4
+# %% ../nbs/demo.ipynb #24bf683e
 FEW = 32    # editors whose pictures wait for a click
 LAYERS = 4  # of an editor
 
@@ -78,7 +79,7 @@ def bounded(editor: gr.ImageEditor) -> gr.ImageEditor:  # the same
     editor.blob_storage = Few()
     return editor
 
-# %% ../nbs/demo.ipynb #ef8fc1bc
+# %% ../nbs/demo.ipynb #5695b96a
 QUEUE = 64
 BRUSHED = "Keypoints mark a box to paint in; brush and eraser change it, or do without keypoints."
 GARMENT = [("a top", "upper_body"), ("trousers or a skirt", "lower_body"), ("a dress", "dresses")]
@@ -128,7 +129,7 @@ def start(desk: Desk, tab: str, label: str) -> gr.Button:
     "The button of a tab, which rests while the tab lacks its model."
     return gr.Button(label, variant="primary", interactive=tab not in desk.models.lacking)
 
-# %% ../nbs/demo.ipynb #608ea412
+# %% ../nbs/demo.ipynb #6e4f66e2
 def one_or_all(values: list):
     "As Gradio wants it for one output, and for several."
     return values[0] if len(values) == 1 else values
@@ -140,13 +141,15 @@ def rows_to_click(
     shown: tuple,       # numbers of those that are seen
 ):
     "Examples that load at a click."
-    seen = [[row[number] for number in shown] for row in rows]
-    data = gr.Dataset(components=[parts[number] for number in shown], samples=seen, type="index",
+    seen = itemgetter(*shown)
+    samples = [seen(row) if len(shown) > 1 else [seen(row)] for row in rows]
+    data = gr.Dataset(components=[parts[number] for number in shown], samples=samples, type="index",
                       label="Examples: click one", layout="table", elem_classes="examples")
     data.keep_in_cache |= {str(value) for row in rows for value in row if isinstance(value, Path)}
-    filled = [[str(value) if isinstance(value, Path) else value for value in row] for row in rows]
 
-    def fill(place): return one_or_all(filled[number_in(place, "the example", 0, len(filled) - 1)])
+    def fill(place):
+        row = rows[number_in(place, "the example", 0, len(rows) - 1)]
+        return one_or_all([str(value) if isinstance(value, Path) else value for value in row])
     data.click(fill, data, parts, api_visibility="private", show_progress="hidden", concurrency_limit=4)
 
 
@@ -174,7 +177,7 @@ def settings_parts() -> list:  # steps, guidance, seed
                 gr.Slider(1, 15, 3, step=0.5, label="Guidance"),
                 gr.Number(0, label="Seed of the noise", precision=0, minimum=0)]
 
-# %% ../nbs/demo.ipynb #d2746ad1
+# %% ../nbs/demo.ipynb #ce27f089
 def search_tab(desk: Desk, examples: list):
     begin(desk, "search", "Words, or a picture: what comes nearest in the catalogue.")
     with gr.Row():
@@ -207,7 +210,7 @@ def compose_tab(desk: Desk, examples: list):
             rows_to_click(rows, [picture, words], (0, 1))
     wire(desk, [button.click, words.submit], desk.compose, [picture, words, k], found, "compose")
 
-# %% ../nbs/demo.ipynb #8426783c
+# %% ../nbs/demo.ipynb #3167ce81
 def caption_tab(desk: Desk, examples: list):
     begin(desk, "caption", "What the picture shows, in each style that the captioner has learned.")
     styles = desk.models.styles or ["caption"]
@@ -220,7 +223,7 @@ def caption_tab(desk: Desk, examples: list):
             rows_to_click([[own.garment] for own in examples], [picture], (0,))
     wire(desk, button.click, lambda *given: one_or_all(desk.caption(*given)), [picture], told, "caption")
 
-# %% ../nbs/demo.ipynb #b570cda6
+# %% ../nbs/demo.ipynb #1ba74d7d
 def design_tab(desk: Desk, examples: list):
     begin(desk, "design", f"Words and a sketch, painted on a person. {BRUSHED}")
     with gr.Row():
@@ -261,7 +264,7 @@ def try_on_tab(desk: Desk, examples: list):
             made = painting()
     wire(desk, button.click, desk.try_on, [*person, garment, *settings], made, "try_on", "paint")
 
-# %% ../nbs/demo.ipynb #67ae6577
+# %% ../nbs/demo.ipynb #70756959
 def edit_tab(desk: Desk, examples: list):
     begin(desk, "edit", "Words, and garments that fit them: look up, untick what should not count, paint. "
           f"With none ticked the words alone count. {BRUSHED}")
@@ -288,12 +291,14 @@ def edit_tab(desk: Desk, examples: list):
     wire(desk, [find.click, words.submit], look_up, [words, k], [found, kept], "look_up", "look")
     wire(desk, button.click, desk.edit, [*person, words, kept, *settings], made, "edit", "paint")
 
-# %% ../nbs/demo.ipynb #580b3975
+# %% ../nbs/demo.ipynb #0bd1481b
 TABS = {"Search": search_tab, "Composed search": compose_tab, "Captions": caption_tab,
         "Design": design_tab, "Try-on": try_on_tab, "Edit": edit_tab}
 CSS = """.pixels img {image-rendering: pixelated}
 .lacking {border-left: 4px solid #b5532f; padding-left: .8em}
+.lacking .lacking {border: 0; padding: 0}
 .gradio-container {max-width: 1500px !important; margin: 0 auto !important}
+.pixels .grid-wrap {max-height: none}
 .pixels .thumbnail-item {aspect-ratio: auto; display: flex; flex-direction: column}
 .pixels .thumbnail-item img {height: 190px}
 .pixels .caption-label {position: static; max-width: none; white-space: normal; font-size: .8em; border: 0}
@@ -323,7 +328,7 @@ def make_page(
                     fill(desk, examples)
     return blocks.queue(max_size=QUEUE, default_concurrency_limit=1)
 
-# %% ../nbs/demo.ipynb #8d40f0f0
+# %% ../nbs/demo.ipynb #2cd7ccbc
 def own_settings(home: Path):
     "Put Gradio's variables aside, and say where its files go."
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:

@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_POINTS', 'MAX_WORDS', 'MAX
            'folder_size', 'foreign_paths', 'refused_path', 'Refusal', 'answer', 'with_policy', 'whole_body', 'replayed',
            'Gate', 'check_port']
 
-# %% ../nbs/demo_door.ipynb #26c502fd
+# %% ../nbs/demo_door.ipynb #d326e36f
 import io, json, os, re, socket
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .data.doors import content, guarded
 from .data.samples import DataError
 from .data.stores import decode, inside
 
-# %% ../nbs/demo_door.ipynb #6dc457bc
+# %% ../nbs/demo_door.ipynb #7aa53da1
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 8 << 20
 MAX_PIXELS = 16_000_000
@@ -50,7 +50,7 @@ def checked_picture(
     check_upload(data, name)
     return decode(data, name)
 
-# %% ../nbs/demo_door.ipynb #8ddd8538
+# %% ../nbs/demo_door.ipynb #bc57c326
 def uploaded(
     value,           # as a page sends a file: {'path': ...}; None where there is none
     home: Path,      # where uploads lie
@@ -60,7 +60,7 @@ def uploaded(
     if value is None: return None
     path = value.get("path") if isinstance(value, dict) else None
     if not path or not isinstance(path, str): raise ValueError("no upload: wanted is a file")
-    name = re.split(r"[/\\]", path)[-1][:80]
+    name = re.sub(r"[^\w.() -]", "", re.split(r"[/\\]", path)[-1])[:80]
     try:
         path = inside(home, path)
     except DataError:
@@ -78,7 +78,7 @@ def picture_in(value, home: Path) -> np.ndarray | None:  # (h, w, 3) uint8
     path = uploaded(value, home)
     return None if path is None else checked_picture(content(path, "upload"), path.name)
 
-# %% ../nbs/demo_door.ipynb #c4cb26ca
+# %% ../nbs/demo_door.ipynb #8c5760fc
 def words_in(value) -> str:
     "A text. Raises `ValueError` for a long one, and for what is none."
     if not isinstance(value, str): raise ValueError("a text is wanted")
@@ -112,7 +112,7 @@ def mask_in(
         painted = here if painted is None else painted | here
     return painted if painted is not None and painted.any() else None
 
-# %% ../nbs/demo_door.ipynb #de57fd82
+# %% ../nbs/demo_door.ipynb #13eef43c
 MAX_BODY = 256 << 10   # bytes of a request that is no upload
 MAX_HOME = 512 << 20   # bytes of all uploads
 GET = re.compile(r"/($|config/?$|theme\.css$|favicon\.ico$|manifest\.json$|robots\.txt$|assets/|static/"
@@ -137,7 +137,8 @@ def folder_size(folder: Path) -> int:  # bytes
 
 def foreign_paths(value, home: Path) -> list:  # of str
     "Paths in a request that lead out of the folder of uploads."
-    found, waiting = [], [value]
+    found = []
+    waiting = [value]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict) and isinstance(part.get("path"), str):
@@ -156,7 +157,7 @@ def refused_path(path: str, home: Path) -> bool:
         return True
     return "://" in path
 
-# %% ../nbs/demo_door.ipynb #a2659725
+# %% ../nbs/demo_door.ipynb #4feb0430
 class Refusal(Exception):
     "A request that is not passed on: status, sentence."
 
@@ -180,7 +181,8 @@ def with_policy(send):
 
 async def whole_body(receive) -> bytes:
     "A request's body; its length was looked at."
-    parts, more = [], True
+    parts = []
+    more = True
     while more:
         message = await receive()
         parts.append(message.get("body", b""))
@@ -196,7 +198,7 @@ def replayed(body: bytes, receive):
         return waiting.pop() if waiting else await receive()
     return again
 
-# %% ../nbs/demo_door.ipynb #93b898d2
+# %% ../nbs/demo_door.ipynb #8c54e411
 class Gate:
     "In front of the server (ASGI): what is not for this page goes no further."
     def __init__(self, app, home: Path):
@@ -247,7 +249,7 @@ class Gate:
         if foreign: raise Refusal(403, "not a file of this page")
         return replayed(body, receive)
 
-# %% ../nbs/demo_door.ipynb #c2a6dc61
+# %% ../nbs/demo_door.ipynb #2c7d1e1a
 def check_port(port: int):
     "Raise `ValueError` for what is none, `OSError` for one that is in use."
     if not 0 < port < 65536: raise ValueError(f"a port is a number from 1 to 65535; here: {port}")
