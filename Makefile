@@ -65,13 +65,14 @@ docs: setup  ## the chapters as a site in _site
 	@exec "$(BIN)/python" .site/build.py
 
 book: setup  ## after editing notebooks: export the package, clean the notebooks, write README.md
-	@echo "book: exporting unifashion/ from the notebooks, running nbs/index.ipynb, cleaning"
+	@echo "book: exporting unifashion/ from the notebooks, listing published runs, running nbs/index.ipynb, cleaning"
 	@PATH="$(BIN):$$PATH"; JUPYTER_PATH="$(ENVIRONMENT)/share/jupyter:$$JUPYTER_PATH"; export JUPYTER_PATH; \
-		nbdev_export && jupyter nbconvert --log-level=CRITICAL --to notebook --execute --inplace nbs/index.ipynb && nbdev_clean
+		nbdev_export && "$(BIN)/python" -c "from unifashion.evidence.verdicts import write_runs; write_runs()" && \
+		jupyter nbconvert --log-level=CRITICAL --to notebook --execute --inplace nbs/index.ipynb && nbdev_clean
 	@$(MAKE) --no-print-directory readme PYTHON="$(PYTHON)"
 
 # the README is the index notebook's prose and outputs, its links seen from the root
 readme: setup
 	@echo "book: writing $(README) from nbs/index.ipynb"
 	@PATH="$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR --to markdown --no-input --stdout nbs/index.ipynb > "$(README).page.tmp~"
-	@sed 's|](\([0-9a-z_/]*\.ipynb\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"
+	@sed 's|](\([0-9a-z_/]*\.ipynb\)|](nbs/\1|g; s|](\([a-z]*\.md\)|](nbs/\1|g; s|](\.\./|](|g; s|src="\.\./|src="|g; s|href="\.\./|href="|g' "$(README).page.tmp~" > "$(README).tmp~" && mv "$(README).tmp~" "$(README)"; rm -f "$(README).page.tmp~"

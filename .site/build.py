@@ -1,16 +1,16 @@
 """The site of `make docs`: lays the sources of its pages in .cache/site, lets Sphinx make pages of them and
-puts these in _site. Nothing is executed, nothing is fetched."""
+puts these in _site, with the copies of the notebooks that Colab opens. Nothing is executed or fetched."""
 
 import base64, io, json, shutil, sys, time
 from pathlib import Path
 
 from chapters import front_page, module_of, page_of, pictures_of, read, title_of
+from launch import COPIES, launch_copy, settings_of
 from links import Links, place, works_of
 from names import module_section
 from results import results_page, where_published
 
 ROOT = Path(__file__).resolve().parent.parent
-REPOSITORY = "https://github.com/unifashion/unifashion"
 WINGS = {
     "0_ground": ("0 Ground", "What every wing stands on."),
     "1_wardrobe": ("1 Wardrobe", "Garments, drawn."),
@@ -22,6 +22,7 @@ WINGS = {
     "7_rag": ("7 Fashion-RAG", "The second paper, part by part."),
     "8_evidence": ("8 Evidence", "Baselines, audits and the tables that say what holds."),
 }
+GUIDES = ("nbs/teaching.md", "nbs/glossary.md")  # pages of the book that are no notebooks
 NAMES = "Every exported name with its parameters, read from the package. The chapters explain them."
 REFERENCES = """# References
 
@@ -39,7 +40,9 @@ class Site:
     def __init__(self, root, folder):
         self.root, self.folder = root, folder
         bibliography = (root / ".site" / "references.bib").read_text(encoding="utf-8")
-        self.links = Links(root, REPOSITORY, works_of(bibliography))
+        self.settings = settings_of(root)
+        self.repository = self.settings["git_url"]
+        self.links = Links(root, self.repository, works_of(bibliography))
 
     def write(self, name, content):
         path = self.folder / name
@@ -55,6 +58,13 @@ class Site:
         content = page_of(read(path), number, lambda text: self.links.rewrite(text, page))
         content["cells"][0]["source"] += f"\n\n{note}"
         self.write(place(page), json.dumps(content))
+        self.copy(path)
+
+    def copy(self, path):
+        "The copy of a notebook that Colab opens, beside the pages' sources, of which it is none."
+        page = path.relative_to(self.root).as_posix()
+        content = launch_copy(read(path), page, self.settings, self.root)
+        self.write(f"../{COPIES}/{place(page)}", json.dumps(content))
 
 
 def thumbnail(picture):
@@ -132,16 +142,20 @@ def lay(root, folder):
     chapters = [path for rooms in wings.values() for path in rooms] + use
     names_pages(site, chapters)
     titles = report_pages(site, sorted((root / "nbs" / "reports").glob("*.ipynb")))
-    site.markdown("results.md", results_page(root, REPOSITORY, titles), "results.md")
-    for page in ("data/README.md", "outputs/README.md"):
+    site.markdown("results.md", results_page(root, site.repository, titles), "results.md")
+    guides = [page for page in GUIDES if (root / page).exists()]
+    for page in (*guides, "data/README.md", "outputs/README.md"):
         site.markdown(place(page), (root / page).read_text(encoding="utf-8"), page)
     site.write("references.md", REFERENCES)
-    menu = toctree(parts, "The book") + toctree([path.stem for path in use], "Use")
+    menu = toctree(parts, "The book")
+    menu += toctree([Path(page).stem for page in guides], "Learning") if guides else ""
+    menu += toctree([path.stem for path in use], "Use")
     menu += toctree(["results", "reports/index", "data", "outputs"], "Results and data")
     menu += toctree(["names/index", "references"], "Reference")
     index = root / "nbs" / "index.ipynb"
     front = front_page(read(index), lambda text: site.links.rewrite(text, "nbs/index.ipynb"), menu)
     site.write("index.ipynb", json.dumps(front))
+    site.copy(index)
     for picture in site.links.pictures:
         site.write(place(picture), (root / picture).read_bytes())
     if site.links.faults:
@@ -162,6 +176,7 @@ def main():
         sys.exit("docs: the site is not built; see above")
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(cache / "html", target)
+    shutil.move(cache / COPIES, target / COPIES)
     shutil.rmtree(cache)
     pages, files = (list(target.rglob(pattern)) for pattern in ("*.html", "*"))
     size = sum(path.stat().st_size for path in files if path.is_file()) / 1e6

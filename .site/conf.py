@@ -4,6 +4,9 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from launch import colab_address, settings_of
+
+settings = settings_of(Path(__file__).resolve().parent.parent)
 project = "UniFashion and Fashion-RAG"
 author = "The UniFashion notebooks authors"
 copyright = "the UniFashion notebooks authors, MIT licence"
@@ -33,9 +36,9 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {
-    "repository_url": "https://github.com/unifashion/unifashion",
-    "repository_branch": "main",
-    "path_to_docs": "nbs",
+    "repository_url": settings["git_url"],
+    "repository_branch": settings["branch"],
+    "path_to_docs": settings["nbs_path"],
     "launch_buttons": {
         "binderhub_url": "https://mybinder.org",
         "colab_url": "https://colab.research.google.com",
@@ -69,6 +72,15 @@ def copy_mathjax(app, error):
         shutil.copytree(source, Path(app.outdir) / "_static" / "mathjax", ignore=left_out)
 
 
+def colab_opens_the_copy(app, pagename, templatename, context, doctree):
+    "Point the Colab button at the copy that brings its own set-up."
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = colab_address(settings, pagename)
+
+
 def setup(app):
+    app.connect("html-page-context", colab_opens_the_copy, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

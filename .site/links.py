@@ -27,7 +27,7 @@ def place(path):
     "Where the site has a file of the repository, or None where it has it not. Both from their roots."
     if path in PAGES:
         return PAGES[path]
-    if path.startswith("nbs/") and path.endswith(".ipynb"):
+    if path.startswith("nbs/") and path.endswith((".ipynb", ".md")):
         return path.removeprefix("nbs/")
     if path.startswith(".site/static/"):
         return path.removeprefix(".")
@@ -65,14 +65,32 @@ class Links:
         if path.startswith("..") or not (self.root / path).exists():
             self.faults.append(f"{page} links {target}, which does not exist")
             return target
+        there = self.there(path, page)
+        return there if there.startswith("#") else there + (f"#{part}" if part else "")
+
+    def there(self, path, page):
+        "Where the site has what lies at `path`, seen from a page; what it lacks is the repository's."
         published = PUBLISHED.match(path)
         if published and (self.root / path.removesuffix("/table.md") / "run.json").exists():
             return "#" + anchor(*published.groups()[:2])
         there = place(path)
         if not there:
-            kind = "tree" if (self.root / path).is_dir() else "blob"
-            return f"{self.repository}/{kind}/main/{path}" + (f"#{part}" if part else "")
+            return self.in_the_repository(path)
         if there.endswith(".png"):
             self.pictures.add(path)
         here = posixpath.dirname(place(page) or page)
-        return posixpath.relpath(there, here or ".") + (f"#{part}" if part else "")
+        return posixpath.relpath(there, here or ".")
+
+    def in_the_repository(self, path):
+        kind = "tree" if (self.root / path).is_dir() else "blob"
+        return f"{self.repository}/{kind}/main/{path}"
+
+
+class LinksFromAnywhere(Links):
+    "Links of a page that is opened elsewhere, as on Colab: all lead into the repository."
+
+    def __init__(self, root, repository):
+        super().__init__(root, repository, {})
+
+    def there(self, path, page):
+        return self.in_the_repository(path)

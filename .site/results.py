@@ -1,12 +1,12 @@
-"""The page of results: every published table and figure with the facts of its run, and whether the run is
-today's."""
+"""The page of results: everything that is to be reproduced, each published table and figure with the facts of
+its run and whether the run is today's, and what was not run."""
 
-import json, re, sys
+import csv, json, posixpath, re, sys
 
 from links import anchor
 
-PROFILES = {"mini": "Drawn garments", "open": "Real photographs"}
-ORDER = ["table", "figure", "audit", "malformed", "efficiency", "scoreboard", "train", "tune"]
+PROFILES = {"mini": "Drawn garments", "open": "Real photographs", "paper": "The papers' scale"}
+ORDER = ["table", "figure", "audit", "malformed", "efficiency", "memory", "scoreboard", "train", "tune"]
 
 
 def records(root):
@@ -24,12 +24,17 @@ def label_of(profile, report, folder):
 
 
 def published_runs(root):
-    "The runs that the page shows, those with a table or a figure: report -> [(profile, folder)]."
+    "The published runs: report -> [(profile, folder)]."
     runs = {}
     for profile, report, folder in records(root):
-        if (folder / "table.md").exists() or list(folder.glob("fig_*.png")):
-            runs.setdefault(report, []).append((profile, folder))
+        runs.setdefault(report, []).append((profile, folder))
     return runs
+
+
+def contents(root):
+    "What is to be reproduced, in the order of data/contents.csv: (paper, item, what it shows, report)."
+    with (root / "data" / "contents.csv").open(encoding="utf-8", newline="") as file:
+        return [tuple(row) for row in list(csv.reader(file))[1:]]
 
 
 def where_published(root, report):
@@ -42,6 +47,32 @@ def where_published(root, report):
 def heading(profile, report, folder):
     seed = "" if folder.name == report else f", {folder.name.replace('=', ' ')}"
     return f"{PROFILES.get(profile, profile)} (`{profile}`){seed}"
+
+
+def missing(report, found, titles):
+    "A sentence on the scales at which a report was not run; `found` are the profiles at which it was."
+    if report not in titles:
+        return "*To come: there is no notebook for it yet.*"
+    lacking = [profile for profile in PROFILES if profile not in found]
+    words = [f"{PROFILES[profile].lower()} (`{profile}`)" for profile in lacking]
+    return f"*Not run: {', '.join(words)}.* `make reproduce ONLY={report}` runs it." if lacking else ""
+
+
+def state_at(report, profile, runs, titles):
+    "A cell of the overview: a link to the run, or what is in its place."
+    for name, folder in runs.get(report, []):
+        if name == profile:
+            return f"[made](#{label_of(profile, report, folder)})"
+    return "not run" if report in titles else "to come"
+
+
+def overview(root, runs, titles):
+    "A table of everything that is to be reproduced, with its state at each scale."
+    lines = [["", *PROFILES.values()], ["---"] * (1 + len(PROFILES))]
+    for paper, item, shows, report in contents(root):
+        states = [state_at(report, profile, runs, titles) for profile in PROFILES]
+        lines.append([f"{paper}, {item}: {shows}", *states])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def rank(report):
@@ -83,6 +114,12 @@ def lowered(markdown, by):
     return re.sub(r"^(#+) ", lambda found: "#" * min(6, len(found[1]) + by) + " ", text, flags=re.M)
 
 
+def rooted(markdown, place):
+    "A published page's links to other pages, as the repository's root has them. `place` is its folder."
+    at_root = lambda found: f"]({posixpath.normpath(posixpath.join(place, found[1]))}"
+    return re.sub(r"\]\((\.\./[^)#]+)", at_root, markdown)
+
+
 def run_section(profile, report, folder, root, repository):
     "One run: label, heading, facts, table, figures; paths are the repository's."
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -95,7 +132,9 @@ def run_section(profile, report, folder, root, repository):
     parts.append(f"{facts(record)} · {' · '.join(links)}\n\n{state(is_todays(record, folder, root))}")
     parts += [f"![{picture.stem}]({place}/{picture.name})" for picture in sorted(folder.glob("fig_*.png"))]
     if (folder / "table.md").exists():
-        parts.append(lowered((folder / "table.md").read_text(encoding="utf-8"), 1))
+        parts.append(lowered(rooted((folder / "table.md").read_text(encoding="utf-8"), place), 1))
+    elif not list(folder.glob("fig_*.png")):
+        parts.append("Neither a table nor a figure: the notebook as it ran holds what there is.")
     return "\n\n".join(parts)
 
 
@@ -108,8 +147,13 @@ def results_page(root, repository, titles):
         "beside the papers' numbers, never against them. How a run is read, and what its files hold: "
         "[outputs](outputs/README.md)."
     ]
-    for report in sorted(runs, key=rank):
-        title, line = titles[report]
+    asked = {report: (item, shows) for _, item, shows, report in contents(root)}
+    parts.append(overview(root, runs, titles))
+    for report in sorted({*runs, *asked}, key=rank):
+        title, line = titles.get(report) or asked[report]
         parts.append(f"## {title}\n\n{line}")
-        parts += [run_section(profile, report, f, root, repository) for profile, f in runs[report]]
-    return "\n\n".join(parts) + "\n"
+        found = runs.get(report, [])
+        parts += [run_section(profile, report, folder, root, repository) for profile, folder in found]
+        if report in asked:
+            parts.append(missing(report, {profile for profile, _ in found}, titles))
+    return "\n\n".join(part for part in parts if part) + "\n"

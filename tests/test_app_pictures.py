@@ -1,7 +1,8 @@
 """`unifashion embed`, `search` and `caption`: what they print, what they refuse and with which words."""
 
 import pytest
-from tiny_models import write_parts, write_run, write_shop
+from PIL import Image
+from tiny_models import picture, write_parts, write_run, write_shop
 
 from unifashion.app import main
 
@@ -86,6 +87,62 @@ def test_search_refuses_before_it_encodes(ask, shop, words, message, monkeypatch
 def test_a_folder_without_pictures_and_none_at_all(ask, tmp_path):
     assert "no picture in this folder" in ask("embed", "--catalogue", tmp_path)[2]
     assert "no such folder" in ask("search", "red", "--catalogue", tmp_path / "gone")[2]
+
+
+def test_shards_one_at_a_time_are_made_once_and_searched(ask, shop, runs):
+    whole = ask("search", "a red dress", "--catalogue", shop)[1][1:]
+    made = []
+    for _ in range(2):
+        for number in (1, 0):
+            code, out, err = ask("embed", "--catalogue", shop, "--shards", "2", "--shard", number)
+            assert code == 0 and not err and f"{shop}: shard {number} of 2, " in out[-1]
+            made.append(int(out[-1].split(" of them encoded")[0].rsplit(" ", 1)[1]))
+    assert sum(made[:2]) == 4 and made[2:] == [0, 0]
+    code, out, _ = ask("search", "a red dress", "--catalogue", shop)
+    assert code == 0 and [line.split()[2] for line in out] == [line.split()[2] for line in whole]
+    assert [line.split()[3:] for line in out] == [line.split()[3:] for line in whole]  # their texts
+    Image.fromarray(picture("blue", 70, 50)).save(shop / "images/red.jpg")
+    _, out, _ = ask("search", "a red dress", "--catalogue", shop)
+    renew = f"renew it with: unifashion embed --catalogue {shop}"
+    assert out[4:] == [f"  changed since it was encoded: images/red.jpg; {renew}"]
+
+
+def test_all_shards_are_jobs_and_then_there_is_nothing_to_do(ask, shop, runs):
+    ask("embed", "--catalogue", shop, "--shards", "2", "--shard", "0")
+    for waiting in (1, 0):
+        code, out, err = ask("embed", "--catalogue", shop, *(["--shards", "2"] * waiting))
+        assert code == 0 and not err, err
+        assert out[0] == f"{shop}: {waiting} of 2 shards to embed" and "torn.jpg" in out[1]
+        assert out[-1] == f"{shop}: 4 pictures in 2 shards, {waiting} of them made now; model: {runs}"
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--shard", "0"], "--shard is one of how many? Name --shards, too"),
+    (["--shards", "2", "--shard", "2"], "there is no shard 2: the 2 of"),
+    (["--shards", "3", "--shard", "0"], "is embedded in 2 shards, not in 3"),
+    (["--shards", "0"], "a folder has 1 to 99999 shards; here: 0"),
+    (["--shards", "2", "--cores", "-1"], "cores are counted from 1, 0 means all; here: -1"),
+    (["--shards", "2", "--cluster", "nowhere"], "--cluster nowhere holds no config.yaml"),
+])
+def test_embed_refuses_what_cannot_be(ask, shop, words, message):
+    ask("embed", "--catalogue", shop, "--shards", "2", "--shard", "1")
+    code, out, err = ask("embed", "--catalogue", shop, *words)
+    assert code == 1 and not out and message in err and err.count("\n") == 0
+
+
+def test_a_search_of_half_a_catalogue_names_the_shards_that_lack(ask, shop):
+    ask("embed", "--catalogue", shop, "--shards", "2", "--shard", "1")
+    code, _, err = ask("search", "red", "--catalogue", shop)
+    assert code == 1 and "1 of the 2 shards of" in err and "are not embedded: 0; make them with" in err
+    other = shop.parent / "other"
+    write_shop(other)
+    assert "which a fast search needs" in ask("search", "red", "--catalogue", other, "--fast")[2]
+
+
+def test_jobs_that_fail_are_named(ask, shop, monkeypatch):
+    monkeypatch.setattr("unifashion.own_commands.sys.executable", "false")
+    code, _, err = ask("embed", "--catalogue", shop, "--shards", "2")
+    assert code == 1 and "shards 0 to 1 of 2 are not finished" in err and "snakemake.log" in err
 
 
 def test_captions_of_files_and_folders(ask, shop):

@@ -15,9 +15,10 @@ from conftest import CHAPTERS, KERNEL, REPORTS, ROOT, WINGS
 
 sys.path.insert(0, str(ROOT / ".site"))
 from chapters import page_of, title_of
+from launch import SITE_BRANCH, colab_address, launch_copy, settings_of
 from links import Links, works_of
 from names import blocks_of
-from results import facts, lowered, state
+from results import contents, facts, lowered, missing, overview, results_page, state
 
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib", "jupyter_server_mathjax")
 MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
@@ -95,7 +96,7 @@ def test_a_link_to_a_paper_becomes_a_citation():
 def test_every_work_is_cited_and_every_paper_that_is_linked_is_a_work():
     works = works_of((ROOT / ".site" / "references.bib").read_text(encoding="utf-8"))
     assert len(works) >= 20 and len(set(works.values())) == len(works)
-    books = [*CHAPTERS, *REPORTS, ROOT / "nbs" / "index.ipynb"]
+    books = [*CHAPTERS, *REPORTS, ROOT / "nbs" / "index.ipynb", *(ROOT / "nbs").glob("*.md")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in books)
     both = {"zhao2024unifashion", "sanguigni2025fashionrag"}  # the page of references itself cites them
     assert not [key for address, key in works.items() if f"]({address})" not in text and key not in both]
@@ -180,14 +181,86 @@ def test_a_run_says_what_made_it_and_whether_it_is_todays():
     assert lowered("## Table\n\ntext\n\n### Part\n", 1) == "\ntext\n\n#### Part\n"
 
 
+def test_what_was_not_run_is_said():
+    titles = {"table1": ("Table 1", "A table.")}
+    assert missing("table1", {"mini", "open", "paper"}, titles) == ""
+    assert missing("table1", {"mini"}, titles) == (
+        "*Not run: real photographs (`open`), the papers' scale (`paper`).* "
+        "`make reproduce ONLY=table1` runs it."
+    )
+    assert missing("figure9", set(), titles) == "*To come: there is no notebook for it yet.*"
+
+
+def test_the_overview_has_a_line_for_everything_that_is_to_be_reproduced(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "contents.csv").write_text(CONTENTS)
+    runs = {"table1": [("mini", tmp_path / "outputs" / "published" / "mini" / "table1")]}
+    lines = overview(tmp_path, runs, {"table1": ("Table 1", "")}).split("\n")
+    assert lines[2:] == [
+        "| A paper, Table 1: numbers | [made](#mini-table1) | not run | not run |",
+        "| A paper, Figure 9: a dream | to come | to come | to come |",
+    ]
+
+
+def test_the_page_of_results_has_every_item_table_and_figure(monkeypatch):
+    monkeypatch.setattr("results.is_todays", lambda *_: True)
+    titles = {path.stem: title_of(json.loads(path.read_text(encoding="utf-8"))) for path in REPORTS}
+    page = results_page(ROOT, "https://code.example/r", titles)
+    for paper, item, shows, report in contents(ROOT):
+        assert f"| {paper}, {item}: {shows} |" in page
+        assert f"## {titles[report][0] if report in titles else item}\n" in page
+    published = ROOT / "outputs" / "published"
+    for picture in published.rglob("fig_*.png"):
+        assert f"({picture.relative_to(ROOT).as_posix()})" in page
+    for record in published.rglob("run.json"):
+        assert f"{record.parent.relative_to(ROOT).as_posix()}/executed.ipynb)" in page
+
+
+def test_the_copy_that_colab_opens_begins_with_its_set_up():
+    settings = settings_of(ROOT) | {"git_url": "https://github.com/someone/book", "branch": "trunk"}
+    notebook = book(
+        prose("# Core\n\n> The first. See [show](02_show.ipynb#grid) and [BLIP-2](https://arxiv.org/abs/1)."),
+        code("#| default_exp ground.core"),
+        code("import faiss"),
+        code("#| hide\nimport nbdev; nbdev.nbdev_export()"),
+    )
+    copied = launch_copy(notebook, "nbs/0_ground/01_core.ipynb", settings, ROOT)
+    title, set_up, *rest = copied["cells"]
+    assert "(https://github.com/someone/book/blob/main/nbs/0_ground/02_show.ipynb#grid)" in title["source"]
+    assert "[BLIP-2](https://arxiv.org/abs/1)" in title["source"], "Colab has no page of references"
+    assert '"--branch", "trunk", "https://github.com/someone/book", book' in set_up["source"]
+    assert 'f"{book}[search]"' in set_up["source"] and 'os.chdir(book / "nbs/0_ground")' in set_up["source"]
+    assert [cell["source"] for cell in rest] == ["#| default_exp ground.core", "import faiss"]
+    plain = launch_copy(book(prose("# Core")), "nbs/0_ground/01_core.ipynb", settings, ROOT)
+    assert 'f"{book}"' in plain["cells"][1]["source"], "search engines only where a chapter asks for them"
+    assert colab_address(settings, "app").endswith("/github/someone/book/blob/gh-pages/launch/app.ipynb")
+
+
+def test_the_copies_are_published_where_colab_looks_for_them():
+    workflow = (ROOT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
+    assert "make docs" in workflow and f"git init -q -b {SITE_BRANCH}" in workflow
+
+
+def test_binder_sets_up_what_make_sets_up():
+    start = ROOT / ".binder" / "postBuild"
+    assert os.access(start, os.X_OK) and "python .setup.py" in start.read_text(encoding="utf-8")
+    asked = (ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8")
+    assert re.search(r"- python=3\.1[123]\n", asked)
+
+
 CHAPTER = [
     prose("# Core\n\n> The first."),
     code("#| default_exp ground.core"),
     prose("Here $x_1$ and, for [BLIP-2](https://arxiv.org/abs/2301.12597),\n\n$$y = \\frac{x}{2}$$"),
     code("figure", PICTURE),
     code("#| export\ndef half(x):  # a number\n    'Half.'\n    return x / 2"),
+    prose("## Exercises\n\n1. Halve $x_2$.\n\n   <details><summary>Solution</summary>\n\n   `half(x)`:\n\n"
+          "   ```python\n   half(2)\n   ```\n\n   </details>\n\n2. Again."),
     code("#| hide\nimport nbdev; nbdev.nbdev_export()"),
 ]
+
+
+CONTENTS = "paper,item,shows,report\nA paper,Table 1,numbers,table1\nA paper,Figure 9,a dream,figure9\n"
 
 
 def toy_site(root, **more):
@@ -205,6 +278,7 @@ def toy_site(root, **more):
         path.write_text(json.dumps(book(*cells)))
     core = '__all__ = ["half"]\ndef half(\n    x,  # a number\n):\n    "Half."\n'
     files = {"data/README.md": "# Data\n", "outputs/README.md": "# Outputs\n"}
+    files |= {"data/contents.csv": CONTENTS, "settings.ini": (ROOT / "settings.ini").read_text()}
     files |= {"unifashion/app.py": '"A."\n', "unifashion/ground/core.py": core}
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -225,14 +299,21 @@ def test_a_toy_site_is_built(tmp_path):
     assert re.fullmatch(r"docs: \d+ pages, \d+ MB, \d+ s: _site/index.html\n", done.stdout)
     page = (tmp_path / "_site" / "0_ground" / "01_core.html").read_text()
     assert "#|" not in page and "nbdev" not in page and "default_exp" not in page
-    assert page.count('class="math') == 2 and "\\(x_1\\)" in page and "\\[y = \\frac{x}{2}\\]" in page
+    assert page.count('class="math') == 3 and "\\(x_1\\)" in page and "\\[y = \\frac{x}{2}\\]" in page
     script = re.search(r'src="\.\./(_static/mathjax/MathJax\.js)\?config=([\w-]+)"', page)
     assert (tmp_path / "_site" / script[1]).exists(), "formulas need no network"
     fonts = tmp_path / "_site" / "_static" / "mathjax" / "fonts"
     assert (fonts.parent / "config" / f"{script[2]}.js").exists() and list(fonts.rglob("*.woff"))
     assert 'href="../references.html#' in page and "2023</a>" in page
-    assert "colab.research" in page and "nbs/0_ground/01_core.ipynb" in page and "mybinder" in page
+    assert colab_address(settings_of(ROOT), "0_ground/01_core") in page and "mybinder" in page
+    assert "nbs/0_ground/01_core.ipynb" in page
+    opened = json.loads((tmp_path / "_site" / "launch" / "0_ground" / "01_core.ipynb").read_text())
+    assert '"git", "clone"' in opened["cells"][1]["source"]
+    results = str(Text((tmp_path / "_site" / "results.html").read_text()))
+    assert "make reproduce ONLY=table1" in results and "To come" in results
     assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!unifashion)', page)
+    folded = re.search(r"<li>.*?<summary>Solution</summary>(.*?)</details>.*?</li>", page, re.S)[1]
+    assert "<code" in folded and "highlight" in folded and "```" not in page, "Markdown inside the fold"
     names = (tmp_path / "_site" / "names" / "ground.html").read_text()
     assert "a number" in names and 'href="../0_ground/01_core.html"' in names
 

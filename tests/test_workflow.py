@@ -241,17 +241,17 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(toy):
 
 
 def test_a_user_without_name_and_home_is_given_both(toy, monkeypatch):
-    from unifashion import app
+    from unifashion import own_commands
 
     def nameless():
         raise OSError("No username set in the environment")
 
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    usual = app.workflow_environment()
+    usual = own_commands.workflow_environment()
     assert all(usual.get(name) == os.environ.get(name) for name in ("HOME", "LOGNAME"))
-    monkeypatch.setattr(app.getpass, "getuser", nameless)
-    monkeypatch.setattr(app.os.path, "expanduser", lambda path: path)
-    environment = app.workflow_environment()
+    monkeypatch.setattr(own_commands.getpass, "getuser", nameless)
+    monkeypatch.setattr(own_commands.os.path, "expanduser", lambda path: path)
+    environment = own_commands.workflow_environment()
     assert environment["LOGNAME"] == f"user{os.getuid()}" and "PYTHONIOENCODING" not in environment
     assert environment["HOME"] == environment["UNIFASHION_CACHE"] == os.environ["UNIFASHION_CACHE"]
 

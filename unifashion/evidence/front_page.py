@@ -179,13 +179,14 @@ def state_of(
     profile: str,
     up: str = "..",              # from the page that is written to the repository
     folder: Path | None = None,  # default: outputs/published of the repository
+    link=link_to,                # (run, words, up, folder) -> Markdown
 ) -> str:  # Markdown
     "How far one table or figure is at one scale, with a link to it and what became of its claims."
     runs = published(item.report, profile, folder)
     if not runs: return "not run" if item.report in report_files() else "to come"
     found = Counter(row["verdict"] for row in verdicts_of(runs[0]))
     words = f"{found['holds']} of {found.total()} claims hold" if found else "made"
-    return link_to(runs[0], words, up, folder) + scale_of(runs[0]) * bool(found)
+    return link(runs[0], words, up, folder) + scale_of(runs[0]) * bool(found)
 
 
 def contents_table(

@@ -318,6 +318,7 @@ PROFILES = {p.name: p
                                                   height=512, width=384),
                               diffusion=Diffusion(360_000, batch=32, lr=1e-4, checkpoint_every=1000,
                                                   sampler="plms", sampling_steps=50, pictures=0),
+                              compose=Compose(4200, lr=2e-5, checkpoint_every=100),  # 15 epochs, as released
                               rag=Rag(200_000, batch=16, lr=1e-5, joint_lr=1e-5, checkpoint_every=1000,
                                       sampler="ddim", sampling_steps=50, guidance=7.5, pictures=0,
                                       core_pictures=0)))}

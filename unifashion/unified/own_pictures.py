@@ -29,7 +29,8 @@ from .trained_models import PictureModel
 
 # %% auto #0
 __all__ = ['PICTURES', 'FIT', 'STYLE', 'picture_names', 'folder_texts', 'file_mark', 'Hit', 'Encoded', 'as_picture',
-           'check_query', 'PictureSearch', 'open_search', 'thumbnail', 'search_page', 'caption_files']
+           'check_query', 'query_vector', 'PictureSearch', 'home_of', 'open_search', 'thumbnail', 'search_page',
+           'caption_files']
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #60fcfce1
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
@@ -55,19 +56,19 @@ def picture_names(
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #974bd977
 def folder_texts(
     folder: Path,
-    names: list,     # from `picture_names`
-    report: Report,  # counts lines that cannot be used
+    names: list,  # from `picture_names`
+    report: Report = None,  # counts lines that cannot be used; none: these pictures are some of many
 ) -> dict:  # name -> text
     "What a folder's catalogue.csv says of its pictures; nothing where it has none."
     table = Path(folder, "catalogue.csv")
     texts = {}
     if not table.is_file(): return texts
     known = set(names)
-    for line, row in table_rows(table, ("image",), report):
+    for line, row in table_rows(table, ("image",), report or Report("skip")):
         name = Path("images", row["image"]).as_posix()
         if name in known:
             texts[name] = row.get("text", "")
-        else:
+        elif report:
             report.lacks(Path(folder, "images"), row["image"], table, line)
     return texts
 
@@ -122,6 +123,18 @@ def check_query(
     if k < 1: raise ValueError(f"k is the number of pictures to find, from 1; here: {k}")
     as_picture(query)
 
+
+def query_vector(
+    model: PictureModel,
+    query,  # words, or the path of a picture
+) -> tuple:  # ((d,) fp32, a unit vector; 'queries' or 'looks': what it is compared with)
+    "What a query is compared by. Raises as `as_picture`, and where the model knows no word of a text."
+    path = as_picture(query)
+    if path is None: return model.of_text(query)[0].numpy(), "queries"
+    asked = ImageRef(FileStore(path.parent), path.name)
+    pixels = read_picture(asked, 0, model.encoder.size, FIT, Report())
+    return model.of_pictures([pixels]).looks[0].astype("float32"), "looks"
+
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #12cdef41
 class PictureSearch:
     "A folder's pictures as vectors, searched by a text or by a picture."
@@ -150,9 +163,8 @@ class PictureSearch:
         marks = {name: file_mark(self.folder / name) for name in names}
         self.report = Report("skip", rows=len(names))
         self.texts = folder_texts(self.folder, names, self.report)
-        self.encoded = {name: kept for name, kept in self.encoded.items() if marks.get(name) == kept.mark}
+        new = self.follow(marks)
         known = len(self)
-        new = [name for name in names if name not in self.encoded]
         for start in tqdm(range(0, len(new), batch), desc="encode", unit="batch", disable=len(new) < 1000):
             self.add(new[start:start + batch], marks)
         self.report.kept = len(self)
@@ -161,6 +173,11 @@ class PictureSearch:
             raise DataError(f"none of its {len(names)} pictures can be read: {why}", self.folder, None,
                             "no picture")
         return len(self) - known
+
+    def follow(self, marks: dict) -> list:  # names that are still to be encoded
+        "Forget what is not among these marks of files, name -> mark: pictures that have gone or changed."
+        self.encoded = {name: kept for name, kept in self.encoded.items() if marks.get(name) == kept.mark}
+        return [name for name in marks if name not in self.encoded]
 
     def add(self, names: list, marks: dict):
         "Encode some pictures; those that cannot be read are counted."
@@ -177,6 +194,25 @@ class PictureSearch:
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #8309499e
 @patch
+def nearest(
+    self: PictureSearch,
+    own: np.ndarray,  # (d,) fp32, a unit vector
+    kind: str,        # what it is compared with: 'queries' or 'looks'
+    k: int = 10,      # pictures, at most
+) -> list:  # of `Hit`, the most similar first
+    "The pictures nearest to a vector."
+    names = self.names
+    kept = [self.encoded[name] for name in names]
+    if kind == "looks":
+        scores = np.stack([picture.look for picture in kept]).astype("float32") @ own
+    else:
+        vectors = torch.from_numpy(np.stack([picture.queries for picture in kept])).float()
+        scores = max_over_queries(vectors, torch.from_numpy(own)[None])[:, 0].numpy()
+    first = np.argsort(-scores, kind="stable")[:k]
+    return [Hit(names[i], float(scores[i]), self.texts.get(names[i], "")) for i in first]
+
+
+@patch
 def search(
     self: PictureSearch,
     query,        # words, or the path of a picture
@@ -185,49 +221,35 @@ def search(
     """Find pictures.
     Raises `ValueError` for k < 1 and for a query that says nothing, `DataError` for a picture's file."""
     check_query(query, k)
-    names = self.names
-    kept = [self.encoded[name] for name in names]
-    path = as_picture(query)
-    if path:
-        asked = ImageRef(FileStore(path.parent), path.name)
-        pixels = read_picture(asked, 0, self.model.encoder.size, FIT, Report())
-        own = self.model.of_pictures([pixels]).looks[0].astype("float32")
-        scores = np.stack([picture.look for picture in kept]).astype("float32") @ own
-    else:
-        vectors = torch.from_numpy(np.stack([picture.queries for picture in kept])).float()
-        scores = max_over_queries(vectors, self.model.of_text(query))[:, 0].numpy()
-    first = np.argsort(-scores, kind="stable")[:k]
-    return [Hit(names[i], float(scores[i]), self.texts.get(names[i], "")) for i in first]
+    return self.nearest(*query_vector(self.model, query), k)
+
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #2944247c
 @patch
-def save(
+def write(
     self: PictureSearch,
-    path: Path,  # a folder of its own
+    path: Path,  # of a .safetensors file
 ):
-    "Write `pictures.safetensors`, and `pictures.json` for people."
+    "The vectors with the names and marks of their pictures, which model made them, and what was left out."
     names = self.names
     kept = [self.encoded[name] for name in names]
-    save_arrays(Path(path, "pictures.safetensors"),
-                {"queries": np.array([picture.queries for picture in kept], np.float16),
-                 "looks": np.array([picture.look for picture in kept], np.float16),
-                 "names": np.array(names, str), "marks": np.array([picture.mark for picture in kept], str),
-                 "made_by": [self.model.identity, str(self.folder)]})
-    write_json(Path(path, "pictures.json"),
-               {"folder": str(self.folder), "model": self.model.identity,
-                "encoder": self.model.encoder.identity, "qformer": str(self.model.source), "pictures": names,
-                "left out": [str(error) for error in self.report.skipped]})
+    save_arrays(path, {"queries": np.array([picture.queries for picture in kept], np.float16),
+                       "looks": np.array([picture.look for picture in kept], np.float16),
+                       "names": np.array(names, str),
+                       "marks": np.array([picture.mark for picture in kept], str),
+                       "left_out": np.array([str(error) for error in self.report.skipped], str),
+                       "made_by": [self.model.identity, str(self.folder)]})
 
 
 @patch(cls_method=True)
-def load(
+def read(
     cls: PictureSearch,
-    path: Path,           # written by `save`
+    path: Path,           # written by `write`
     model: PictureModel,  # the one that encoded it
 ) -> PictureSearch:
-    "What was saved. Raises `ValueError` where another model made it, `DataError` where it cannot be read."
+    "What was written. Raises `ValueError` where another model made it, `DataError` where it cannot be read."
     with guarded("no pictures that can be read", path):
-        saved = load_arrays(Path(path, "pictures.safetensors"))
+        saved = load_arrays(path)
         made_by, folder = saved["made_by"].tolist()
         columns = [saved[name].tolist() for name in ("names", "marks")] + [saved["queries"], saved["looks"]]
     if made_by != model.identity:
@@ -236,17 +258,46 @@ def load(
     search = cls(model, Path(folder))
     for name, *kept in zip(*columns):
         search.encoded[name] = Encoded(*kept)
+    return search
+
+# %% ../../nbs/6_unified/06_own_pictures.ipynb #38e8abfb
+@patch
+def save(
+    self: PictureSearch,
+    path: Path,  # a folder of its own
+):
+    "Write `pictures.safetensors`, and `pictures.json` for people."
+    self.write(Path(path, "pictures.safetensors"))
+    write_json(Path(path, "pictures.json"),
+               {"folder": str(self.folder), "model": self.model.identity,
+                "encoder": self.model.encoder.identity, "qformer": str(self.model.source),
+                "pictures": self.names, "left out": [str(error) for error in self.report.skipped]})
+
+
+@patch(cls_method=True)
+def load(
+    cls: PictureSearch,
+    path: Path,           # written by `save`
+    model: PictureModel,  # the one that encoded it
+) -> PictureSearch:
+    "What was saved. Raises as `read`."
+    search = cls.read(Path(path, "pictures.safetensors"), model)
     search.texts = folder_texts(search.folder, search.names, search.report)
     return search
 
 # %% ../../nbs/6_unified/06_own_pictures.ipynb #ddb569a3
+def home_of(model: PictureModel, folder: Path) -> Path:
+    "Where the cache keeps a resolved folder's pictures as one model sees them."
+    return cache_dir() / "own_pictures" / digest([model.identity, str(folder)])
+
+
 def open_search(
     model: PictureModel,
     folder: Path,
 ) -> tuple:  # (PictureSearch, pictures that were encoded now)
     "A folder's pictures from the cache, brought to what the folder holds now. Raises as `refresh`."
     folder = Path(folder).resolve()
-    home = cache_dir() / "own_pictures" / digest([model.identity, str(folder)])
+    home = home_of(model, folder)
     search = PictureSearch(model, folder)
     if (home / "pictures.safetensors").exists():
         try:
