@@ -11,6 +11,7 @@ TAKES_readme := README PYTHON
 TAKES_setup := PYTHON
 TAKES_lab := PYTHON
 TAKES_docs := PYTHON
+TAKES_demo := CATALOGUE PROFILE PORT PYTHON
 TAKES_book := PYTHON
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -28,7 +29,7 @@ BIN := $(ENVIRONMENT)/bin
 PYTHON ?= $(shell for p in $(if $(ACTIVE),$(BIN)/python) python3 python3.12 python3.11 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: help setup reproduce test margins lab foundations docs book readme
+.PHONY: help setup reproduce test demo margins lab foundations docs book readme
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
@@ -43,6 +44,10 @@ reproduce: setup  ## every table and figure; PROFILE=smoke|mini|open|folder|pape
 
 test: setup  ## the tests: chapters, package, workflow; ONLY=part of a path or name
 	@PATH="$(BIN):$$PATH" exec "$(BIN)/python" -m pytest -n 2 --dist worksteal $(if $(ONLY),--only "$(ONLY)")
+
+demo: setup  ## a page to try the models in a browser, on this machine alone; CATALOGUE=folder PROFILE=mini PORT=7860
+	@exec "$(BIN)/python" -m unifashion.app demo --profile "$(PROFILE)" \
+		$(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)")
 
 margins: setup  ## how far what the lessons and tests train is from what they claim of it; ONLY=language
 	@exec "$(BIN)/python" tests/margins.py $(ONLY)

@@ -21,6 +21,6 @@ setup(
     python_requires=f">={s['min_python']},<3.14",
     packages=find_packages(include=["unifashion", "unifashion.*"]),
     install_requires=s["requirements"].split(),
-    extras_require={"dev": s["dev_requirements"].split(), "search": s["search_requirements"].split()},
+    extras_require={name: s[f"{name}_requirements"].split() for name in ("dev", "search", "demo")},
     entry_points={"console_scripts": s["console_scripts"].split()},
 )

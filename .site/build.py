@@ -157,7 +157,7 @@ def lay(root, folder):
     site.write("index.ipynb", json.dumps(front))
     site.copy(index)
     for picture in site.links.pictures:
-        site.write(picture, (root / picture).read_bytes())
+        site.write(place(picture), (root / picture).read_bytes())
     if site.links.faults:
         sys.exit("docs: " + "\ndocs: ".join(site.links.faults))
 

@@ -29,6 +29,8 @@ def place(path):
         return PAGES[path]
     if path.startswith("nbs/") and path.endswith((".ipynb", ".md")):
         return path.removeprefix("nbs/")
+    if path.startswith(".site/static/"):
+        return path.removeprefix(".")
     return path if path.startswith("outputs/published/") and path.endswith(".png") else None
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AT_THE_ROOT = [ROOT / "nbs" / name for name in ("app.ipynb", "own_commands.ipynb", "package.ipynb")]
+ROOMS = ("package", "own_commands", "demo_door", "demo_models", "demo_desk", "demo", "app")  # highest last
+AT_THE_ROOT = [ROOT / "nbs" / f"{name}.ipynb" for name in ROOMS]
 CHAPTERS = sorted([*(ROOT / "nbs").glob("[0-9]_*/[0-9]*.ipynb"), *AT_THE_ROOT])
 REPORTS = sorted((ROOT / "nbs" / "reports").glob("*.ipynb"))
 WINGS = ("0_ground", "1_wardrobe", "2_people", "3_shop", "4_data", "5_models", "6_unified", "7_rag",

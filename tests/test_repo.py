@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CHAPTERS, REPORTS, ROOT, WINGS
+from conftest import CHAPTERS, REPORTS, ROOMS, ROOT, WINGS
 
 from unifashion.ground.circumstances import git
 
@@ -212,9 +212,9 @@ def expected_module(path):
 
 
 def height(path):
-    "Where a chapter stands: wing, then number; those at the root are highest, the command line above them."
+    "Where a chapter stands: wing, then number; those at the root are highest, in an order of their own."
     if path.parent.name == "nbs":
-        return "9" + "9" * (path.stem == "app"), path.stem
+        return "9", str(ROOMS.index(path.stem))
     return path.parent.name, path.stem
 
 
@@ -450,7 +450,8 @@ def test_environment_has_the_packages_and_satisfies_the_ranges():
     assert set(asked) <= set(pins) and all(str(p.specifier).startswith("==") for p in pins.values())
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini")
-    ranges = (settings["DEFAULT"]["requirements"] + " " + settings["DEFAULT"]["dev_requirements"]).split()
+    kinds = ("requirements", "dev_requirements", "demo_requirements")
+    ranges = " ".join(settings["DEFAULT"][kind] for kind in kinds).split()
     for wanted in map(Requirement, ranges):
         name = wanted.name.lower().replace("_", "-")
         assert name in pins, f"environment.yml does not pin {name}"

@@ -74,6 +74,8 @@ def test_published_runs_and_pictures_are_pages_and_files_of_the_site():
     assert rewritten(f"![people](../{picture})", "nbs/index.ipynb") == (f"![people]({picture})", [])
     tag = f'<img src="../{picture}" width="90">'
     assert rewritten(tag, "nbs/index.ipynb")[0] == f'<img src="{picture}" width="90">' and not faults
+    own = rewritten("![page](../.site/static/demo.png)", "nbs/index.ipynb")
+    assert own == ("![page](site/static/demo.png)", [])
 
 
 def test_a_link_to_nothing_is_a_fault_that_names_page_and_target():

@@ -353,6 +353,7 @@ def wings():
         (["reproduce", "PROFIL=mini"], "make reproduce takes PROFILE FULL SEEDS ONLY PUBLISH CORES PYTHON"),
         (["test", "PROFILE=smoke"], "unknown setting PROFILE: make test takes ONLY PYTHON"),
         (["lab", "ONLY=core"], "unknown setting ONLY: make lab takes PYTHON"),
+        (["demo", "FOLDER=x"], "unknown setting FOLDER: make demo takes CATALOGUE PROFILE PORT PYTHON"),
         (["reproduce", "FULL=ja"], "FULL is 1 or 0; here: ja"),
         (["test", "PYTHON="], "Python 3.11 to 3.13 is needed"),
     ],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'EXPECTED', 'rehearse', 'OneNode', 'snakemake_command', 'workflow_settings', 'run_workflow', 'Reproduce',
-           'Prepare', 'Weights', 'BenchSearch', 'version', 'main']
+           'Prepare', 'Weights', 'BenchSearch', 'Demo', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import os, subprocess, sys, time
@@ -222,9 +222,30 @@ class BenchSearch:
         if self.out:
             print(atomic_write(self.out, page))
 
+# %% ../nbs/app.ipynb #8a4fa468
+@dataclass
+class Demo:
+    """Try the models in a browser: search, composed search, captions, design, try-on, edit.
+    On this machine alone (127.0.0.1), until Ctrl-C."""
+    catalogue: Path | None = None  # folder of garment pictures; default: a drawn shop
+    profile: str = "mini"          # whose models
+    port: int = 7860
+
+    def __call__(self):
+        from unifashion.demo import serve
+        from unifashion.demo_door import check_port
+        from unifashion.demo_models import BookModels
+        from unifashion.unified.own_pictures import picture_names
+        check_port(self.port)
+        load_profile(self.profile)
+        if self.catalogue:
+            picture_names(self.catalogue)
+        print("opening the models and the catalogue", flush=True)
+        serve(BookModels(self.profile, self.catalogue), self.port)
+
 # %% ../nbs/app.ipynb #b66599f3
 COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
-            "edit": Edit, "embed": Embed, "prepare": Prepare, "weights": Weights,
+            "edit": Edit, "demo": Demo, "embed": Embed, "prepare": Prepare, "weights": Weights,
             "bench-search": BenchSearch, "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)

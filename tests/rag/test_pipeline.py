@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from unifashion.app import main
+from unifashion.demo_models import BookModels
 from unifashion.ground.core import Foundations, stream
 from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
@@ -23,6 +24,7 @@ from unifashion.people.scenes import keypoints, render, sample_scene
 from unifashion.rag.model import new_editor, posed
 from unifashion.rag.pipeline import FashionRAG, GarmentDatabase, pose_of
 from unifashion.shop.keypoints import to_vitonhd
+from unifashion.unified.own_fittings import OwnPerson
 from unifashion.wardrobe.sampling import sample_garment
 
 WORDS = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
@@ -82,6 +84,21 @@ def test_garments_by_hand_are_as_good_as_found_ones(pipe):
     given = pipe(**asked(garment_images=[SHOP[hit.name] for hit in found.retrieved[0]]))
     assert given.retrieved == [[]] and given.prompts == found.prompts
     assert np.abs(given.images[0].astype(int) - found.images[0]).max() <= 1
+
+
+def test_the_page_edits_with_those_that_are_left(pipe):
+    page = BookModels.__new__(BookModels)  # its editor is this
+    page._editor = pipe
+    page.catalogue = SimpleNamespace(pictures=SimpleNamespace(texts={"a": "a shirt"}))
+    found = page.look_up("a blue shirt", 3)
+    assert [hit.text for hit in found if hit.name == "a"] in ([], ["a shirt"]) and len(found) == 3
+    own, steps = OwnPerson(PERSON, MASK, PERSON, np.zeros((18, 3))), []
+    how = dict(steps=3, guidance=3.0, seed=1, told=lambda done, of_all: steps.append(done))
+    made = [np.asarray(page.edit(own, "a blue shirt", [SHOP[name] for name in names], **how))
+            for names in ("ab", "b", "")]
+    assert steps == [1, 2, 3] * 3
+    assert np.array_equal(made[2], pipe(**asked(num_retrieved=0, pose_image=own.keypoints)).images[0])
+    assert not np.array_equal(made[0], made[1]) and not np.array_equal(made[1], made[2])
 
 
 def test_garments_pose_and_text_change_the_picture(pipe):

@@ -1,12 +1,14 @@
 """Pipelines: what they refuse, what they leave alone, how they are stored; ours and the published layouts."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from unifashion.demo_models import BookModels
 from unifashion.ground.core import Foundations
 from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
@@ -19,6 +21,7 @@ from unifashion.models.stable_diffusion import open_stable_diffusion
 from unifashion.models.stand_ins import write_generator
 from unifashion.models.unet import new_inpainter
 from unifashion.unified.diffusion import DESIGN, TRYON, Wiring, new_denoiser
+from unifashion.unified.own_fittings import OwnPerson
 from unifashion.unified.pipelines import UniFashionPipeline
 
 WORDS = train_tokenizer(["a blue striped shirt with short sleeves"] * 3)
@@ -78,6 +81,19 @@ def test_a_picture_does_not_depend_on_the_others_of_its_call(tryon):
     both = tryon(**asked(**several, generator=[seed(3), seed(4)])).images
     alone = tryon(**asked(generator=seed(3))).images[0]
     assert np.abs(both[0].astype(int) - alone).max() <= 1
+
+
+def test_the_page_paints_with_it_and_hears_of_each_step(tryon):
+    page = BookModels.__new__(BookModels)  # its models are these
+    page.model = SimpleNamespace(try_on=tryon, design=pipeline(DESIGN))
+    own, steps = OwnPerson(PERSON, MASK, POSE, np.zeros((18, 3))), []
+    how = dict(steps=3, guidance=3.0, seed=0, told=lambda done, of_all: steps.append((done, of_all)))
+    made = np.asarray(page.try_on(own, GARMENT, **how))
+    assert np.array_equal(made, tryon(**asked(generator=seed())).images[0])
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    designs = [np.asarray(page.design(own, text, GARMENT, **how)) for text in ("a blue shirt", "stripes")]
+    assert np.array_equal(designs[0][~MASK], PERSON[~MASK])
+    assert not np.array_equal(*designs) and len(steps) == 9
 
 
 def test_pil_and_arrays_are_the_same(tryon):
