@@ -65,6 +65,10 @@ class Embed:
         from unifashion.unified.shards import embed_shard, open_plan
         if self.shard is not None and self.shards is None:
             raise ValueError("--shard is one of how many? Name --shards, too")
+        alone = self.shards is None or self.shard is not None
+        if alone and (self.cluster or self.cores):
+            raise ValueError("--cores and --cluster are for all shards together: name --shards, and not "
+                             "--shard")
         if self.cores < 0: raise ValueError(f"cores are counted from 1, 0 means all; here: {self.cores}")
         if self.cluster and not (self.cluster / "config.yaml").is_file():
             raise FileNotFoundError(f"--cluster {self.cluster} holds no config.yaml; ground.cluster's "
@@ -169,6 +173,10 @@ class Search:
     model: Path | None = None  # folder that holds qformer/; default: the profile's run, the full one first
     fast: bool = False         # nearly the exact answer, for catalogues in shards; needs FAISS
 
+    def maker(self) -> str:
+        "Options that name the model."
+        return f"--model {self.model}" if self.model else f"--profile {self.profile}"
+
     def __call__(self):
         from unifashion.unified.joined import open_catalogue
         from unifashion.unified.own_pictures import as_picture, check_query, search_page
@@ -184,7 +192,7 @@ class Search:
             print(f"{rank:4d}  {hit.score:6.3f}  {hit.name}  {shorten(hit.text, 80)}".rstrip())
         for name in search.changed(hits):
             print(f"  changed since it was encoded: {name}; renew it with: unifashion embed --catalogue "
-                  f"{self.catalogue}")
+                  f"{self.catalogue} {self.maker()}")
         if self.html:
             print(atomic_write(self.html, search_page(search, self.query, hits)))
 

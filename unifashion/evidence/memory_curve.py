@@ -261,7 +261,7 @@ def ranks_in_blocks(
 # %% ../../nbs/8_evidence/43_memory_curve.ipynb #afdb4825
 @torch.no_grad()
 def evaluate_in_blocks(block: int = 256, **shop) -> dict:
-    "The same ranks, from vectors in a file and blocks of similarities."
+    "The same, from vectors in a file, in half precision, and blocks of similarities."
     own = Shop(**shop)
     tokens, items, must = asked(own)
     qformer, tokenizer = own.reader()

@@ -192,6 +192,7 @@ UNCOMPARED = {
     "malformed_input": "it counts how reading damaged files ends; how it has to end is tested",
     "efficiency": "times are one machine's; that a fast form computes the same is checked in its chapter",
     "table7_8_tasks": "a task was asked and answered, or it was not; how well, the other tables say",
+    "memory_curve": "it measures one program at several sizes",
     "scoreboard": "it repeats verdicts",
 }
 

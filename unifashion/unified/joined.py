@@ -27,7 +27,7 @@ from .shards import UNREADABLE, Plan, open_plan, plans_of, spans, told
 from .trained_models import PictureModel
 
 # %% auto #0
-__all__ = ['KINDS', 'vectors_of', 'Stacked', 'open_index', 'differing', 'bring', 'joined_files', 'names_of', 'join',
+__all__ = ['KINDS', 'vectors_of', 'Stacked', 'open_index', 'differing', 'bring', 'joined_files', 'names_of', 'all_files', 'join',
            'CatalogueSearch', 'open_catalogue']
 
 # %% ../../nbs/6_unified/17_joined.ipynb #48b665a7
@@ -144,18 +144,24 @@ def names_of(plan: Plan, path: Path) -> list:
     return own.names
 
 # %% ../../nbs/6_unified/17_joined.ipynb #f030062f
-def join(plan: Plan):
-    "Bring the catalogues to what the shards hold. Raises `ValueError` with the numbers of those that lack."
+def all_files(plan: Plan) -> list:  # of paths, by the shards' numbers
+    "The files of all shards. Raises `ValueError` with the numbers of those that lack."
     found = plan.finished()
     lacking = [number for number in range(plan.shards) if number not in found]
     if lacking:
         raise ValueError(f"{len(lacking)} of the {plan.shards} shards of {plan.folder} are not embedded: "
-                         f"{spans(lacking)}; make them with: unifashion embed --catalogue {plan.folder}")
-    files = [found[number] for number in range(plan.shards)]
-    if joined_files(plan) == [path.name for path in files]: return
+                         f"{spans(lacking)}; make them with: unifashion embed --catalogue {plan.folder}, and "
+                         "the --profile or --model that made the others")
+    return [found[number] for number in range(plan.shards)]
+
+
+def join(plan: Plan):
+    "Bring the catalogues to what the shards hold. Raises as `all_files`."
+    if joined_files(plan) == [path.name for path in all_files(plan)]: return
     lock = plan.home / ".join.lock"
     hold(lock, f"the catalogue of {plan.folder}")
     try:
+        files = all_files(plan)  # as they are now: another process may have renewed some meanwhile
         before = set(joined_files(plan))
         names = {path: names_of(plan, path) for path in files}
         if not any(names.values()):

@@ -22,6 +22,7 @@ from ..models.foundations import encode_texts, from_hub
 from ..models.latents import decoded, grey_latents, sampler, start_noise
 from ..models.losses import max_over_queries
 from ..models.painting import opened
+from ..models.stable_diffusion import PATTERNS
 from ..models.unet import painted, prompts
 from .captioning import style_number, write_batch
 from .compose import Composer
@@ -44,13 +45,13 @@ class UniFashion(LazyParts):
         source=None,           # folder from `save_pretrained`, or a hub id; default: the profile's runs here
         profile: str = "mini",  # where no source is named
     ) -> UniFashion:
-        """A model; nothing is loaded yet. Raises `FileNotFoundError` that says what is missing,
-        `ConnectionError` where a hub id is neither here nor to be reached."""
+        """A model; nothing is loaded yet. Raises `FileNotFoundError` that says what is missing, `ValueError`
+        as `gathered`, `ConnectionError` where a hub id is neither here nor to be reached."""
         if source is None: return cls(gathered(load_profile(profile)))
         if Path(source).exists(): return cls(read_model(source))
-        if str(source).count("/") != 1:
+        if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
             raise FileNotFoundError(f"no such folder, and no hub id (owner/name): {source}")
-        return cls(read_model(from_hub(snapshot_download, str(source))))
+        return cls(read_model(from_hub(snapshot_download, str(source), allow_patterns=[*PATTERNS, "*.md"])))
 
     def save_pretrained(self, folder) -> Path:
         "Copy all parts there. Raises `FileExistsError` for a folder that holds something."
@@ -136,7 +137,8 @@ class OwnCatalogue:
 
 @patch
 def open_catalogue(self: UniFashion, folder) -> OwnCatalogue:
-    "A folder's pictures, encoded. Raises `DataError` for a folder without any."
+    """A folder's pictures, encoded; in shards where `unifashion embed --shards` has made them.
+    Raises `DataError` for a folder without any, `ValueError` for shards of another model."""
     made = OwnCatalogue(self, Path(folder).resolve())
     made.pictures
     return made
@@ -210,7 +212,7 @@ def caption(
         slots = self.retriever.qformer.image_states(tokens)
     else:
         check_task(self.own, "composed caption")
-        captioner = self.imagining.captioner
+        captioner = self.listener
         slots = self.composed_slots(pictures, texts)[1]
     number = torch.full((len(slots),), style_number(captioner, style), device=self.device)
     return write_batch(captioner, slots, number, Language(**self.own.needs.language))
@@ -244,13 +246,15 @@ def generate(
     sketch=None,               # dark lines on a light ground
     reference=None,            # a picture that the text changes
     seed: int = 0,             # of the noise
-    steps: int = 20,           # of the sampler
-    guidance: float = 3.,      # 1: the conditions are taken as they are
+    steps: int = None,         # of the sampler; this and the next by default as in the profile
+    guidance: float = None,    # 1: the conditions are taken as they are
 ) -> Image.Image:
     "Paint (U 3.1.2, 3.2.2). Raises `ValueError` as `task_of`, `FileNotFoundError` for what is not trained."
     given = {"person": person, "garment": garment, "sketch": sketch, "reference": reference}
     task = task_of(text, given)
     check_task(self.own, task)
+    steps = self.own.needs.steps if steps is None else steps
+    guidance = self.own.needs.guidance if guidance is None else guidance
     if task == "text to image": return self.from_words(text, seed, steps, guidance)
     if task == "composed image": return self.changed(reference, text, seed, steps, guidance)
     pipe = self.try_on if task == "try-on" else self.design
@@ -263,10 +267,11 @@ def generate(
 def from_words(self: UniFashion, text: str, seed: int, steps: int, guidance: float) -> Image.Image:
     "A garment from words alone, by the foundation."
     base, vae, words = self.painter
-    height, width = self.own.needs.height, self.own.needs.width
-    blank = np.full((1, height, width, 3), 128, np.uint8)
-    everywhere = np.ones((1, height, width), bool)
-    told = painted(base, vae, prompts(words, [text], cut=True), blank, everywhere, [seed], steps, guidance)
+    needs = self.own.needs
+    blank = np.full((1, *needs.painted, 3), 128, np.uint8)
+    everywhere = np.ones((1, *needs.painted), bool)
+    told = painted(base, vae, prompts(words, [text], cut=True), blank, everywhere, [seed], steps, guidance,
+                   needs.sampler)
     return Image.fromarray(told[0])
 
 
@@ -275,10 +280,10 @@ def from_words(self: UniFashion, text: str, seed: int, steps: int, guidance: flo
 def changed(self: UniFashion, picture, text: str, seed: int, steps: int, guidance: float) -> Image.Image:
     "A picture changed as words say: from the composer's slots, and from nothing else (U Eq. 12)."
     slots = self.composed_slots([picture], [text])[1]
-    denoiser = self.imagining.denoiser
+    denoiser = self.aligned
     vae = self.painter[1]
-    grey = grey_latents(vae, self.own.needs.height, self.own.needs.width).to(self.device)
+    grey = grey_latents(vae, *self.own.needs.painted).to(self.device)
     shown = {"slots": slots.float(), "agnostic": grey, "mask": torch.ones_like(grey[:, :1])}
-    way = sampler("dpm++", denoiser.schedule.config.prediction_type)
+    way = sampler(self.own.needs.sampler, denoiser.schedule.config.prediction_type)
     noise = start_noise([seed], grey.shape[1:])
     return Image.fromarray(decoded(vae, generated(denoiser, shown, noise, way, steps, guidance))[0])
