@@ -270,7 +270,7 @@ def write_model(
             shutil.copytree(place, part / name)
         (part / "README.md").write_text(model_card(own), encoding="utf-8")
         write_json(part / INDEX, {"_class_name": "UniFashion", "needs": asdict(own.needs),
-                                  "parts": sorted(own.places), "made_by": own.made_by})
+                                  "parts": list(own.places), "made_by": own.made_by})
         part.replace(folder)
     return folder
 
