@@ -260,7 +260,7 @@ def test_an_id_that_is_none_and_one_that_cannot_be_reached(monkeypatch):
         m.UniFashion.from_pretrained("no-such-model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def refuse(source):
+    def refuse(source, allow_patterns):
         raise OSError("Repository Not Found")
     monkeypatch.setattr(m, "snapshot_download", refuse)
     with pytest.raises(ConnectionError, match="nobody/nothing: Repository Not Found"):

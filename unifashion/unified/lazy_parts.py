@@ -87,7 +87,8 @@ def adapter_after(
 def take_up(model: torch.nn.Module, taught: dict):
     "Replace some of a model's weights. Raises `ValueError` for one that it has not."
     strange = sorted(set(taught) - set(model.state_dict()))
-    if strange: raise ValueError(f"phase 2 has taught {strange[0]!r}, which this {type(model).__name__} lacks")
+    if strange:
+        raise ValueError(f"phase 2 has taught {strange[0]!r}, which this {type(model).__name__} lacks")
     model.load_state_dict(taught, strict=False)
 
 

@@ -236,7 +236,7 @@ def task_of(
         raise ValueError("try-on reads no words: the garment's picture says all")
     return task
 
-
+# %% ../../nbs/6_unified/20_model.ipynb #48ee9242
 @patch
 def generate(
     self: UniFashion,

@@ -274,7 +274,7 @@ def write_model(
         part.replace(folder)
     return folder
 
-
+# %% ../../nbs/6_unified/18_trained_parts.ipynb #49e897d0
 def read_model(
     folder: Path,  # from `write_model`
 ) -> Gathered:
