@@ -20,6 +20,7 @@ from unifashion.unified import composed_search as s
 from unifashion.unified.compose import (
     ComposedQueries,
     Composer,
+    Joined,
     composed_loss,
     load_composer,
     save_composer,
@@ -288,3 +289,15 @@ def test_a_second_opinion_reorders_the_best_alone(searching):
     assert np.array_equal(np.sort(before[:, :4]), np.sort(after[:, :4]))
     assert np.array_equal(before[:, 4:], after[:, 4:])
     assert np.allclose(second, s.reranked(search, queries, gallery, first, top=4, batch=7), atol=1e-4)
+
+
+def test_rows_of_several_memory_maps_are_one_array_and_none_is_read_before_it_is_asked(tmp_path):
+    whole = np.arange(42, dtype=np.float16).reshape(7, 2, 3)
+    for name, part in (("a", whole[:4]), ("none", whole[:0]), ("b", whole[4:])):
+        np.save(tmp_path / f"{name}.npy", part)
+    rows = Joined([np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("a", "none", "b")])
+    assert len(rows) == 7 and all(np.array_equal(rows[row], whole[row]) for row in range(7))
+    assert isinstance(rows[5], np.memmap)
+    for row in (-1, 7):
+        with pytest.raises(IndexError, match=f"row {row} of 7"):
+            rows[row]
