@@ -36,6 +36,13 @@ def settings_of(root):
     return dict(config["DEFAULT"])
 
 
+def extras_of(code):
+    "The extras of the package that some code asks for: '[search]', '[demo,search]' or ''."
+    asked = {"demo": r"\bgradio\b", "search": r"\b(?:faiss|pymilvus)\b"}
+    names = [name for name, words in asked.items() if re.search(words, code)]
+    return f"[{','.join(names)}]" if names else ""
+
+
 def set_up_cell(settings, path, notebook):
     "The code of a copy's first cell; `path` is the notebook's in the repository."
     everything = "\n".join(source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
@@ -45,7 +52,7 @@ def set_up_cell(settings, path, notebook):
         repository=settings["git_url"],
         branch=settings["branch"],
         folder=path.rpartition("/")[0],
-        extra="[search]" if re.search(r"\b(?:faiss|pymilvus)\b", everything) else "",
+        extra=extras_of(everything),
     )
 
 

@@ -93,4 +93,5 @@ class LinksFromAnywhere(Links):
         super().__init__(root, repository, {})
 
     def there(self, path, page):
-        return self.in_the_repository(path)
+        found = self.in_the_repository(path)
+        return found.replace("/blob/", "/raw/", 1) if path.endswith(".png") else found  # the picture, not its page

@@ -89,10 +89,11 @@ def test_a_world_without_composed_queries_is_asked_none():
 
 
 def test_of_photographs_neither_pictures_nor_a_shops_words_are_kept_and_ticks_stay():
-    answers, _ = ask(Model(), questions(text="the shop's own words", texts=["the shop's own words", "more"]))
+    theirs = "somebody's words"
+    answers, _ = ask(Model(), questions(text=theirs, texts=[theirs, "more"], change=theirs, wish=theirs))
     told, arrays = t.kept_answers(t.without_other_peoples(answers))
     kept = json.dumps(told)
-    assert not arrays and "the shop's" not in kept and "a dress" in kept  # its own captions may be passed on
+    assert not arrays and theirs not in kept and "a dress" in kept  # its own captions may be passed on
     again = t.read_answers(json.loads(kept), arrays)
     assert t.table8_rows([], again, "open") == t.table8_rows([], answers, "open")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import LANGUAGE, picture, tiny_qformer, write_parts, write_shop
 
 from unifashion.ground.core import Language, digest, load_profile
@@ -137,6 +137,24 @@ def test_a_part_that_read_another_qformer_is_refused(tmp_path):
                 t.check_together(runs, "mini")
 
 
+def test_runs_are_gathered_with_what_is_known_of_them(home):
+    runs = {report: home / "runs" / report / "seed=0" for report, _ in t.PARTS.values()}
+    found = t.gathered(load_profile("mini"), runs)
+    assert list(found.places) == ["qformer", "captioner", "composer", "aligned"]
+    assert found.made_by["composer"] == {"report": "train_compose", "full": False, "seed": 0, "minutes": 2,
+                                         "commit": "0123456", "day": "2024-10-12"}
+
+
+def test_an_adapter_of_phase_two_is_whole_or_refused(own, tmp_path):
+    stored = t.read_model(t.write_model(own, tmp_path / "stored"))
+    file = stored.places["composer"] / "adapters.safetensors"
+    kept = load_file(file)
+    lost = sorted(kept)[0]
+    save_file({name: value for name, value in kept.items() if name != lost}, file)
+    with pytest.raises(ValueError, match="in one of adapter and Captioner, and not in both"):
+        m.UniFashion(stored).listener
+
+
 def test_a_profile_without_a_qformer_names_the_command():
     with pytest.raises(FileNotFoundError, match="make reproduce ONLY=train_pretrain PROFILE=open"):
         t.gathered(load_profile("open"), {})
@@ -245,6 +263,7 @@ def test_a_model_that_is_stored_again_keeps_its_card_and_a_missing_part_leaves_n
     (lambda folder: (folder / t.INDEX).unlink(), FileNotFoundError, "no model was stored here"),
     (lambda folder: (folder / t.INDEX).write_text("{"), t.DataError, "no index of a UniFashion model"),
     (lambda folder: (folder / t.INDEX).write_text('{"needs": {}, "parts": []}'), t.DataError, "no index"),
+    (lambda folder: respelt(folder, made_by={"qformer": {"x": 1}}), t.DataError, "what made qformer"),
     (lambda folder: respelt(folder, parts=["../../etc"]), t.DataError, "there is no part '../../etc'"),
     (lambda folder: (folder / "composer").rename(folder / "gone"), FileNotFoundError, "lacks composer/"),
 ])

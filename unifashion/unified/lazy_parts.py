@@ -84,11 +84,16 @@ def adapter_after(
             if name.startswith(f"{teacher}.")}
 
 
-def take_up(model: torch.nn.Module, taught: dict):
-    "Replace some of a model's weights. Raises `ValueError` for one that it has not."
-    strange = sorted(set(taught) - set(model.state_dict()))
-    if strange:
-        raise ValueError(f"phase 2 has taught {strange[0]!r}, which this {type(model).__name__} lacks")
+def take_up(
+    model: torch.nn.Module,
+    taught: dict,    # from `adapter_after`; empty: it stays as it is
+    beginning: str,  # of the names of its adapter's weights
+):
+    "Give a teacher its adapter of phase 2. Raises `ValueError` where names differ."
+    own = {name for name in model.state_dict() if name.startswith(beginning)}
+    wrong = sorted(own ^ set(taught)) if taught else []
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is in one of adapter and {type(model).__name__}, and not in both")
     model.load_state_dict(taught, strict=False)
 
 
@@ -99,7 +104,7 @@ def open_listener(own: Gathered, captioner: Captioner) -> Captioner:
     listener = copy(captioner)
     listener._modules = dict(captioner._modules)  # shares the language model
     listener.adapter = deepcopy(captioner.adapter)
-    take_up(listener, taught)
+    take_up(listener, taught, "adapter.")
     return listener
 
 
@@ -107,7 +112,7 @@ def open_aligned(own: Gathered, device: str) -> Denoiser:
     "Who paints what composed slots mean (U Eq. 12)."
     check_task(own, "composed image")
     denoiser = load_denoiser(own.places["aligned"])
-    take_up(denoiser, adapter_after(own, "denoiser"))
+    take_up(denoiser, adapter_after(own, "denoiser"), "adapters.")
     denoiser.qformer = None  # it is shown the composer's slots
     return denoiser.to(device)
 
