@@ -450,9 +450,10 @@ def test_a_picture_without_a_line_gives_no_sketch():
 
 
 def test_a_sentence_names_no_folder(capsys):
-    said = sentence(OSError("no file named model.safetensors in directory /srv/models/design"))
-    assert said == "the model cannot be read; the terminal says more"
-    assert "/srv/models/design" in capsys.readouterr().err
+    for kind in (OSError, FileNotFoundError, ConnectionError):
+        said = sentence(kind("no file named model.safetensors in directory /srv/models/design"))
+        assert said == "the model cannot be read; the terminal says more"
+        assert "/srv/models/design" in capsys.readouterr().err
     assert sentence(PermissionError(13, "refused", "/srv/x")) == "refused"
     assert sentence(FileNotFoundError("no design yet: make it")) == "no design yet: make it"
     assert sentence(DataError("no picture", "/srv/<b>.png")) == "&lt;b&gt;.png: no picture"

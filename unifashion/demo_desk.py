@@ -5,7 +5,7 @@
 # %% ../nbs/demo_desk.ipynb #3edc7b73
 from __future__ import annotations
 
-import hashlib, html, sys
+import hashlib, html, os, sys
 from pathlib import Path
 from textwrap import shorten
 from typing import NamedTuple
@@ -225,7 +225,7 @@ def sentence(error: Exception) -> str:
         text = f"{error.file.name}: {error.reason}"
     elif isinstance(error, OSError) and error.errno:
         text = error.strerror
-    elif isinstance(error, OSError) and type(error) is not FileNotFoundError:
+    elif isinstance(error, OSError) and (type(error) is not FileNotFoundError or os.sep in text):
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         text = "the model cannot be read; the terminal says more"
     return html.escape(text[:400])
