@@ -22,23 +22,52 @@ def find_chromium():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def awaited(path, pattern, process, seconds):
+    "Where a process's output, a file, fits a pattern; `AssertionError` where it ends before, or is late."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        alive = process.poll() is None
+        text = Path(path).read_text(errors="replace")
+        if found := re.search(pattern, text):
+            return found
+        assert alive, f"ended with {process.returncode}: {text[-800:]}"
+        time.sleep(0.05)
+    raise AssertionError(f"{seconds} s passed without {pattern!r}: {text[-800:]}")
+
+
+def end(process, seconds=15):
+    "Ask a process to end; make it end where it does not."
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Browser:
     "One page. Everything that it asks the network for is in `asked`."
 
     def __init__(self, folder, width=1400, height=1100):
-        import websocket
-
         words = [find_chromium(), *FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}"]
-        self.process = subprocess.Popen([*words, "about:blank"], stderr=subprocess.PIPE, text=True)
         self.numbers = itertools.count(1)
         self.asked, self.errors = [], []
-        address = ""
-        for line in self.process.stderr:
-            if found := re.search(r"ws://127\.0\.0\.1:(\d+)/\S+", line):
-                address = found[0]
-                break
+        self.socket, self.session = None, None
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with open(Path(folder) / "said.txt", "w") as said:
+            self.process = subprocess.Popen([*words, "about:blank"], stdout=said, stderr=said)
+        try:
+            found = awaited(said.name, r"(ws://127\.0\.0\.1:\d+/\S+)\s", self.process, 30)
+            self.begin(found[1], width, height)
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, address, width, height):
+        "A page of its own, all of whose requests are noted."
+        import websocket
+
         self.socket = websocket.create_connection(address, timeout=30, suppress_origin=True, max_size=None)
-        self.session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "DOM"):
@@ -55,7 +84,8 @@ class Browser:
         if self.session:
             message["sessionId"] = self.session
         self.socket.send(json.dumps(message))
-        while True:
+        late = time.monotonic() + 30
+        while time.monotonic() < late:
             heard = json.loads(self.socket.recv())
             if heard.get("method") == "Network.requestWillBeSent":
                 self.asked.append(heard["params"]["request"]["url"])
@@ -64,6 +94,7 @@ class Browser:
             if heard.get("id") == number:
                 assert "error" not in heard, (method, heard["error"])
                 return heard["result"]
+        raise AssertionError(f"30 s passed without an answer to {method}")
 
     def open(self, address):
         self.call("Page.navigate", url=address)
@@ -96,11 +127,6 @@ class Browser:
         Path(path).write_bytes(base64.b64decode(data))
 
     def close(self):
-        self.socket.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stderr.close()
+        if self.socket:
+            self.socket.close()
+        end(self.process)

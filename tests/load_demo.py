@@ -11,13 +11,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
 import numpy as np
+from browser import awaited, end
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -34,20 +37,14 @@ def free_port():
 def served(port, errors=None, **variables):
     "The page over a stand-in, in a process of its own."
     command = [sys.executable, str(HERE / "demo_stand_in.py"), str(port)]
-    own = {"cwd": HERE.parent, "env": os.environ | variables, "text": True}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, **own)
-    try:
-        line = process.stdout.readline()
-        assert "shows the page" in line, line
-        yield process
-    finally:
-        process.terminate()
+    own = {"cwd": HERE.parent, "env": os.environ | variables}
+    with tempfile.NamedTemporaryFile("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=errors, **own)
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+            awaited(said.name, "shows the page", process, 120)
+            yield process
+        finally:
+            end(process)
 
 
 def memory_of(pid):
@@ -56,6 +53,7 @@ def memory_of(pid):
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+@cache
 def png(size=(384, 512)):
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
@@ -63,6 +61,7 @@ def png(size=(384, 512)):
     return file.getvalue()
 
 
+@cache
 def layer():
     pixels = np.zeros((512, 384, 4), np.uint8)
     pixels[150:400, 90:290] = (232, 89, 12, 150)
@@ -108,11 +107,12 @@ class Visitor:
         return "ended", None
 
     async def visit(self, until):
+        "One round, and others while there is time."
         photo = await self.upload("me.png", png())
         brush = await self.upload("brush.png", layer())
         editor = {"background": None, "layers": [brush], "composite": None}
         settings = (4, 3.0, 0)
-        while time.perf_counter() < until:
+        while True:
             await self.ask("search", "red dress", None, 8)
             await self.ask("search", "", photo, 8)
             hostile = await self.upload("text.png", b"I am a text")
@@ -120,6 +120,8 @@ class Visitor:
             await self.ask("caption", photo)
             await self.ask("try_on", photo, None, editor, "upper_body", photo, *settings)
             await self.ask("search", "", {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, 8)
+            if time.perf_counter() >= until:
+                break
 
 
 class Told(dict):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'EXPECTED', 'rehearse', 'OneNode', 'snakemake_command', 'workflow_settings', 'run_workflow', 'Reproduce',
-           'Prepare', 'Weights', 'BenchSearch', 'Demo', 'version', 'main']
+           'Prepare', 'Weights', 'BenchSearch', 'page_server', 'Demo', 'version', 'main']
 
 # %% ../nbs/app.ipynb #8efea323
 import os, subprocess, sys, time
@@ -223,6 +223,16 @@ class BenchSearch:
             print(atomic_write(self.out, page))
 
 # %% ../nbs/app.ipynb #8a4fa468
+def page_server():  # `serve` of the demo
+    "What shows the page. Raises `ImportError` with the line that installs what it needs."
+    try:
+        from unifashion.demo import serve
+    except ModuleNotFoundError as error:
+        if error.name != "gradio": raise
+        raise ImportError('the page needs Gradio: pip install "unifashion[demo]"') from None
+    return serve
+
+
 @dataclass
 class Demo:
     """Try the models in a browser: search, composed search, captions, design, try-on, edit.
@@ -232,7 +242,6 @@ class Demo:
     port: int = 7860
 
     def __call__(self):
-        from unifashion.demo import serve
         from unifashion.demo_door import check_port
         from unifashion.demo_models import BookModels
         from unifashion.unified.own_pictures import picture_names
@@ -240,6 +249,7 @@ class Demo:
         load_profile(self.profile)
         if self.catalogue:
             picture_names(self.catalogue)
+        serve = page_server()
         print("opening the models and the catalogue", flush=True)
         serve(BookModels(self.profile, self.catalogue), self.port)
 

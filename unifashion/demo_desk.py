@@ -5,7 +5,7 @@
 # %% ../nbs/demo_desk.ipynb #3edc7b73
 from __future__ import annotations
 
-import hashlib, html
+import hashlib, html, os, sys
 from pathlib import Path
 from textwrap import shorten
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from PIL import Image
 
 from .data.doors import content
 from .data.images import fit_image
+from .data.masks import CATEGORIES
 from .data.samples import DataError
 from .data.tryon_conditions import fit_map
 from .demo_door import MAX_POINTS, check_upload, checked_picture, mask_in, number_in, picture_in
@@ -25,8 +26,7 @@ from .ground.core import digest
 from .ground.files import atomic_write
 
 # %% auto #0
-__all__ = ['MOST', 'CATEGORIES', 'BRUSH', 'MAX_STEPS', 'LOOKED_UP', 'EXPECTED', 'Drawn', 'enlarged', 'Desk', 'how_to_paint',
-           'sentence']
+__all__ = ['MOST', 'BRUSH', 'MAX_STEPS', 'LOOKED_UP', 'EXPECTED', 'Drawn', 'enlarged', 'Desk', 'how_to_paint', 'sentence']
 
 # %% ../nbs/demo_desk.ipynb #946d3f5c
 class Drawn(NamedTuple):
@@ -114,7 +114,6 @@ def caption(self: Desk, picture) -> list:  # of str
     return [self.models.caption(own, style) for style in self.models.styles]
 
 # %% ../nbs/demo_desk.ipynb #cf5db30d
-CATEGORIES = ("upper_body", "lower_body", "dresses")
 BRUSH = (232, 89, 12, 150)  # colour of the brush: red, green, blue, how opaque
 
 
@@ -125,7 +124,11 @@ def person(self: Desk, photo, points, category, mask=None):  # an `OwnPerson`
     path = uploaded(photo, self.home)
     if path is None: raise ValueError("give a photograph of a person")
     check_upload(content(path, "upload"), path.name)
-    return self.models.person(path, uploaded(points, self.home, MAX_POINTS), category, mask)
+    told = uploaded(points, self.home, MAX_POINTS)
+    try:
+        return self.models.person(path, told, category, mask)
+    except ArithmeticError:
+        raise DataError("a number in it is too large", (told or path).name, None, "upload") from None
 
 
 @patch
@@ -222,4 +225,7 @@ def sentence(error: Exception) -> str:
         text = f"{error.file.name}: {error.reason}"
     elif isinstance(error, OSError) and error.errno:
         text = error.strerror
+    elif isinstance(error, OSError) and (type(error) is not FileNotFoundError or os.sep in text):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        text = "the model cannot be read; the terminal says more"
     return html.escape(text[:400])

@@ -6,10 +6,10 @@
 __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_POINTS', 'MAX_WORDS', 'MAX_BODY', 'MAX_HOME', 'GET', 'POST', 'POLICY',
            'check_upload', 'checked_picture', 'uploaded', 'picture_in', 'words_in', 'number_in', 'mask_in',
            'folder_size', 'foreign_paths', 'refused_path', 'Refusal', 'answer', 'with_policy', 'whole_body', 'replayed',
-           'Gate', 'check_port']
+           'passed_on', 'Gate', 'check_port', 'own_settings', 'ending']
 
 # %% ../nbs/demo_door.ipynb #d326e36f
-import io, json, os, re, socket
+import io, json, os, re, signal, socket, sys, threading
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def number_in(value, what: str, least, most):
 
 def mask_in(
     layers: list,  # of bytes: what a brush has left, transparent elsewhere
-) -> np.ndarray | None:  # (h, w) bool; None where nothing is painted
+) -> np.ndarray | None:  # (h, w) bool, false all over where it was wiped out; None without layers
     "Where a brush was. Raises `DataError` as `check_upload`, `ValueError` for layers of several sizes."
     painted = None
     for data in layers:
@@ -110,7 +110,7 @@ def mask_in(
         if painted is not None and here.shape != painted.shape:
             raise ValueError("the layers of the brush are of several sizes")
         painted = here if painted is None else painted | here
-    return painted if painted is not None and painted.any() else None
+    return painted
 
 # %% ../nbs/demo_door.ipynb #13eef43c
 MAX_BODY = 256 << 10   # bytes of a request that is no upload
@@ -179,13 +179,19 @@ def with_policy(send):
     return sent
 
 
-async def whole_body(receive) -> bytes:
-    "A request's body; its length was looked at."
+async def whole_body(
+    receive,
+    most: int,  # bytes
+) -> bytes:
+    "A request's body. Raises `Refusal` for a longer one, whatever length it was said to have."
     parts = []
+    left = most
     more = True
     while more:
         message = await receive()
         parts.append(message.get("body", b""))
+        left -= len(parts[-1])
+        if left < 0: raise Refusal(413, f"more than {most:,} bytes")
         more = message.get("more_body", False)
     return b"".join(parts)
 
@@ -197,6 +203,23 @@ def replayed(body: bytes, receive):
     async def again():
         return waiting.pop() if waiting else await receive()
     return again
+
+# %% ../nbs/demo_door.ipynb #de5d3527
+async def passed_on(app, scope, receive, send):
+    "The server's answer; 404 or 400 where it stumbles over what was sent to it."
+    begun = set()
+
+    async def sent(message):
+        begun.add(message["type"])
+        await send(message)
+    try:
+        await app(scope, receive, with_policy(sent))
+    except Exception as error:
+        path = scope["path"]
+        if begun or scope["method"] != "POST": raise
+        print(f"refused {path!r}: {type(error).__name__}", file=sys.stderr, flush=True)
+        called = path.startswith("/gradio_api/call/")
+        await answer(send, *((404, "no such call") if called else (400, "nothing can be made of this")))
 
 # %% ../nbs/demo_door.ipynb #8c54e411
 class Gate:
@@ -214,7 +237,7 @@ class Gate:
                 receive = await self.checked_body(scope, receive)
         except Refusal as refusal:
             return await answer(send, *refusal.args)
-        return await self.app(scope, receive, with_policy(send))
+        return await passed_on(self.app, scope, receive, send)
 
     def check_address(self, scope):
         "Raise `Refusal` for another host, another site's page, and an unknown address."
@@ -234,14 +257,15 @@ class Gate:
         "Raise `Refusal` for a long body, a full folder, and for paths that lead elsewhere."
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
-        if not length.isdigit(): raise Refusal(411, "a length is wanted")
+        if b"transfer-encoding" in headers or not re.fullmatch(rb"\d{1,12}", length):
+            raise Refusal(411, "a length is wanted")
         files = scope["path"].endswith(("/upload", "/component_server"))
         if int(length) > (MAX_BYTES + MAX_POINTS if files else MAX_BODY):
             raise Refusal(413, f"{int(length):,} bytes are too many")
         if files:
             if folder_size(self.home) > MAX_HOME: raise Refusal(507, "too many uploads; try again in an hour")
             return receive
-        body = await whole_body(receive)
+        body = await whole_body(receive, MAX_BODY)
         try:
             foreign = foreign_paths(json.loads(body or b"null"), self.home)
         except (ValueError, RecursionError):
@@ -259,3 +283,24 @@ def check_port(port: int):
             tried.bind(("127.0.0.1", port))
         except OSError as error:
             raise OSError(f"port {port} cannot be used ({error.strerror}): name another one") from None
+
+# %% ../nbs/demo_door.ipynb #cb8c7f42
+def own_settings(home: Path):
+    "Put Gradio's variables aside, say where its files go, and lead no request to this machine elsewhere."
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    os.environ |= {"GRADIO_TEMP_DIR": str(home), "GRADIO_EXAMPLES_CACHE": str(home),
+                   "GRADIO_ANALYTICS_ENABLED": "False"}
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    direct = ",".join([*filter(None, [direct]), "127.0.0.1", "localhost"])
+    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
+
+
+def ending() -> threading.Event:
+    "Set when the process is asked to end, or its terminal closes (unless that is to be ignored: nohup)."
+    ended = threading.Event()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: ended.set())
+    return ended

@@ -5,7 +5,7 @@
 # %% ../nbs/demo_models.ipynb #6a182183
 from __future__ import annotations
 
-import csv, io, json
+import csv, io, json, threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,10 @@ from PIL import Image
 import unifashion
 from .data.images import fit_image
 from .data.stores import FileStore, decode
+from .data.texts import read_json
 from .data.tryon_conditions import fit_map
 from .ground.code_digests import code_hash
-from .ground.core import cache_dir, digest, stream
+from .ground.core import cache_dir, digest, load_profile, stream
 from .ground.files import atomic_write
 from .people.scenes import keypoints, render, sample_scene
 from .shop.captions import short_caption
@@ -116,21 +117,24 @@ class BookModels:
         from unifashion.unified.own_fittings import pipeline_folder
         self.profile = profile
         self.folder = Path(folder) if folder else drawn_shop()
+        self.lock = threading.Lock()  # of the editor
         self.model = UniFashion.from_pretrained(profile=profile)
         self.catalogue = self.model.open_catalogue(self.folder)
         self.names = set(self.catalogue.pictures.names)
-        self.size = (self.model.own.needs.height, self.model.own.needs.width)
+        self.size = self.model.own.needs.painted
         told = self.model.tasks
         self.lacking = {tab: told[task] for tab, task in TASKS.items() if told[task]}
         try:
             pipeline_folder("edit", profile)
         except FileNotFoundError as error:
-            self.lacking["edit"] = str(error)
+            drawn = load_profile(profile).world.dataset == "drawn"
+            self.lacking["edit"] = str(error) if drawn else f"profile {profile} trains no editor"
 
     @property
     def styles(self) -> list:
-        "Of captions."
-        return [] if "caption" in self.lacking else self.model.styles
+        "Of captions, as they were stored with the captioner."
+        if "caption" in self.lacking: return []
+        return read_json(self.model.own.places["captioner"] / "captioner.json")["styles"]
 
     def picture(self, name: str) -> np.ndarray: return FileStore(self.folder).read(name)
     def search(self, query, k: int) -> list: return self.model.retrieve(query, self.catalogue, k)
@@ -143,13 +147,12 @@ class BookModels:
 def person(self: BookModels, photo: Path, points, category: str, mask):  # an `OwnPerson`
     "A person from files; without keypoints the mask is all that is known. Raises as `own_person`."
     from unifashion.unified.own_fittings import OwnPerson, own_person
-    if points:
-        own = own_person(photo, points, category, *self.size)
-    else:
-        nothing = np.zeros((18, 3))
-        own = OwnPerson(fit_image(decode(photo.read_bytes(), photo.name), *self.size, "pad"),
-                        np.zeros(self.size, bool), draw_skeleton(nothing, *self.size), nothing)
-    return own if mask is None else own._replace(mask=fit_map(mask, *self.size, "stretch"))
+    given = None if mask is None else fit_map(mask, *self.size, "stretch")
+    if points: return own_person(photo, points, category, *self.size, given)
+    nothing = np.zeros((18, 3))
+    where = np.zeros(self.size, bool) if given is None else given
+    return OwnPerson(fit_image(decode(photo.read_bytes(), photo.name), *self.size, "pad"), where,
+                     draw_skeleton(nothing, *self.size), nothing)
 
 
 @patch
@@ -157,7 +160,9 @@ def outline(self: BookModels, garment: np.ndarray) -> np.ndarray:  # (h, w, 3) u
     "The lines of a garment. Raises `ValueError` where there are none."
     from unifashion.data.sketches import photo_sketch
     from unifashion.models.tryon_pictures import on_white
-    return on_white(photo_sketch(fit_image(garment, *SHOWN, "pad")))
+    strokes = photo_sketch(fit_image(garment, *SHOWN, "pad"))
+    if not strokes.any(): raise ValueError("no line was found in the garment's picture: draw a sketch")
+    return on_white(strokes)
 
 
 def settings_of(steps, guidance, seed, told) -> dict:
@@ -183,18 +188,25 @@ def design(self: BookModels, own, text: str, sketch, **how) -> Image.Image:
                              **settings_of(**how)).images[0]
 
 # %% ../nbs/demo_models.ipynb #946bb158
+@patch
+def open_editor(self: BookModels):  # `FashionRAG`
+    "Fashion-RAG over the catalogue's pictures, as they were named at the start. Raises as `folder_database`."
+    from unifashion.ground.core import pick_device
+    from unifashion.own_commands import folder_database
+    from unifashion.rag.pipeline import FashionRAG
+    from unifashion.unified.own_fittings import pipeline_folder
+    pipe = FashionRAG.from_pretrained(pipeline_folder("edit", self.profile)).to(pick_device())
+    pipe.database, _ = folder_database(pipe, self.folder, sorted(self.names))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 @patch(as_prop=True)
-def editor(self: BookModels):  # `FashionRAG` over the catalogue
-    "Loaded, and the catalogue encoded, when first asked for. Raises as `folder_database`."
-    if "_editor" not in self.__dict__:
-        from unifashion.ground.core import pick_device
-        from unifashion.own_commands import folder_database
-        from unifashion.rag.pipeline import FashionRAG
-        from unifashion.unified.own_fittings import pipeline_folder
-        pipe = FashionRAG.from_pretrained(pipeline_folder("edit", self.profile)).to(pick_device())
-        pipe.database, _ = folder_database(pipe, self.folder)
-        pipe.set_progress_bar_config(disable=True)
-        self._editor = pipe
+def editor(self: BookModels):  # `FashionRAG`
+    "Opened when first asked for, once: looking up and painting may ask together. Raises as `open_editor`."
+    with self.lock:
+        if "_editor" not in self.__dict__:
+            self._editor = self.open_editor()
     return self._editor
 
 

@@ -282,6 +282,7 @@ class Design(Fitting):
 def folder_database(
     pipe,          # a `FashionRAG` with a database, whose retriever is taken
     folder: Path,  # of garment pictures
+    names=None,    # of those that are taken; default: all that lie there now
 ):  # `GarmentDatabase`, `Report` of what was left out
     """A folder's pictures as a database.
     Raises `DataError` for a folder without one, and `ValueError` for a pipeline without a retriever."""
@@ -295,7 +296,8 @@ def folder_database(
                          "be looked up")
     report = Report("skip")
     store = FileStore(Path(folder))
-    pictures = read_garments({name: ImageRef(store, name) for name in picture_names(folder)}, report)
+    names = picture_names(folder) if names is None else names
+    pictures = read_garments({name: ImageRef(store, name) for name in names}, report)
     return GarmentDatabase.build(pipe.database.search.retriever, pipe.image_encoder, pictures), report
 
 # %% ../nbs/own_commands.ipynb #35087000

@@ -124,6 +124,8 @@ def test_a_photograph_with_keypoints_of_either_form_is_enough(mine):
     second = own_person(mine / "me.png", mine / "shop" / "dresscode.json", "upper_body", 64, 48)
     assert first.person.shape == first.pose.shape == (64, 48, 3) and 0 < first.mask.mean() < 1
     assert np.array_equal(first.mask, second.mask)
+    painted = own_person(mine / "me.png", mine / "openpose.json", "upper_body", 64, 48, ~first.mask)
+    assert np.array_equal(painted.mask, ~first.mask) and np.array_equal(painted.pose, first.pose)
     with pytest.raises(ValueError, match="category: 'hat'"):
         own_person(mine / "me.png", mine / "openpose.json", "hat", 64, 48)
 

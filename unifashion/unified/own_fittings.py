@@ -39,6 +39,7 @@ def own_person(
     category: str,    # 'upper_body', 'lower_body' or 'dresses'
     height: int,      # px, of the model
     width: int,
+    mask: np.ndarray = None,  # (height, width) bool: where is painted; default: a box by keypoints
 ) -> OwnPerson:
     "A person from two files. Raises `DataError` naming the file, and `ValueError` for another category."
     photo, points = (Path(path).resolve() for path in (photo, points))
@@ -48,10 +49,12 @@ def own_person(
     form = "dresscode" if '"keypoints"' in told else "vitonhd"
     where = ImageRef(PoseStore(root, form), (str(points.relative_to(root)), name))
     sample = Worn(photo.stem, ImageRef(FileStore(root), name), category=category, keypoints=where)
-    found = conditions_of(sample, ("person", "agnostic_mask", "skeleton", "keypoints"), height, width)
-    if not found["agnostic_mask"].any():
+    wanted = ("person", "skeleton", "keypoints", *["agnostic_mask"] * (mask is None))
+    found = conditions_of(sample, wanted, height, width)
+    where = found["agnostic_mask"] if mask is None else mask
+    if mask is None and not where.any():
         raise DataError(f"its keypoints show nothing of what {category} covers", points, None, "no mask")
-    return OwnPerson(found["person"], found["agnostic_mask"], found["skeleton"], found["keypoints"])
+    return OwnPerson(found["person"], where, found["skeleton"], found["keypoints"])
 
 # %% ../../nbs/6_unified/11_own_fittings.ipynb #cb9531ef
 def own_picture(path: Path) -> np.ndarray:  # (h, w, 3) uint8
