@@ -94,4 +94,5 @@ class LinksFromAnywhere(Links):
 
     def there(self, path, page):
         found = self.in_the_repository(path)
-        return found.replace("/blob/", "/raw/", 1) if path.endswith(".png") else found  # the picture, not its page
+        picture = path.endswith(".png")  # itself, not its page
+        return found.replace("/blob/", "/raw/", 1) if picture else found

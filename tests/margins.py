@@ -76,15 +76,17 @@ NOT_LEARNING = {
     "test_composed_baselines": "three steps, for unit vectors",
     "test_language": "four steps, compared bit by bit",
     "test_retriever": "gradients alone",
-    "model": "which weights get gradients",
+    "rag/model": "which weights get gradients",
     "test_editor": "a few steps, to see which weights move",
     "test_inversion": "gradients alone",
 }
 
 
 def source_of(place):
-    "The file of a chapter's module, whatever its number, or of a test."
-    found = [path for path in CHAPTERS if path.stem.split("_", 1)[1] == place]
+    "The file of a chapter's module, whatever its number, or of a test; with its wing where names repeat."
+    wing, _, name = place.rpartition("/")
+    found = [path for path in CHAPTERS
+             if path.stem.split("_", 1)[1] == name and path.parent.name.endswith(wing)]
     found += [path for path in TESTS if path.stem == place]
     if len(found) != 1:
         raise ValueError(f"{place}: {len(found)} files of that name")

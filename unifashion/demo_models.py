@@ -192,10 +192,12 @@ def design(self: BookModels, own, text: str, sketch, **how) -> Image.Image:
 def open_editor(self: BookModels):  # `FashionRAG`
     "Fashion-RAG over the catalogue's pictures, as they were named at the start. Raises as `folder_database`."
     from unifashion.ground.core import pick_device
+    from unifashion.models.checkpoints import seeded
     from unifashion.own_commands import folder_database
     from unifashion.rag.pipeline import FashionRAG
     from unifashion.unified.own_fittings import pipeline_folder
-    pipe = FashionRAG.from_pretrained(pipeline_folder("edit", self.profile)).to(pick_device())
+    with seeded(0, "editor"):
+        pipe = FashionRAG.from_pretrained(pipeline_folder("edit", self.profile)).to(pick_device())
     pipe.database, _ = folder_database(pipe, self.folder, sorted(self.names))
     pipe.set_progress_bar_config(disable=True)
     return pipe

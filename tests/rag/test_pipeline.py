@@ -1,6 +1,7 @@
 """FashionRAG: found in its category or given by hand, painted inside the mask, stored with its database."""
 
 import json
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_garments_by_hand_are_as_good_as_found_ones(pipe):
 def test_the_page_edits_with_those_that_are_left(pipe):
     page = BookModels.__new__(BookModels)  # its editor is this
     page._editor = pipe
+    page.lock = Lock()
     page.catalogue = SimpleNamespace(pictures=SimpleNamespace(texts={"a": "a shirt"}))
     found = page.look_up("a blue shirt", 3)
     assert [hit.text for hit in found if hit.name == "a"] in ([], ["a shirt"]) and len(found) == 3

@@ -235,7 +235,7 @@ def test_the_card_names_runs_and_tasks_and_weights_are_copied_byte_for_byte(own,
     card = (folder / "README.md").read_text()
     assert "| captioner | train_language, core, seed 0 | `0123456` | 2024-10-12 | 2 min |" in card
     tasks = "retrieval, caption, composed retrieval, composed caption, text to image, composed image"
-    assert f"Tasks: {tasks}.\n" in card and "64 x 48 pixels" in card
+    assert f"Tasks: {tasks}.\n" in card and "48 x 64 pixels" in card
     for part, place in own.places.items():
         for file in place.rglob("*.safetensors"):
             assert (folder / part / file.relative_to(place)).read_bytes() == file.read_bytes()

@@ -21,6 +21,7 @@ from .published_sizes import counted
 from ..ground.core import load_profile, pick_device, pick_dtype
 from ..ground.show import PALETTE, Picture, canvas
 from ..models.autoencoder import FACTOR
+from ..models.checkpoints import seeded
 from ..models.matching import phase1_loss
 from ..models.qformer import QFormer
 from ..models.recipe import Fit
@@ -57,7 +58,8 @@ class Invented:
 def new_qformer(profile) -> QFormer:
     "Of a profile's sizes."
     f, p = profile.foundations, profile.pretrain
-    return QFormer(f.width, f.vocabulary, f.width, f.qformer_layers, f.heads, dropout=p.dropout)
+    with seeded(0, "qformer"):
+        return QFormer(f.width, f.vocabulary, f.width, f.qformer_layers, f.heads, dropout=p.dropout)
 
 
 def tokens_of(profile) -> tuple:  # (n_tok, width) of a picture
