@@ -79,6 +79,7 @@ NOT_LEARNING = {
     "rag/model": "which weights get gradients",
     "test_editor": "a few steps, to see which weights move",
     "test_inversion": "gradients alone",
+    "test_memory_curve": "two steps, to see what they hold",
 }
 
 
