@@ -111,6 +111,7 @@ FASHION200K = Dataset("fashion200k", "Fashion200K", "fashion200k",
                                         "a line a picture: path, score, text, with TABs"),
                                   Place("women", "pictures: women/.../product/product_n.jpeg"))})
 
+# %% ../../nbs/4_data/07_datasets.ipynb #fd3eb53c
 KAGL = Dataset(
     "kagl",
     "KAGL",
@@ -141,6 +142,7 @@ KAGL = Dataset(
     },
 )
 
+# %% ../../nbs/4_data/07_datasets.ipynb #97a288ab
 FOLDER = Dataset(
     "folder", "Your own folder", "folder", "your own pictures", licence="Yours", access="Nothing to ask for",
     wait="none", reader="data.catalogues.read_folder", rows="pictures", splits=THREE, trees={
@@ -150,10 +152,7 @@ FOLDER = Dataset(
 
 # %% ../../nbs/4_data/07_datasets.ipynb #f92b8485
 FASHIONIQ = Dataset(
-    "fashioniq",
-    "Fashion-IQ",
-    "fashion_iq",
-    "pairs of pictures with two human sentences on how they differ",
+    "fashioniq", "Fashion-IQ", "fashion_iq", "pairs of pictures with two human sentences on how they differ",
     licence="Annotations CDLA; the pictures belong to their sellers",
     access="Annotations from the GitHub repository XiaoxiaoGuo/fashion-iq, pictures by its URL lists, of "
            "which many are dead; captions (Fashion-IQ-Cap) from xiangyu-mm/UniFashion",
@@ -163,32 +162,19 @@ FASHIONIQ = Dataset(
     counts={"train": 18_000, "val": 6_016, "test": 6_118},
     splits=THREE,
     galleries={
-        "dress/train": 11_452,
-        "shirt/train": 19_036,
-        "toptee/train": 16_121,
-        "dress/val": 3_817,
-        "shirt/val": 6_346,
-        "toptee/val": 5_373,
-        "dress/test": 3_818,
-        "shirt/test": 6_346,
-        "toptee/test": 5_374,
+        "dress/train": 11_452, "shirt/train": 19_036, "toptee/train": 16_121,
+        "dress/val": 3_817, "shirt/val": 6_346, "toptee/val": 5_373,
+        "dress/test": 3_818, "shirt/test": 6_346, "toptee/test": 5_374,
     },
     trees={
         "": (
-            Place(
-                "captions/cap.{dress,shirt,toptee}.{train,val,test}.json",
-                "triplets: candidate, target, two captions",
-            ),
-            Place(
-                "image_splits/split.{dress,shirt,toptee}.{train,val,test}.json",
-                "names of the gallery's pictures",
-            ),
+            Place("captions/cap.{dress,shirt,toptee}.{train,val,test}.json",
+                  "triplets: candidate, target, two captions"),
+            Place("image_splits/split.{dress,shirt,toptee}.{train,val,test}.json",
+                  "names of the gallery's pictures"),
             Place("images", "pictures: ASIN.png or ASIN.jpg"),
-            Place(
-                "../unifashion_fashion_iq_cap/next_llava.{train,val}.{dress,shirt,toptee}.caption.json",
-                "Fashion-IQ-Cap: a caption a picture",
-                False,
-            ),
+            Place("../unifashion_fashion_iq_cap/next_llava.{train,val}.{dress,shirt,toptee}.caption.json",
+                  "Fashion-IQ-Cap: a caption a picture", False),
         )
     },
 )
@@ -213,6 +199,7 @@ VITONHD = Dataset("vitonhd", "VITON-HD", "viton_hd", "pairs of a person and an u
                               Place("cloth_sketch/results/{train,test}", "UniFashion's sketches of garments",
                                     False))})
 
+# %% ../../nbs/4_data/07_datasets.ipynb #9bf3637d
 _REGION = "{upper_body,lower_body,dresses}"
 DRESSCODE = Dataset(
     "dresscode",
@@ -250,6 +237,7 @@ DRESSCODE = Dataset(
     },
 )
 
+# %% ../../nbs/4_data/07_datasets.ipynb #7718bd8b
 CCP = Dataset("ccp", "Clothing Co-Parsing", "ccp", "street photographs with a label for every pixel",
               licence="Apache-2.0; the photographs come from a blog and show real people",
               access="GitHub repository bearpaw/clothing-co-parsing", wait="none, a download",
@@ -262,6 +250,7 @@ CCP = Dataset("ccp", "Clothing Co-Parsing", "ccp", "street photographs with a la
                           Place("poses.json.gz", "keypoints"),
                           Place("split.json", "ids of train, val, test"))})
 
+# %% ../../nbs/4_data/07_datasets.ipynb #ebcbc5d1
 DATASETS = {d.name: d for d in (FASHIONGEN, FASHION200K, FASHIONIQ, VITONHD, DRESSCODE, KAGL, CCP, FOLDER)}
 
 # %% ../../nbs/4_data/07_datasets.ipynb #57d3bd10
