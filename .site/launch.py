@@ -77,6 +77,6 @@ def launch_copy(notebook, path, settings, root):
 
 
 def colab_address(settings, page):
-    "Where Colab finds the copy of a page, '0_ground/01_core'."
+    "Where Colab finds the copy of a page, '0_ground/02_core'."
     repository = settings["git_url"].removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{repository}/blob/{SITE_BRANCH}/{COPIES}/{page}.ipynb"

@@ -53,7 +53,7 @@ def rewritten(text, page="nbs/5_models/05_losses.ipynb"):
     ("text", "expected"),
     [
         ("[train](04_train.ipynb)", "[train](04_train.ipynb)"),
-        ("[core](../0_ground/01_core.ipynb#keys)", "[core](../0_ground/01_core.ipynb#keys)"),
+        ("[core](../0_ground/02_core.ipynb#keys)", "[core](../0_ground/02_core.ipynb#keys)"),
         ("[data](../../data/README.md)", "[data](../data.md)"),
         ("[papers](../../data/claims.csv)", "[papers](https://code.example/r/blob/main/data/claims.csv)"),
         ("[all](../../data)", "[all](https://code.example/r/tree/main/data)"),
@@ -219,19 +219,19 @@ def test_the_page_of_results_has_every_item_table_and_figure(monkeypatch):
 def test_the_copy_that_colab_opens_begins_with_its_set_up():
     settings = settings_of(ROOT) | {"git_url": "https://github.com/someone/book", "branch": "trunk"}
     notebook = book(
-        prose("# Core\n\n> The first. See [show](02_show.ipynb#grid) and [BLIP-2](https://arxiv.org/abs/1)."),
+        prose("# Core\n\n> The first. See [show](03_show.ipynb#grid) and [BLIP-2](https://arxiv.org/abs/1)."),
         code("#| default_exp ground.core"),
         code("import faiss"),
         code("#| hide\nimport nbdev; nbdev.nbdev_export()"),
     )
-    copied = launch_copy(notebook, "nbs/0_ground/01_core.ipynb", settings, ROOT)
+    copied = launch_copy(notebook, "nbs/0_ground/02_core.ipynb", settings, ROOT)
     title, set_up, *rest = copied["cells"]
-    assert "(https://github.com/someone/book/blob/main/nbs/0_ground/02_show.ipynb#grid)" in title["source"]
+    assert "(https://github.com/someone/book/blob/main/nbs/0_ground/03_show.ipynb#grid)" in title["source"]
     assert "[BLIP-2](https://arxiv.org/abs/1)" in title["source"], "Colab has no page of references"
     assert '"--branch", "trunk", "https://github.com/someone/book", book' in set_up["source"]
     assert 'f"{book}[search]"' in set_up["source"] and 'os.chdir(book / "nbs/0_ground")' in set_up["source"]
     assert [cell["source"] for cell in rest] == ["#| default_exp ground.core", "import faiss"]
-    plain = launch_copy(book(prose("# Core")), "nbs/0_ground/01_core.ipynb", settings, ROOT)
+    plain = launch_copy(book(prose("# Core")), "nbs/0_ground/02_core.ipynb", settings, ROOT)
     assert 'f"{book}"' in plain["cells"][1]["source"], "search engines only where a chapter asks for them"
     assert colab_address(settings, "app").endswith("/github/someone/book/blob/gh-pages/launch/app.ipynb")
 

@@ -82,7 +82,8 @@ def test_a_chapters_code_reruns_what_imports_it_and_what_follows(chain):
 
 
 def test_settings_rerun_those_that_read_them(chain):
-    before, profiles = keys_now(), chain / "unifashion" / "ground" / "profiles.py"
+    before, ground = keys_now(), chain / "unifashion" / "ground"
+    settings, profiles = ground / "settings.py", ground / "profiles.py"
     program = "from unifashion.ground.keys import plan; print({n.name: n.key() for n in plan('smoke')})"
     # -B: two edits of one second and one size would leave the first one's bytecode in use
     now = lambda: eval(
@@ -91,13 +92,13 @@ def test_settings_rerun_those_that_read_them(chain):
         ).stdout
     )
     assert now() == before
-    edit(profiles, "steps: int = 100", "fresh: int = 3\n    steps: int = 100")  # a new setting of `pretrain`
+    edit(settings, "steps: int = 100", "fresh: int = 3\n    steps: int = 100")  # a new setting of `pretrain`
     assert sorted(k for k in before if now()[k] != before[k]) == ["table_toy", "train_toy seed=0"]
-    edit(profiles, "fresh: int = 3\n    steps: int = 100", "steps: int = 100")
+    edit(settings, "fresh: int = 3\n    steps: int = 100", "steps: int = 100")
     edit(profiles, "bootstrap=200", "bootstrap=201")
     assert [k for k in before if now()[k] != before[k]] == ["table_toy"]
     edit(profiles, "bootstrap=201", "bootstrap=200")
-    edit(profiles, "workers: int = 2", "workers: int = 3")  # a section that no report names
+    edit(settings, "workers: int = 2", "workers: int = 3")  # a section that no report names
     assert now() == before
     edit(
         chain / "unifashion" / "ground" / "core.py", "def stream(", "def stream_of("

@@ -31,8 +31,8 @@ def canonical(
 # %% ../../nbs/0_ground/10_code_digests.ipynb #7ca22050
 # they change no result
 OUTSIDE = {
-    "ground.profiles", "ground.show", "ground.code_digests", "ground.keys", "ground.circumstances",
-    "ground.locks", "ground.runs", "ground.execution", "__version__"
+    "ground.settings", "ground.profiles", "ground.show", "ground.code_digests", "ground.keys",
+    "ground.circumstances", "ground.locks", "ground.runs", "ground.execution", "__version__"
 }
 
 def module_file(
@@ -78,8 +78,8 @@ def imported(
 def is_setting(
     node,  # a top-level statement of `core`
 ) -> bool:
-    "Whether it takes in the profiles, whose values are in a report's key already."
-    return isinstance(node, ast.ImportFrom) and node.module == "profiles"
+    "Whether it takes in settings or profiles, whose values are in a report's key already."
+    return isinstance(node, ast.ImportFrom) and node.module in ("settings", "profiles")
 
 # %% ../../nbs/0_ground/10_code_digests.ipynb #df48f109
 @functools.lru_cache(maxsize=None)
