@@ -10,7 +10,7 @@ import torch
 from unifashion.evidence import generation_tables as T
 from unifashion.evidence.claims import Claim, read_claims, read_reported
 from unifashion.evidence.generation_baselines import (ALIGNED, CAPTION, CEILING, ONCE, SDEDIT, SYSTEMS, build,
-                                                      laid_on)
+                                                      laid_on, strength_on)
 from unifashion.evidence.generation_figures import page_by_page, picture_page, read_pictures
 from unifashion.evidence.generation_scores import (asked_garments, catalogue_garments, drawn_garments,
                                                    read_attributes_of)
@@ -19,10 +19,19 @@ from unifashion.ground.distances import TRUTH, kernel_distance, redrawn
 from unifashion.ground.files import save_arrays, write_json
 from unifashion.models.attribute_reader import AttributeReader
 from unifashion.models.checkpoints import seeded
+from unifashion.models.latents import training_schedule
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import new_inpainter
 
 RNG = np.random.default_rng(0)
+
+
+def test_sdedit_begins_in_the_same_noise_on_every_schedule():
+    published, deep = training_schedule(), training_schedule(beta_end=0.03)
+    assert strength_on(published) == pytest.approx(0.8)
+    begun = deep.alphas_cumprod[round(1000 * strength_on(deep)) - 1]
+    assert begun == pytest.approx(published.alphas_cumprod[799], rel=0.02)
+    assert strength_on(deep) < 0.6
 
 
 def test_every_system_begins_from_the_foundation_and_its_aligned_adapters():

@@ -15,6 +15,7 @@ from unifashion.models.checkpoints import seeded
 from unifashion.models.unet import new_inpainter
 
 SHAPE = (2, 4, 3)
+EPSILON = L.training_schedule()
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_a_network_that_knows_the_picture_is_led_to_it(name, steps, calls, predi
         asked.append(time)
         return know(latents, time)
 
-    found = L.sample(denoise, L.start_noise([5], SHAPE), L.sampler(name, prediction), steps)
+    way = L.sampler(name, L.training_schedule(prediction))
+    found = L.sample(denoise, L.start_noise([5], SHAPE), way, steps)
     assert len(asked) == calls
     assert (found - clean).abs().max() < 0.15  # DDIM and PLMS stop at time 1, with a little noise left
 
@@ -84,7 +86,8 @@ def test_what_comes_after_a_step_goes_on():
         seen.append(step)
         return torch.zeros_like(latents)
 
-    found = L.sample(lambda latents, time: latents * 0, L.start_noise([1], SHAPE), L.sampler("ddim"), 3, zero)
+    way = L.sampler("ddim", EPSILON)
+    found = L.sample(lambda latents, time: latents * 0, L.start_noise([1], SHAPE), way, 3, zero)
     assert seen == [0, 1, 2] and found.abs().max() == 0
 
 
@@ -97,12 +100,12 @@ def test_a_way_begun_at_latents_is_as_long_as_asked_and_ends_near_them(name):
         asked.append(int(time))
         return torch.zeros_like(latents)
     noise = L.start_noise([1, 2], known.shape[1:])
-    found = L.sample(silent, noise, L.sampler(name), 10, begin=(known, 0.3))
+    found = L.sample(silent, noise, L.sampler(name, EPSILON), 10, begin=(known, 0.3))
     assert len(asked) <= 4 and asked[0] < 400
     with pytest.raises(ValueError, match="PLMS cannot begin"):
-        L.sample(silent, noise, L.sampler("plms"), 10, begin=(known, 0.3))
+        L.sample(silent, noise, L.sampler("plms", EPSILON), 10, begin=(known, 0.3))
     apart = (found - known).abs().mean()
-    assert apart < (L.sample(silent, noise, L.sampler(name), 10) - known).abs().mean()
+    assert apart < (L.sample(silent, noise, L.sampler(name, EPSILON), 10) - known).abs().mean()
 
 
 def test_an_answer_that_is_not_finite_stops_at_its_step():
@@ -110,12 +113,28 @@ def test_an_answer_that_is_not_finite_stops_at_its_step():
         return latents * (float("nan") if time < 500 else 0)
 
     with pytest.raises(FloatingPointError, match="after step 3 of 4"):
-        L.sample(broken, L.start_noise([1], SHAPE), L.sampler("ddim"), 4)
+        L.sample(broken, L.start_noise([1], SHAPE), L.sampler("ddim", EPSILON), 4)
+
+
+@pytest.mark.parametrize("name", L.SAMPLERS)
+def test_a_sampler_goes_through_the_noise_of_its_training(name):
+    deep = L.training_schedule("v_prediction", beta_end=0.03)
+    way = L.sampler(name, deep)
+    assert torch.equal(way.alphas_cumprod, deep.alphas_cumprod) and deep.alphas_cumprod[-1] < 1e-5
+    assert way.config.prediction_type == "v_prediction"
+    assert L.training_schedule().alphas_cumprod[-1] == pytest.approx(0.00466, rel=1e-2)  # Stable Diffusion's
+
+
+def test_a_schedule_is_made_again_from_its_facts():
+    deep = L.training_schedule("v_prediction", beta_end=0.02)
+    facts = L.schedule_facts(deep)
+    assert facts == {"prediction": "v_prediction", "beta_end": 0.02}
+    assert L.training_schedule(**facts).config == deep.config
 
 
 def test_an_unknown_sampler_is_refused():
     with pytest.raises(ValueError, match="plms, ddim, dpm"):
-        L.sampler("euler")
+        L.sampler("euler", EPSILON)
 
 
 def test_guidance_of_one_is_the_condition_alone_and_other_scales_go_beyond():

@@ -83,5 +83,5 @@ def test_the_first_stage_leaves_the_unet_and_the_second_begins_there(editor, giv
     assert digest_of(own for own in editor.parameters() if own.requires_grad) != learned
     batch, second = data.rows(range(3)), posed(editor).eval()
     noise = start_noise(range(3), (4, 4, 3))
-    first, after = (edited(own, batch, noise, sampler("ddim", "v_prediction"), 2) for own in (editor, second))
+    first, after = (edited(own, batch, noise, sampler("ddim", own.schedule), 2) for own in (editor, second))
     assert torch.allclose(first, after, atol=1e-4)

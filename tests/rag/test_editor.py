@@ -41,8 +41,8 @@ def test_the_second_stage_begins_where_the_first_ended(editor, data):
     torch.manual_seed(0)
     batch, second = batch_of(data), posed(editor).eval()
     noise = start_noise(range(3), (4, 4, 3))
-    before = edited(editor, batch, noise, sampler("ddim", "v_prediction"), 3)
-    after = edited(second, batch, noise, sampler("ddim", "v_prediction"), 3)
+    before = edited(editor, batch, noise, sampler("ddim", editor.schedule), 3)
+    after = edited(second, batch, noise, sampler("ddim", editor.schedule), 3)
     assert torch.allclose(before, after, atol=1e-4)
     assert second.posed and not editor.posed and second.unet.config.in_channels == 27
 
@@ -66,15 +66,15 @@ def test_the_pose_is_seen_in_the_second_stage_alone(editor, data):
     assert torch.equal(editor.beside(batch), torch.cat([batch["mask"], batch["masked"]], 1))
     second = posed(editor)
     torch.nn.init.normal_(second.unet.conv_in.weight)
-    noise, way = start_noise(range(3), (4, 4, 3)), sampler("ddim", "v_prediction")
+    noise, way = start_noise(range(3), (4, 4, 3)), sampler("ddim", editor.schedule)
     turned = batch | {"pose": batch["pose"].flip(0)}
     assert not torch.allclose(edited(second, batch, noise, way, 2), edited(second, turned, noise, way, 2))
 
 
 def test_a_picture_does_not_depend_on_its_batch(editor, data):
-    noise, way = start_noise(range(3), (4, 4, 3)), sampler("dpm++", "v_prediction")
+    noise, way = start_noise(range(3), (4, 4, 3)), sampler("dpm++", editor.schedule)
     together = edited(editor, batch_of(data), noise, way, 3)
-    alone = edited(editor, batch_of(data, [1]), noise[1:2], sampler("dpm++", "v_prediction"), 3)
+    alone = edited(editor, batch_of(data, [1]), noise[1:2], sampler("dpm++", editor.schedule), 3)
     assert torch.allclose(together[1:2], alone, atol=1e-4)
 
 

@@ -73,7 +73,7 @@ def test_a_taught_editor_is_asked_like_an_editor(part, within, editor):
     data = edits(most=3, within=within)
     batch = data.rows([0, 1])
     assert taught.told(batch).shape == (2, 77, 48)
-    way = sampler("dpm++", "v_prediction")
+    way = sampler("dpm++", editor.schedule)
     told = edited(taught, batch, start_noise([0, 1], (4, 4, 3)), way, 2)
     assert told.isfinite().all()
 

@@ -54,7 +54,7 @@ def parts():
 @pytest.fixture
 def pipe(parts):
     database = GarmentDatabase.build(parts.retriever, parts.encoder, SHOP, GROUPS)
-    way = sampler("dpm++", "v_prediction")
+    way = sampler("dpm++", parts.editor.schedule)
     pipe = FashionRAG(parts.vae, parts.editor, way, WORDS, parts.encoder, database)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -218,7 +218,7 @@ def test_stable_diffusions_inpainting_runs_the_same_code_end_to_end(parts, tmp_p
     own = open_stable_diffusion(tmp_path / "sd2")
     editor = posed(new_editor(own.inpainter, 16, seed=0)).eval()
     assert editor.unet.config.in_channels == 27  # latents 4, mask 1, masked 4, keypoints 18
-    pipe = FashionRAG(own.vae, editor, sampler("ddim", "epsilon"), own.tokenizer, parts.encoder)
+    pipe = FashionRAG(own.vae, editor, sampler("ddim", editor.schedule), own.tokenizer, parts.encoder)
     pipe.set_progress_bar_config(disable=True)
     big, mask = np.kron(PERSON, np.ones((16, 16, 1), np.uint8)), np.kron(MASK, np.ones((16, 16), bool))
     words = asked(image=big, mask_image=mask, prompt="a b", garment_images=[SHOP["a"], SHOP["b"]],

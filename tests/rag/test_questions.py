@@ -132,7 +132,7 @@ def test_windows_are_held_against_a_silence_of_their_length(editor, given):
     batch = Edits(shown, *rest, most=4, within=3).rows(range(2))
     asked = in_the_manner(editor, in_windows)
     noise = start_noise([0, 1], (4, 4, 3))
-    assert edited(asked, batch, noise, sampler("dpm++", "v_prediction"), 2).isfinite().all()
+    assert edited(asked, batch, noise, sampler("dpm++", asked.schedule), 2).isfinite().all()
 
 
 def test_without_garments_every_way_is_the_text(editor, given):

@@ -7,7 +7,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import PUBLISHED
-from unifashion.models.latents import sampler, start_noise
+from unifashion.models.latents import sampler, start_noise, training_schedule
 from unifashion.models.qformer import QFormer
 from unifashion.models.unet import EMPTY, PLACES, Inpainter, new_inpainter
 from unifashion.unified.denoising import denoising_loss, generated, load_denoiser, save_denoiser
@@ -25,7 +25,7 @@ SYSTEMS = {"try-on": TRYON, "design": DESIGN, "text only": Wiring(),
 
 @pytest.fixture(scope="module")
 def base():
-    return new_inpainter(60, 4, (8, 6), (16, 16, 24), 16, 1).eval()
+    return new_inpainter(60, 4, (8, 6), (16, 16, 24), 16, 1, beta_end=0.03).eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def batch():
 
 def drawn(model, batch, seeds, steps=3, guidance=3.):
     noise = start_noise(seeds, batch["agnostic"].shape[1:])
-    way = sampler("dpm++", model.schedule.config.prediction_type)
+    way = sampler("dpm++", model.schedule)
     return generated(model, batch, noise, way, steps, guidance)
 
 
@@ -135,7 +135,7 @@ def test_a_four_channel_u_net_is_widened(batch):
                                     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
                                     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
                                     cross_attention_dim=16, attention_head_dim=2, norm_num_groups=8)
-        plain = Inpainter(CLIPTextModel(TEXT), unet, "epsilon").eval()
+        plain = Inpainter(CLIPTextModel(TEXT), unet, training_schedule()).eval()
     model = new_denoiser(plain, Wiring(), 0).eval()
     states = plain.states(batch["ids"]).detach()
     with torch.no_grad():
@@ -148,7 +148,8 @@ def test_sizes_of_the_published_parts():
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
         base = Inpainter(CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12,
-                                                      num_hidden_layers=12, intermediate_size=3072)), unet)
+                                                      num_hidden_layers=12, intermediate_size=3072)), unet,
+                         training_schedule())
         count = sum(p.numel() for p in unet.parameters())
         model = new_denoiser(base, Wiring(hint="garment", blind=3), 0)
     assert count == PUBLISHED["sd-1.4 unet"].parameters
@@ -217,6 +218,7 @@ def test_a_stored_denoiser_says_the_same(name, base, parts, batch, tmp_path):
     save_denoiser(model, tmp_path)
     again = load_denoiser(tmp_path)
     assert again.wiring == model.wiring
+    assert again.schedule.config == model.schedule.config and again.schedule.config.beta_end == 0.03
     assert torch.equal(told(again, batch), told(model, batch))
     assert UNet2DConditionModel.from_pretrained(tmp_path / "unet").config.in_channels == \
         model.unet.conv_in.in_channels

@@ -47,7 +47,7 @@ def pipeline(wiring):
         vae = PatchAutoencoder(4, (16, 12, 8), 1).eval()
     base = new_inpainter(WORDS.get_vocab_size(), 4, (4, 3), (16, 16, 24), 32, 1)
     denoiser = new_denoiser(base, wiring, 0, qformer, 16).eval()
-    pipe = UniFashionPipeline(vae, denoiser, sampler("dpm++", "v_prediction"), WORDS,
+    pipe = UniFashionPipeline(vae, denoiser, sampler("dpm++", denoiser.schedule), WORDS,
                               image_encoder=encoder if reads else None)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -195,7 +195,8 @@ def test_the_same_code_runs_the_published_layouts_end_to_end(tmp_path):
     assert len(denoiser.attend) == 2 * len(denoiser.unet.up_blocks) - 2
     order = denoiser.unet.conv_in.weight[:, :9]
     assert torch.equal(order, own.inpainter.unet.conv_in.weight)  # latents, masked, mask: already the paper's
-    pipe = UniFashionPipeline(own.vae, denoiser.eval(), sampler("plms"), own.tokenizer, WORDS, encoder)
+    way = sampler("plms", denoiser.schedule)
+    pipe = UniFashionPipeline(own.vae, denoiser.eval(), way, own.tokenizer, WORDS, encoder)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.size == (512, 384)
     big = {name: np.kron(given, np.ones((16, 16, 1), np.uint8)) for name, given in

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRYON_OURS', 'DESIGN_OURS', 'FROM_ZERO', 'STILL', 'SYSTEMS', 'SDEDIT', 'CAPTION', 'CEILING', 'ONCE', 'STRENGTH',
-           'ALIGNED', 'System', 'laid_on', 'build', 'row_seeds', 'painted_rows', 'sdedited']
+           'ALIGNED', 'System', 'strength_on', 'laid_on', 'build', 'row_seeds', 'painted_rows', 'sdedited']
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #04f28f22
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..ground.core import Diffusion
-from ..models.latents import decoded, sampler, start_noise
+from ..models.latents import decoded, sampler, start_noise, training_schedule
 from ..models.qformer import QFormer
 from ..models.tryon_pictures import Fittings
 from ..models.unet import Inpainter, painted
@@ -53,7 +53,13 @@ CEILING = "True pictures, reconstructed"
 ONCE = ("UniFashion try-on, Q-Former tuned, no copy", FROM_ZERO, STILL)
 
 # %% ../../nbs/8_evidence/19_generation_baselines.ipynb #ba2a42f3
-STRENGTH = 0.8  # of SDEdit: share of the way from noise to picture that is walked
+STRENGTH = 0.8  # of SDEdit: share of Stable Diffusion's way from noise to picture that is walked
+
+
+def strength_on(schedule) -> float:  # 0..1
+    "How much of another schedule's way begins in as much noise."
+    wanted = training_schedule().alphas_cumprod[round(1000 * STRENGTH) - 1]
+    return (schedule.alphas_cumprod >= wanted).float().mean().item()
 
 
 def laid_on(
@@ -104,14 +110,13 @@ def painted_rows(
 ) -> np.ndarray:  # (n, h, w, 3) uint8
     "What a system makes of some rows."
     device = model.unet.device
-    prediction = model.schedule.config.prediction_type
     parts = []
     for start in range(0, len(chosen), batch):
         rows = list(chosen[start:start + batch])
         shown = {name: own.to(device) for name, own in data.rows(rows).items()}
         shape = model.unet.config.out_channels, *shown["mask"].shape[2:]
         noise = start_noise(row_seeds(seed, rows), shape)
-        way = sampler(settings.sampler, prediction)
+        way = sampler(settings.sampler, model.schedule)
         latents = paint(model, shown, noise, way, settings.sampling_steps, settings.guidance)
         parts.append(decoded(vae, latents))
     return np.concatenate(parts)
@@ -128,4 +133,4 @@ def sdedited(
     "SDEdit: the foundation, begun from worn sketches (arXiv 2108.01073)."
     guide = laid_on(own.people, own.masks, own.worn_sketches)
     return painted(base, vae, ids, own.people, own.masks, row_seeds(seed, range(len(ids))),
-                   settings.sampling_steps, settings.guidance, begin=(guide, STRENGTH))
+                   settings.sampling_steps, settings.guidance, begin=(guide, strength_on(base.schedule)))

@@ -18,7 +18,7 @@ from .claims import Claim, Verdict, row_status, verdict_on
 from ..ground.distances import TRUTH, frechet_distance, redrawn, weighted_distance
 from ..ground.files import load_arrays
 from ..ground.intervals import Interval, percentiles, stretch_seeds
-from ..ground.show import Picture, canvas
+from ..ground.show import PALETTE, Picture, canvas
 from ..ground.tables import beside_reported
 
 # %% ../../nbs/8_evidence/22_generation_tables.ipynb #0f66fe0d
@@ -219,16 +219,23 @@ def generation_figure(
     rows: list,  # of one protocol, from `generation_rows`
     title: str,
 ) -> Picture:
-    "KD against attributes, with intervals."
-    figure, axes = canvas(width=7.2, height=3.6)
-    for place, name in enumerate(dict.fromkeys(row["row"] for row in rows)):
-        own = {row["metric"]: row for row in rows if row["row"] == name and row["value"] is not None}
-        if not {"KD", "attributes"} <= set(own): continue
-        x, y = own["KD"], own["attributes"]
-        ends = [[[cell["value"] - cell["low"]], [cell["high"] - cell["value"]]] for cell in (x, y)]
-        marker = "osD^v"[place // 5 % 5]  # colours come again
-        axes.errorbar(x["value"], y["value"], ends[1], ends[0], marker, capsize=2,
-                      label=name, color=None if "ours" not in name else "#c0392b")
-    axes.set(xlabel="KD x 1000 (lower: closer to true pictures)", ylabel="attributes, %", title=title)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    "A line a system: attributes and KD with their intervals, ours in a colour of its own."
+    found = {}
+    for row in rows:
+        if row["value"] is not None:
+            found.setdefault(row["row"], {})[row["metric"]] = row
+    found = {name: own for name, own in found.items() if {"KD", "attributes"} <= set(own)}
+    figure, panels = canvas(1, 2, width=8.2, height=1.1 + 0.27 * len(found), sharey=True)
+    for axes, metric, what in zip(panels, ("attributes", "KD"), ("attributes, %", "KD x 1000")):
+        for place, (name, own) in enumerate(found.items()):
+            sort = "ours" if "ours" in name else "baseline"
+            cell = own[metric]
+            axes.plot([cell["low"], cell["high"]], [place, place], color=PALETTE[sort], linewidth=2.2)
+            axes.plot(cell["value"], place, "o", color=PALETTE[sort], markersize=5)
+        axes.set(xlabel=what, ylim=(len(found) - 0.4, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+    panels[0].set(yticks=range(len(found)), yticklabels=list(found), title="higher: what was asked for")
+    panels[1].set_title("lower: closer to true pictures")
+    figure.suptitle(title, size=11)
     return figure

@@ -198,7 +198,7 @@ def plain_sampling(
     told = []
     nothing = base.states(base.empty[None])
     for row in range(len(noise)):
-        scheduler = sampler("dpm++", base.schedule.config.prediction_type)
+        scheduler = sampler("dpm++", base.schedule)
         scheduler.set_timesteps(steps)
         latents = noise[row:row + 1]
         shown = [own[row:row + 1].repeat(2, 1, 1, 1) for own in beside]
@@ -240,12 +240,10 @@ def still_race(
     steps: int = 20,
 ) -> Race:
     "A copy that stands still, against the paper's, which looks again at every step."
-    prediction = model.schedule.config.prediction_type
-
     def way(still):
         def paint():
             model.wiring = replace(model.wiring, still=still)
-            return generated(model, batch, noise, sampler("dpm++", prediction), steps)
+            return generated(model, batch, noise, sampler("dpm++", model.schedule), steps)
         return paint
     n = len(noise)
     return Race("a design painted, its copy standing still", "pictures", "the copy runs at every step",

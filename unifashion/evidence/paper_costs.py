@@ -30,6 +30,7 @@ from ..ground.cluster import ASSUMED
 from ..ground.core import load_profile
 from ..ground.show import PALETTE, Picture, canvas
 from ..models.language_models import FRAMES, Writer, llava_on_meta, text_side
+from ..models.latents import training_schedule
 from ..models.qformer import QFormer, blip2_on_meta, from_blip2
 from ..models.unet import PLACES
 from ..rag.inversion import N_TOKENS, Inversion
@@ -201,7 +202,7 @@ def rag_stage(paper, second: bool) -> Stage:
                                             intermediate_size=4096))
         unet = UNet2DConditionModel(sample_size=64, in_channels=9, cross_attention_dim=1024,
                                     attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
-        model = Editor(text, unet.requires_grad_(False), Inversion(1280, 1024, 20), "epsilon")
+        model = Editor(text, unet.requires_grad_(False), Inversion(1280, 1024, 20), training_schedule())
         model = posed(model) if second else model
     pieces = PLACES - N_TOKENS * p.garments
     ids = torch.ones(p.batch, pieces, dtype=torch.long, device="meta")

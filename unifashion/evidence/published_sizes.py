@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .hot_paths import operations_of
 from .bench import Race
-from ..models.latents import context_kept, guided, sample, sampler, start_noise
+from ..models.latents import context_kept, guided, sample, sampler, start_noise, training_schedule
 from ..models.language_models import llava_on_meta
 from ..models.qformer import blip2_on_meta
 from ..models.unet import PLACES, Inpainter
@@ -45,7 +45,8 @@ def published_base(device: str = "meta") -> Inpainter:
     with torch.device(device):
         text = CLIPTextConfig(hidden_size=768, num_attention_heads=12, num_hidden_layers=12,
                               intermediate_size=3072)
-        return Inpainter(CLIPTextModel(text), UNet2DConditionModel(sample_size=64, cross_attention_dim=768))
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        return Inpainter(CLIPTextModel(text), unet, training_schedule())
 
 
 def published_denoiser(device: str = "meta") -> Denoiser:
@@ -240,7 +241,7 @@ def plain_design(model: Denoiser, given: Given, noise, steps: int, guidance: flo
     for row in range(len(noise)):
         own = Given(*(part[row:row + 1] for part in given))
         told.append(sample(asked(model, own, guidance), noise[row:row + 1],
-                           sampler("plms", model.schedule.config.prediction_type), steps))
+                           sampler("plms", model.schedule), steps))
     return torch.cat(told)
 
 
@@ -248,8 +249,7 @@ def plain_design(model: Denoiser, given: Given, noise, steps: int, guidance: flo
 def our_design(model: Denoiser, given: Given, noise, name: str, steps: int, guidance: float = 7.5):
     "All at once, the words read once: (n, C, h, w)."
     with context_kept(model):
-        return sample(asked(model, given, guidance), noise,
-                      sampler(name, model.schedule.config.prediction_type), steps)
+        return sample(asked(model, given, guidance), noise, sampler(name, model.schedule), steps)
 
 # %% ../../nbs/8_evidence/36_published_sizes.ipynb #1342fd9b
 def design_races(

@@ -145,6 +145,7 @@ class Generator:
     unet_widths: tuple = (64, 96, 128)         # of its three levels
     text_width: int = 192                      # of the text encoder that goes with it
     text_layers: int = 2
+    unet_beta_end: float = 0.03                # of the noise at the last time; Stable Diffusion: 0.012
     unet_steps: int = 0
     unet_batch: int = 32
     unet_lr: float = 1e-3

@@ -22,6 +22,7 @@ from ..data.images import CLIP_MEAN, CLIP_STD
 from .checkpoints import seeded
 from .encoders import ImageEncoder
 from .foundations import from_hub
+from .latents import training_schedule
 from .unet import Inpainter, prompts
 
 # %% ../../nbs/5_models/23_stable_diffusion.ipynb #2d3482e0
@@ -79,9 +80,9 @@ def open_stable_diffusion(
     schedule = json.loads((painting / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     index = json.loads((painting / "model_index.json").read_text(encoding="utf-8"))
     words = AutoTokenizer.from_pretrained(folder / "tokenizer").backend_tokenizer
-    inpainter = Inpainter(text_encoder, unet, schedule.get("prediction_type", "epsilon"),
-                          mask_first=index["_class_name"] != "PaintByExamplePipeline",
-                          empty=prompts(words, [""])[0])
+    noise = training_schedule(schedule.get("prediction_type", "epsilon"), schedule["beta_end"])
+    mask_first = index["_class_name"] != "PaintByExamplePipeline"
+    inpainter = Inpainter(text_encoder, unet, noise, mask_first, empty=prompts(words, [""])[0])
     return Generators(inpainter.eval().requires_grad_(False), vae.eval().requires_grad_(False), words)
 
 # %% ../../nbs/5_models/23_stable_diffusion.ipynb #a4027b95

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -63,14 +63,14 @@ class Inpainter(nn.Module):
         self,
         text_encoder: CLIPTextModel,
         unet: UNet2DConditionModel,
-        prediction: str = "v_prediction",  # or 'epsilon'
-        mask_first: bool = True,           # mask before masked latents, as Stable Diffusion has it
-        empty: torch.Tensor = None,        # (77,) ids of a text that says nothing; default: the drawn world's
+        schedule: DDPMScheduler,     # the noise it is trained with
+        mask_first: bool = True,     # mask before masked latents, as Stable Diffusion has it
+        empty: torch.Tensor = None,  # (77,) ids of a text that says nothing; default: the drawn world's
     ):
         super().__init__()
         self.text_encoder = text_encoder
         self.unet = unet
-        self.schedule = training_schedule(prediction)
+        self.schedule = schedule
         self.mask_first = mask_first
         self.register_buffer("empty", EMPTY if empty is None else empty, persistent=False)
 
@@ -91,6 +91,7 @@ def new_inpainter(
     widths: tuple = (64, 96, 128),  # of the U-Net's levels
     text_width: int = 192,
     text_layers: int = 2,
+    beta_end: float = 0.012,        # of the noise: Stable Diffusion's
     seed: int = 0,                  # of the start
 ) -> Inpainter:
     "An untrained one, of the drawn world's sizes."
@@ -108,7 +109,8 @@ def new_inpainter(
             # diffusers means the number of heads
             attention_head_dim=tuple(max(1, width // HEAD) for width in widths)
         )
-        return Inpainter(CLIPTextModel(text), unet).to(memory_format=torch.channels_last)
+        schedule = training_schedule("v_prediction", beta_end)
+        return Inpainter(CLIPTextModel(text), unet, schedule).to(memory_format=torch.channels_last)
 
 # %% ../../nbs/5_models/20_unet.ipynb #1c9a49bb
 class Part(NamedTuple):
@@ -229,7 +231,7 @@ def painted_latents(
         return model(latents, time.to(device).expand(len(latents)), *shown)
     way = guided(denoise, (mask, masked, states), (mask, masked, nothing), guidance)
     with context_kept(model.unet):
-        return sample(way, noise, sampler(name, model.schedule.config.prediction_type), steps, begin=begin)
+        return sample(way, noise, sampler(name, model.schedule), steps, begin=begin)
 
 # %% ../../nbs/5_models/20_unet.ipynb #0cbe1064
 @torch.no_grad()
@@ -294,7 +296,8 @@ def train_inpainter(
     "Train text encoder and U-Net, and store them; `judge_inpainter` says what they are worth."
     size = train.parts[0].latents.shape[1:]
     settings = {"vocabulary": tokenizer.get_vocab_size(), "latent_channels": size[0], "size": list(size[1:]),
-                "widths": list(g.unet_widths), "text_width": g.text_width, "text_layers": g.text_layers}
+                "widths": list(g.unet_widths), "text_width": g.text_width, "text_layers": g.text_layers,
+                "beta_end": g.unet_beta_end}
     model = new_inpainter(**settings, seed=seed)
     before = 0
     if further:

@@ -89,5 +89,4 @@ def new_beside_text(
     plain = new_editor(base, seen, seed)
     with seeded(seed, "beside the text"):
         inversion = Inversion(seen, plain.inversion.told, max(1, seen // 64))
-    return BesideText(plain.text_encoder, plain.unet, inversion, plain.schedule.config.prediction_type,
-                      most=most)
+    return BesideText(plain.text_encoder, plain.unet, inversion, plain.schedule, most=most)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from torch.utils.data import default_collate
 from transformers import CLIPTextModel
@@ -24,8 +24,7 @@ from ..ground.core import Rag
 from ..models.autoencoder import FACTOR
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import context_kept, guided, noised_at_random, sample
-from ..models.latents import training_schedule, widened
+from ..models.latents import context_kept, guided, noised_at_random, sample, widened
 from ..models.painting import train_painter
 from ..models.together import drawn
 from ..models.tryon_pictures import Fittings, greyed_people, latent_masks, shown_parts, sized
@@ -53,13 +52,13 @@ class Editor(nn.Module):
         text_encoder: CLIPTextModel,
         unet: UNet2DConditionModel,  # 2C + 1 input channels, and 18 more for the pose
         inversion: Inversion,
-        prediction: str = "v_prediction",  # or 'epsilon'
+        schedule: DDPMScheduler,     # the noise it is trained with
     ):
         super().__init__()
         self.text_encoder = text_encoder.requires_grad_(False)
         self.unet = unet
         self.inversion = inversion
-        self.schedule = training_schedule(prediction)
+        self.schedule = schedule
 
     @property
     def posed(self) -> bool:
@@ -103,7 +102,7 @@ def new_editor(
     told = text_encoder.config.hidden_size
     with seeded(seed, "inversion"):
         inversion = Inversion(seen, told, max(1, seen // 64), word_scale(text_encoder))
-    return Editor(text_encoder, unet.requires_grad_(False), inversion, base.schedule.config.prediction_type)
+    return Editor(text_encoder, unet.requires_grad_(False), inversion, base.schedule)
 
 
 def posed(

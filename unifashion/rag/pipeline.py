@@ -26,7 +26,8 @@ from ..ground.files import load_arrays, save_arrays, write_json
 from ..models.checkpoints import seeded
 from ..models.encoders import ImageEncoder
 from ..models.foundations import from_hub
-from ..models.latents import decoded, encoded, latent_mask, pasted
+from ..models.latents import decoded, encoded, latent_mask, pasted, schedule_facts
+from ..models.latents import training_schedule
 from ..models.painting import AUTOENCODERS, load_encoder, opened, opened_mask, painted_size
 from ..models.painting import pipeline_index, progress_of, room_for, save_encoder, sized
 from ..models.retriever import Retriever, load_retriever, save_retriever
@@ -254,7 +255,7 @@ def save_pretrained(
              "vae": type(self.vae).__name__, "scheduler": type(self.scheduler).__name__,
              "inversion": {"seen": inversion.norm.normalized_shape[0], "told": inversion.told,
                            "heads": inversion.layer.self_attn.num_heads, "scale": inversion.scale},
-             "prediction": self.editor.schedule.config.prediction_type}
+             "schedule": schedule_facts(self.editor.schedule)}
     if self.database is not None:
         self.database.save(folder / "database")
         save_retriever(self.database.search.retriever, folder / "database")
@@ -276,7 +277,7 @@ def from_pretrained(
         inversion = Inversion(**index["inversion"])
         scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     inversion.load_state_dict(load_file(folder / "inversion.safetensors"))
-    editor = Editor(text_encoder, unet, inversion, index["prediction"]).eval()
+    editor = Editor(text_encoder, unet, inversion, training_schedule(**index["schedule"])).eval()
     words = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoder = load_encoder(folder / "image_encoder")
     database = None

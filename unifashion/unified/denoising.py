@@ -19,7 +19,8 @@ from ..ground.core import Diffusion
 from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.history import History
-from ..models.latents import context_kept, guided, noised_at_random, sample
+from ..models.latents import context_kept, guided, noised_at_random, sample, schedule_facts
+from ..models.latents import training_schedule
 from ..models.painting import train_painter
 from ..models.qformer import QFormer
 from ..models.together import drawn
@@ -110,7 +111,7 @@ def save_denoiser(
     save_weights_of(model, OWN, folder / "denoiser.safetensors")
     image = model.adapters["image"].net[0].in_features if "image" in model.adapters else 0
     write_json(folder / "denoiser.json", {"wiring": asdict(model.wiring), "image_width": image,
-                                          "prediction": model.schedule.config.prediction_type})
+                                          "schedule": schedule_facts(model.schedule)})
 
 # %% ../../nbs/6_unified/08_denoising.ipynb #46820d43
 def load_denoiser(
@@ -119,13 +120,14 @@ def load_denoiser(
     "A stored denoiser. Raises `FileNotFoundError` for a folder that holds none."
     folder = Path(folder)
     kept = json.loads((folder / "denoiser.json").read_text(encoding="utf-8"))
+    schedule = training_schedule(**kept.pop("schedule"))
     lists = {name: tuple(value) if isinstance(value, list) else value
              for name, value in kept.pop("wiring").items()}
     with seeded(0, "denoiser"):
         qformer = QFormer.from_pretrained(folder / "qformer") if (folder / "qformer").is_dir() else None
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
-        model = Denoiser(text_encoder, unet, Wiring(**lists), qformer, **kept)
+        model = Denoiser(text_encoder, unet, Wiring(**lists), schedule, qformer, **kept)
     wrong = model.load_state_dict(load_file(folder / "denoiser.safetensors"), strict=False)
     lost = [name for name in wrong.missing_keys if name.startswith(OWN)]
     if lost or wrong.unexpected_keys:

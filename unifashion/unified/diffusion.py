@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 from transformers import CLIPTextModel
 
 from ..models.checkpoints import seeded
-from ..models.latents import reordered, training_schedule, widened
+from ..models.latents import reordered, widened
 from ..models.qformer import QFormer
 from ..models.unet import Inpainter
 from .language import Adapter
@@ -174,14 +174,14 @@ class Denoiser(nn.Module):
         text_encoder: CLIPTextModel,
         unet: UNet2DConditionModel,  # with as many input channels as the wiring asks for
         wiring: Wiring,
+        schedule: DDPMScheduler,     # the noise it is trained with
         qformer: QFormer = None,     # after phase 1; needed for 'queries'
         image_width: int = 0,        # of an image token; needed for 'image'
-        prediction: str = "v_prediction",  # or 'epsilon'
         scale: float = 1.,           # typical size of an entry of the text's states
     ):
         super().__init__()
         self.wiring = wiring
-        self.schedule = training_schedule(prediction)
+        self.schedule = schedule
         self.text_encoder = text_encoder.requires_grad_(False)
         self.unet = unet.requires_grad_("unet" in wiring.trained)
         self.unet.conv_in.requires_grad_("unet" in wiring.trained or bool(wiring.channels))
@@ -281,6 +281,6 @@ def new_denoiser(
     words = base.text_encoder.embeddings.token_embedding.weight
     scale = 1. if words.is_meta else base.states(base.empty[None]).std().item()
     with seeded(seed, "denoiser"):
-        model = Denoiser(deepcopy(base.text_encoder), widened_unet(base, wiring), wiring, deepcopy(qformer),
-                         image_width, base.schedule.config.prediction_type, scale)
+        model = Denoiser(deepcopy(base.text_encoder), widened_unet(base, wiring), wiring, base.schedule,
+                         deepcopy(qformer), image_width, scale)
     return model.to(memory_format=torch.channels_last)

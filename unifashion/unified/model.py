@@ -284,6 +284,6 @@ def changed(self: UniFashion, picture, text: str, seed: int, steps: int, guidanc
     vae = self.painter[1]
     grey = grey_latents(vae, *self.own.needs.painted).to(self.device)
     shown = {"slots": slots.float(), "agnostic": grey, "mask": torch.ones_like(grey[:, :1])}
-    way = sampler(self.own.needs.sampler, denoiser.schedule.config.prediction_type)
+    way = sampler(self.own.needs.sampler, denoiser.schedule)
     noise = start_noise([seed], grey.shape[1:])
     return Image.fromarray(decoded(vae, generated(denoiser, shown, noise, way, steps, guidance))[0])
