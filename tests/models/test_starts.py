@@ -54,7 +54,7 @@ def one_query(folder):
 
 
 def inpainter(seed=0):
-    return new_inpainter(90, 4, (4, 3), (16, 16, 24), 16, 1, seed)
+    return new_inpainter(90, 4, (4, 3), (16, 16, 24), 16, 1, seed=seed)
 
 
 def denoiser(seed):

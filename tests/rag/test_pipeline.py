@@ -16,7 +16,7 @@ from unifashion.models.autoencoder import PatchAutoencoder
 from unifashion.models.checkpoints import seeded
 from unifashion.models.encoders import ImageEncoder, dual_encoder, tower_tokens
 from unifashion.models.foundations import train_tokenizer
-from unifashion.models.latents import sampler
+from unifashion.models.latents import sampler, schedule_facts
 from unifashion.models.retriever import frozen_retriever, retrieving_encoder
 from unifashion.models.stable_diffusion import open_stable_diffusion
 from unifashion.models.stand_ins import write_generator
@@ -158,6 +158,15 @@ def test_stored_with_its_database_and_loaded(pipe, tmp_path):
     assert again.database.search.fingerprint == pipe.database.search.fingerprint
     (tmp_path / "rag" / "database" / "tokens.safetensors").unlink()
     with pytest.raises(FileNotFoundError):
+        FashionRAG.from_pretrained(tmp_path / "rag")
+
+
+def test_a_pipeline_that_names_no_schedule_is_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "rag")
+    index = json.loads((tmp_path / "rag" / "model_index.json").read_text())
+    assert index.pop("schedule") == schedule_facts(pipe.editor.schedule)
+    (tmp_path / "rag" / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="rag/model_index.json names no schedule"):
         FashionRAG.from_pretrained(tmp_path / "rag")
 
 

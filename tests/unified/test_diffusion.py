@@ -1,5 +1,7 @@
 """The denoiser: surgery that changes nothing, conditions that reach it, sizes of the papers' parts."""
 
+import json
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -222,6 +224,15 @@ def test_a_stored_denoiser_says_the_same(name, base, parts, batch, tmp_path):
     assert torch.equal(told(again, batch), told(model, batch))
     assert UNet2DConditionModel.from_pretrained(tmp_path / "unet").config.in_channels == \
         model.unet.conv_in.in_channels
+
+
+def test_a_denoiser_that_names_no_schedule_is_refused(base, tmp_path):
+    save_denoiser(new_denoiser(base, Wiring(), 0), tmp_path)
+    kept = json.loads((tmp_path / "denoiser.json").read_text())
+    del kept["schedule"]
+    (tmp_path / "denoiser.json").write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match="denoiser.json names no schedule"):
+        load_denoiser(tmp_path)
 
 
 def test_weights_of_another_denoiser_are_refused(base, parts, tmp_path):

@@ -214,3 +214,12 @@ def test_a_u_net_of_other_channels_is_refused_by_name(tmp_path):
     write_generator(tmp_path / "wide", "StableDiffusionPipeline", 13)
     with pytest.raises(ValueError, match="wide/unet takes 13 channels .* wanted are 4 or 9"):
         open_stable_diffusion(tmp_path / "wide")
+
+
+def test_noise_that_is_no_stable_diffusions_is_refused_by_name(tmp_path):
+    write_generator(tmp_path / "odd", "StableDiffusionPipeline", 4)
+    assert open_stable_diffusion(tmp_path / "odd").inpainter.schedule.config.beta_end == 0.012
+    path = tmp_path / "odd" / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("scaled_linear", "linear"))
+    with pytest.raises(ValueError, match="scheduler_config.json: beta_schedule is 'linear'; known is"):
+        open_stable_diffusion(tmp_path / "odd")

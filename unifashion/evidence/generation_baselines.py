@@ -56,8 +56,10 @@ ONCE = ("UniFashion try-on, Q-Former tuned, no copy", FROM_ZERO, STILL)
 STRENGTH = 0.8  # of SDEdit: share of Stable Diffusion's way from noise to picture that is walked
 
 
-def strength_on(schedule) -> float:  # 0..1
-    "How much of another schedule's way begins in as much noise."
+def strength_on(
+    schedule,  # of the foundation
+) -> float:  # 0..1
+    "The share of its way at which it is as noisy as Stable Diffusion's is at `STRENGTH`."
     wanted = training_schedule().alphas_cumprod[round(1000 * STRENGTH) - 1]
     return (schedule.alphas_cumprod >= wanted).float().mean().item()
 

@@ -81,7 +81,8 @@ def design_parts(profile, n: int) -> tuple:  # model, data, loss, settings
     "Design, n examples."
     f, g, p = profile.foundations, profile.generator, profile.pretrain
     size = profile.world.height // FACTOR, profile.world.width // FACTOR
-    base = new_inpainter(f.vocabulary, g.latent_channels, size, g.unet_widths, g.text_width, g.text_layers)
+    base = new_inpainter(f.vocabulary, g.latent_channels, size, g.unet_widths, g.text_width, g.text_layers,
+                         beta_end=g.unet_beta_end)
     model = new_denoiser(base, DESIGN, 0, new_qformer(profile))
     latents = dict.fromkeys(("latents", "agnostic", "pose", "sketch"), (g.latent_channels, *size))
     words = {"ids": (f.vocabulary, PLACES), "empty": (f.vocabulary, PLACES),

@@ -22,7 +22,7 @@ from ..data.images import CLIP_MEAN, CLIP_STD
 from .checkpoints import seeded
 from .encoders import ImageEncoder
 from .foundations import from_hub
-from .latents import training_schedule
+from .latents import SCHEDULE, training_schedule
 from .unet import Inpainter, prompts
 
 # %% ../../nbs/5_models/23_stable_diffusion.ipynb #2d3482e0
@@ -80,6 +80,10 @@ def open_stable_diffusion(
     schedule = json.loads((painting / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     index = json.loads((painting / "model_index.json").read_text(encoding="utf-8"))
     words = AutoTokenizer.from_pretrained(folder / "tokenizer").backend_tokenizer
+    odd = [key for key in SCHEDULE if key != "beta_end" and schedule.get(key) != SCHEDULE[key]]
+    if odd:
+        raise ValueError(f"{painting.name}/scheduler/scheduler_config.json: {odd[0]} is "
+                         f"{schedule.get(odd[0])!r}; known is {SCHEDULE[odd[0]]!r}")
     noise = training_schedule(schedule.get("prediction_type", "epsilon"), schedule["beta_end"])
     mask_first = index["_class_name"] != "PaintByExamplePipeline"
     inpainter = Inpainter(text_encoder, unet, noise, mask_first, empty=prompts(words, [""])[0])

@@ -23,6 +23,7 @@ from ..ground.runs import hold, let_go
 from .checkpoints import begin_folder, seeded
 from .encoders import needs
 from .foundations import train_tokenizer
+from .latents import SCHEDULE
 from ..shop.licensed import licensed
 
 # %% ../../nbs/5_models/34_stand_ins.ipynb #2f19e95b
@@ -133,7 +134,7 @@ def write_generator(
                                           **blocks),
              "vae": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4,
                                   up_block_types=("UpDecoderBlock2D",) * 4, **blocks),
-             "text_encoder": CLIPTextModel(text), "scheduler": PNDMScheduler(skip_prk_steps=True)}
+             "text_encoder": CLIPTextModel(text), "scheduler": PNDMScheduler(**SCHEDULE, skip_prk_steps=True)}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     write_json(folder / "model_index.json", {"_class_name": kind})

@@ -25,8 +25,9 @@ from ..ground.files import write_json
 from .attribute_reader import AttributeReader, patterns_apart, read_rightly
 from .checkpoints import seeded
 from .foundations import SPECIAL, load_card, load_foundation, save_foundation
-from .latents import context_kept, decoded, encoded, forgotten, guided, latent_mask
-from .latents import noised_at_random, sample, sampler, start_noise, training_schedule
+from .latents import SCHEDULE, context_kept, decoded, encoded, forgotten, guided
+from .latents import latent_mask, noised_at_random, sample, sampler, start_noise
+from .latents import training_schedule
 from .together import mean_of_all
 from .train import Fit, fit
 
@@ -91,8 +92,8 @@ def new_inpainter(
     widths: tuple = (64, 96, 128),  # of the U-Net's levels
     text_width: int = 192,
     text_layers: int = 2,
-    beta_end: float = 0.012,        # of the noise: Stable Diffusion's
     seed: int = 0,                  # of the start
+    beta_end: float = SCHEDULE["beta_end"],  # of the noise; a card that names none means this
 ) -> Inpainter:
     "An untrained one, of the drawn world's sizes."
     text = CLIPTextConfig(vocab_size=vocabulary, hidden_size=text_width, intermediate_size=4 * text_width,
@@ -300,7 +301,7 @@ def train_inpainter(
                 "beta_end": g.unet_beta_end}
     model = new_inpainter(**settings, seed=seed)
     before = 0
-    if further:
+    if further:  # its noise may have been another
         weights, card = load_foundation(Path(folder) / "inpainter")
         model.load_state_dict(weights)
         before = card["training"]["steps"] + card["training"].get("steps before", 0)

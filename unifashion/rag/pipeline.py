@@ -277,6 +277,9 @@ def from_pretrained(
         inversion = Inversion(**index["inversion"])
         scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     inversion.load_state_dict(load_file(folder / "inversion.safetensors"))
+    if "schedule" not in index:
+        raise ValueError(f"{folder.name}/model_index.json names no schedule: older than the choice of one; "
+                         "train it anew")
     editor = Editor(text_encoder, unet, inversion, training_schedule(**index["schedule"])).eval()
     words = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoder = load_encoder(folder / "image_encoder")

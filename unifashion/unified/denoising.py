@@ -117,9 +117,12 @@ def save_denoiser(
 def load_denoiser(
     folder,  # from `save_denoiser`
 ) -> Denoiser:
-    "A stored denoiser. Raises `FileNotFoundError` for a folder that holds none."
+    "A stored denoiser. Raises `FileNotFoundError` for a folder without one, `ValueError` for what does not fit."
     folder = Path(folder)
     kept = json.loads((folder / "denoiser.json").read_text(encoding="utf-8"))
+    if "schedule" not in kept:
+        raise ValueError(f"{folder.name}/denoiser.json names no schedule: older than the choice of one; "
+                         "train it anew")
     schedule = training_schedule(**kept.pop("schedule"))
     lists = {name: tuple(value) if isinstance(value, list) else value
              for name, value in kept.pop("wiring").items()}
