@@ -41,8 +41,7 @@ class Site:
         self.root, self.folder = root, folder
         bibliography = (root / ".site" / "references.bib").read_text(encoding="utf-8")
         self.settings = settings_of(root)
-        self.repository = self.settings["git_url"]
-        self.links = Links(root, self.repository, works_of(bibliography))
+        self.links = Links(root, self.settings, works_of(bibliography))
 
     def write(self, name, content):
         path = self.folder / name
@@ -142,7 +141,7 @@ def lay(root, folder):
     chapters = [path for rooms in wings.values() for path in rooms] + use
     names_pages(site, chapters)
     titles = report_pages(site, sorted((root / "nbs" / "reports").glob("*.ipynb")))
-    site.markdown("results.md", results_page(root, site.repository, titles), "results.md")
+    site.markdown("results.md", results_page(root, site.settings, titles), "results.md")
     guides = [page for page in GUIDES if (root / page).exists()]
     for page in (*guides, "data/README.md", "outputs/README.md"):
         site.markdown(place(page), (root / page).read_text(encoding="utf-8"), page)

@@ -63,7 +63,7 @@ def is_export(cell):
 
 def launch_copy(notebook, path, settings, root):
     "A notebook as Colab opens it: its title, the set-up, the rest; its links lead into the repository."
-    links = LinksFromAnywhere(root, settings["git_url"])
+    links = LinksFromAnywhere(root, settings)
     page = copy.deepcopy(notebook)
     title, *rest = [cell for cell in page["cells"] if not is_export(cell)]
     for cell in [title, *rest]:

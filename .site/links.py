@@ -34,11 +34,16 @@ def place(path):
     return path if path.startswith("outputs/published/") and path.endswith(".png") else None
 
 
+def in_the_repository(settings, kind, path):
+    "The web address of what lies at `path`, on the branch of settings.ini. `kind`: tree, blob or raw."
+    return f"{settings['git_url']}/{kind}/{settings['branch']}/{path}"
+
+
 class Links:
     "Rewrites the links of one page after the other; what is wrong with them is gathered in `faults`."
 
-    def __init__(self, root, repository, works):
-        self.root, self.repository, self.works = root, repository, works
+    def __init__(self, root, settings, works):
+        self.root, self.settings, self.works = root, settings, works
         self.faults, self.pictures = [], set()
 
     def rewrite(self, text, page):
@@ -75,24 +80,23 @@ class Links:
             return "#" + anchor(*published.groups()[:2])
         there = place(path)
         if not there:
-            return self.in_the_repository(path)
+            return self.outside(path)
         if there.endswith(".png"):
             self.pictures.add(path)
         here = posixpath.dirname(place(page) or page)
         return posixpath.relpath(there, here or ".")
 
-    def in_the_repository(self, path):
-        kind = "tree" if (self.root / path).is_dir() else "blob"
-        return f"{self.repository}/{kind}/main/{path}"
+    def outside(self, path):
+        "Where the repository shows what the site lacks."
+        return in_the_repository(self.settings, "tree" if (self.root / path).is_dir() else "blob", path)
 
 
 class LinksFromAnywhere(Links):
     "Links of a page that is opened elsewhere, as on Colab: all lead into the repository."
 
-    def __init__(self, root, repository):
-        super().__init__(root, repository, {})
+    def __init__(self, root, settings):
+        super().__init__(root, settings, {})
 
     def there(self, path, page):
-        found = self.in_the_repository(path)
         picture = path.endswith(".png")  # itself, not its page
-        return found.replace("/blob/", "/raw/", 1) if picture else found
+        return in_the_repository(self.settings, "raw", path) if picture else self.outside(path)

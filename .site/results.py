@@ -3,7 +3,7 @@ its run and whether the run is today's, and what was not run."""
 
 import csv, json, posixpath, re, sys
 
-from links import anchor
+from links import anchor, in_the_repository
 
 PROFILES = {"mini": "Drawn garments", "open": "Real photographs", "paper": "The papers' scale"}
 ORDER = ["table", "figure", "audit", "malformed", "efficiency", "memory", "scoreboard", "train", "tune"]
@@ -120,11 +120,11 @@ def rooted(markdown, place):
     return re.sub(r"\]\((\.\./[^)#]+)", at_root, markdown)
 
 
-def run_section(profile, report, folder, root, repository):
+def run_section(profile, report, folder, root, settings):
     "One run: label, heading, facts, table, figures; paths are the repository's."
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     place = folder.relative_to(root).as_posix()
-    address = f"{repository}/blob/main/{place}"
+    address = in_the_repository(settings, "blob", place)
     links = [f"[the notebook](nbs/reports/{report}.ipynb)", f"[as it ran]({address}/executed.ipynb)"]
     if (folder / "table.csv").exists():
         links.append(f"[the numbers]({address}/table.csv)")
@@ -138,7 +138,7 @@ def run_section(profile, report, folder, root, repository):
     return "\n\n".join(parts)
 
 
-def results_page(root, repository, titles):
+def results_page(root, settings, titles):
     "The page's Markdown, as it would stand at the repository's root. `titles`: report -> (title, line)."
     runs = published_runs(root)
     parts = [
@@ -153,7 +153,7 @@ def results_page(root, repository, titles):
         title, line = titles.get(report) or asked[report]
         parts.append(f"## {title}\n\n{line}")
         found = runs.get(report, [])
-        parts += [run_section(profile, report, folder, root, repository) for profile, folder in found]
+        parts += [run_section(profile, report, folder, root, settings) for profile, folder in found]
         if report in asked:
             parts.append(missing(report, {profile for profile, _ in found}, titles))
     return "\n\n".join(part for part in parts if part) + "\n"

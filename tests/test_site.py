@@ -24,6 +24,7 @@ NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib", "jupyter_se
 MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
 needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"not installed here: {', '.join(MISSING)}")
 WORKS = {"https://arxiv.org/abs/2301.12597": "li2023blip2"}
+SETTINGS = {"git_url": "https://code.example/r", "branch": "trunk"}
 
 
 def code(source, *outputs):
@@ -45,7 +46,7 @@ PICTURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": 
 
 
 def rewritten(text, page="nbs/5_models/05_losses.ipynb"):
-    links = Links(ROOT, "https://code.example/r", WORKS)
+    links = Links(ROOT, SETTINGS, WORKS)
     return links.rewrite(text, page), links.faults
 
 
@@ -55,8 +56,8 @@ def rewritten(text, page="nbs/5_models/05_losses.ipynb"):
         ("[train](04_train.ipynb)", "[train](04_train.ipynb)"),
         ("[core](../0_ground/02_core.ipynb#keys)", "[core](../0_ground/02_core.ipynb#keys)"),
         ("[data](../../data/README.md)", "[data](../data.md)"),
-        ("[papers](../../data/claims.csv)", "[papers](https://code.example/r/blob/main/data/claims.csv)"),
-        ("[all](../../data)", "[all](https://code.example/r/tree/main/data)"),
+        ("[papers](../../data/claims.csv)", "[papers](https://code.example/r/blob/trunk/data/claims.csv)"),
+        ("[all](../../data)", "[all](https://code.example/r/tree/trunk/data)"),
         ("[a site](https://example.org/x)", "[a site](https://example.org/x)"),
         ("`[x](nowhere.ipynb)`", "`[x](nowhere.ipynb)`"),
         ("```\n[x](nowhere.ipynb)\n```", "```\n[x](nowhere.ipynb)\n```"),
@@ -205,7 +206,7 @@ def test_the_overview_has_a_line_for_everything_that_is_to_be_reproduced(tmp_pat
 def test_the_page_of_results_has_every_item_table_and_figure(monkeypatch):
     monkeypatch.setattr("results.is_todays", lambda *_: True)
     titles = {path.stem: title_of(json.loads(path.read_text(encoding="utf-8"))) for path in REPORTS}
-    page = results_page(ROOT, "https://code.example/r", titles)
+    page = results_page(ROOT, SETTINGS, titles)
     for paper, item, shows, report in contents(ROOT):
         assert f"| {paper}, {item}: {shows} |" in page
         assert f"## {titles[report][0] if report in titles else item}\n" in page
@@ -213,21 +214,24 @@ def test_the_page_of_results_has_every_item_table_and_figure(monkeypatch):
     for picture in published.rglob("fig_*.png"):
         assert f"({picture.relative_to(ROOT).as_posix()})" in page
     for record in published.rglob("run.json"):
-        assert f"{record.parent.relative_to(ROOT).as_posix()}/executed.ipynb)" in page
+        place = record.parent.relative_to(ROOT).as_posix()
+        assert f"(https://code.example/r/blob/trunk/{place}/executed.ipynb)" in page
 
 
 def test_the_copy_that_colab_opens_begins_with_its_set_up():
     settings = settings_of(ROOT) | {"git_url": "https://github.com/someone/book", "branch": "trunk"}
     notebook = book(
         prose("# Core\n\n> The first. See [show](03_show.ipynb#grid) and [BLIP-2](https://arxiv.org/abs/1)."),
+        prose("![a page](../../.site/static/demo.png)"),
         code("#| default_exp ground.core"),
         code("import faiss"),
         code("#| hide\nimport nbdev; nbdev.nbdev_export()"),
     )
     copied = launch_copy(notebook, "nbs/0_ground/02_core.ipynb", settings, ROOT)
-    title, set_up, *rest = copied["cells"]
-    assert "(https://github.com/someone/book/blob/main/nbs/0_ground/03_show.ipynb#grid)" in title["source"]
+    title, set_up, shown, *rest = copied["cells"]
+    assert "(https://github.com/someone/book/blob/trunk/nbs/0_ground/03_show.ipynb#grid)" in title["source"]
     assert "[BLIP-2](https://arxiv.org/abs/1)" in title["source"], "Colab has no page of references"
+    assert "(https://github.com/someone/book/raw/trunk/.site/static/demo.png)" in shown["source"]
     assert '"--branch", "trunk", "https://github.com/someone/book", book' in set_up["source"]
     assert 'f"{book}[search]"' in set_up["source"] and 'os.chdir(book / "nbs/0_ground")' in set_up["source"]
     assert [cell["source"] for cell in rest] == ["#| default_exp ground.core", "import faiss"]
@@ -239,6 +243,11 @@ def test_the_copy_that_colab_opens_begins_with_its_set_up():
 def test_the_copies_are_published_where_colab_looks_for_them():
     workflow = (ROOT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
     assert "make docs" in workflow and f"git init -q -b {SITE_BRANCH}" in workflow
+
+
+def test_a_branchs_site_links_that_branch():
+    site = (ROOT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
+    assert 's|^branch *=.*|branch = ${GITHUB_REF_NAME}|" settings.ini' in site
 
 
 def test_binder_sets_up_what_make_sets_up():

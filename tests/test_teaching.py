@@ -61,7 +61,7 @@ def order_faults(steps, needs):
 
 @pytest.mark.parametrize("text", [PATHS, GLOSSARY], ids=["paths", "glossary"])
 def test_what_is_linked_exists(text):
-    links = Links(ROOT, "https://code.example/r", {})
+    links = Links(ROOT, {"git_url": "https://code.example/r", "branch": "trunk"}, {})
     links.rewrite(text, "nbs/teaching.md")
     assert not links.faults and len(chapters_of(text)) >= 20
 
