@@ -250,6 +250,13 @@ def test_a_branchs_site_links_that_branch():
     assert 's|^branch *=.*|branch = ${GITHUB_REF_NAME}|" settings.ini' in site
 
 
+def test_actions_are_pinned_by_commit():
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    used = re.findall(r"uses: *(.*)", "\n".join(path.read_text(encoding="utf-8") for path in workflows))
+    assert used and all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line) for line in used), used
+    assert len(set(used)) == len({line.split("@")[0] for line in used}), "an action has one version"
+
+
 def test_binder_sets_up_what_make_sets_up():
     start = ROOT / ".binder" / "postBuild"
     assert os.access(start, os.X_OK) and "python .setup.py" in start.read_text(encoding="utf-8")
