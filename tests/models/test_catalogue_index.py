@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -417,11 +418,79 @@ def test_rows_are_reduced_to_the_best_of_each_item():
     assert M.best_of_rows(rows, 2) == [Hit("b", 0.7), Hit("a", 0.5)]
 
 
-@pytest.fixture
-def database(tmp_path):
-    for name in ("pymilvus", "milvus_lite"):
-        pytest.importorskip(name, reason="Milvus is not installed: pip install pymilvus milvus-lite")
+class Rows:
+    "A stand-in for Milvus: rows in memory. Its filters are read as Python reads them."
+
+    def __init__(self):
+        self.own = {}
+
+    def create(self, collection, width):
+        self.own[collection] = []
+
+    def taken(self, collection, wanted):
+        return [row for row in self.own[collection] if eval(wanted or "True", {}, row)]
+
+    def has_collection(self, collection):
+        return collection in self.own
+
+    def list_collections(self):
+        return list(self.own)
+
+    def describe_collection(self, collection):
+        return {"fields": [{"name": "upload"}, {"name": "vector", "params": {"dim": "8"}}]}
+
+    def load_collection(self, collection):
+        assert collection in self.own
+
+    def insert(self, collection, data):
+        assert {"name", "query", "upload", "vector"} == set(data[0])
+        self.own[collection] += data
+
+    def delete(self, collection, filter):
+        gone = self.taken(collection, filter)
+        self.own[collection] = [row for row in self.own[collection] if row not in gone]
+
+    def query(self, collection, filter, output_fields, limit=None):
+        found = self.taken(collection, filter)[:limit]
+        return [{"count(*)": len(found)}] if output_fields == ["count(*)"] else found
+
+    def search(self, collection, data, limit, output_fields, search_params, filter):
+        answers = []
+        for query in data:
+            scored = [{"entity": row, "distance": float(np.dot(row["vector"], query))}
+                      for row in self.taken(collection, filter)]
+            answers.append(sorted(scored, key=lambda own: -own["distance"])[:limit])
+        return answers
+
+
+@pytest.fixture(params=["stand-in", "milvus-lite"])
+def database(request, tmp_path, monkeypatch):
+    "An address under which `MilvusCatalogue` builds and loads."
+    if request.param == "milvus-lite":
+        for name in ("pymilvus", "milvus_lite"):
+            pytest.importorskip(name, reason="Milvus is not installed: pip install pymilvus milvus-lite")
+    else:
+        rows = Rows()
+        monkeypatch.setattr(M, "open_client", lambda uri: rows)
+        monkeypatch.setattr(M, "new_collection", Rows.create)
     return str(tmp_path / "shop.db")
+
+
+class Killed:
+    "A client whose process is killed after so many insertions: nothing that it sends arrives any more."
+
+    def __init__(self, client, left):
+        self.client = client
+        self.left = left
+
+    def __getattr__(self, name):
+        def call(*given, **how):
+            if self.left == 0:
+                raise ConnectionError("killed")
+            self.left -= name == "insert"
+            return getattr(self.client, name)(*given, **how)
+
+        return call
 
 
 ODD = ['a "shirt"', "b\\c", "d'e", "röd kjol", "] or query >= 0"]
@@ -456,7 +525,8 @@ def test_milvus_fetches_more_where_too_few_items_are_behind_the_rows(database, m
     (lambda there, uri: M.MilvusCatalogue.build(uri, "space", ["a"], items_of(1)), FileExistsError,
      "load it"),
     (lambda there, uri: there.append(["000"], items_of(1)), ValueError, "'000' is in this catalogue already"),
-    (lambda there, uri: there.append(["x", "x"], items_of(2)), ValueError, "'x' is in this catalogue"),
+    (lambda there, uri: there.append(["x", "x"], items_of(2)), ValueError, "'x' is given 2 times"),
+    (lambda there, uri: there.delete([""]), ValueError, "'' is not in this catalogue"),
     (lambda there, uri: there.append(["x"], 2 * items_of(1)), ValueError, "'x': its vector 0 has length 2"),
     (lambda there, uri: there.append(["x"], items_of(2)), ValueError, "1 names and vectors of shape"),
     (lambda there, uri: there.delete(["z"]), ValueError, "'z' is not in this catalogue"),
@@ -468,3 +538,90 @@ def test_milvus_refuses_what_the_folder_refuses(database, call, error, words):
     with pytest.raises(error, match=words):
         call(there, database)
     assert len(there) == 3
+
+
+@pytest.mark.parametrize("arrived", [1, 2, 3, 4], ids=["mark", "a block", "two blocks", "all blocks"])
+def test_what_a_killed_upload_has_sent_is_not_found_and_can_be_cleared(database, monkeypatch, arrived):
+    monkeypatch.setattr(M, "BATCH", 2)
+    names = ["v", "w", "x", "y", "z"]
+    there = M.MilvusCatalogue.build(database, "space", ["a", "b", "c"], items_of(3))
+    there.client = Killed(there.client, arrived)
+    with pytest.raises(ConnectionError):
+        there.append(names, items_of(5, 8))
+    there = M.MilvusCatalogue.load(database, "space")
+    before = there.search(queries_of(4), 99)
+    assert len(there) == 3 and {hit.name for own in before for hit in own} == {"a", "b", "c"}
+    with pytest.raises(ValueError, match="'v' is not in this catalogue"):
+        there.delete(["v"])
+    with pytest.raises(BlockingIOError, match=r"under way, or was killed: .* with \.clear\(\)"):
+        there.append(names, items_of(5, 8))
+    there.delete(["c"])  # what is finished can be changed all the while
+    there.clear()
+    assert there.unfinished() == set() and there.count("query >= 0") == 2 * 4
+    there.append(names, items_of(5, 8))
+    assert len(there) == 7 and there.count("query >= 0") == 7 * 4
+    assert there.search(items_of(5, 8)[4, :1], 1)[0][0].name == "z"
+
+
+def test_an_upload_is_seen_as_a_whole(database, monkeypatch):
+    monkeypatch.setattr(M, "BATCH", 2)
+    there = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))
+    reader = M.MilvusCatalogue.load(database, "space")
+    send, seen = M.MilvusCatalogue.send, []
+
+    def sent(self, *given):
+        send(self, *given)
+        seen.append((len(reader), len(reader.search(queries_of(1), 9)[0])))
+
+    monkeypatch.setattr(M.MilvusCatalogue, "send", sent)
+    there.append(["v", "w", "x", "y", "z"], items_of(5, 8))
+    assert seen == [(1, 1)] * 3 and len(reader) == 6
+
+
+def test_an_upload_that_is_refused_leaves_nothing(database, monkeypatch):
+    monkeypatch.setattr(M, "BATCH", 1)
+    there = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))
+    bad = items_of(3, 8) * np.array([1, 1, 2]).reshape(3, 1, 1)
+    for names, vectors, words in ((["x", "y", "z"], bad, "'z': its vector 0 has length 2"),
+                                  (["x", "y", "a"], items_of(3, 8), "'a' is in this catalogue already")):
+        with pytest.raises(ValueError, match=words):
+            there.append(names, vectors)
+        assert there.unfinished() == set() and there.count("query >= 0") == 4
+
+
+def test_of_two_writers_the_second_is_refused_and_the_first_is_not_disturbed(database):
+    first = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))
+    upload = first.begin()
+    first.send(upload, ["b"], items_of(1, 2))
+    second = M.MilvusCatalogue.load(database, "space")
+    with pytest.raises(BlockingIOError):
+        second.append(["b"], items_of(1, 3))
+    assert second.unfinished() == {upload} and second.count("query == 0") == 1
+    first.send(upload, ["c"], items_of(1, 4))
+    first.client.delete(first.collection, filter=f'query < 0 and upload == "{upload}"')
+    assert len(second) == 3
+
+
+def test_an_upload_that_is_cleared_under_way_fails_and_leaves_nothing(database, monkeypatch):
+    monkeypatch.setattr(M, "BATCH", 1)
+    there = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))
+    send = M.MilvusCatalogue.send
+
+    def cleared(self, upload, names, block):
+        send(self, upload, names, block)
+        if names == ["y"]:
+            M.MilvusCatalogue.load(database, "space").clear()
+
+    monkeypatch.setattr(M.MilvusCatalogue, "send", cleared)
+    with pytest.raises(RuntimeError, match="cleared while it was under way"):
+        there.append(["x", "y", "z"], items_of(3, 8))
+    assert there.unfinished() == set() and there.count("query >= 0") == 4
+
+
+def test_a_collection_that_does_not_say_what_was_finished_is_refused(monkeypatch):
+    fields = [{"name": "vector", "params": {"dim": 8}}]
+    client = SimpleNamespace(has_collection=lambda name: True,
+                             describe_collection=lambda name: {"fields": fields})
+    monkeypatch.setattr(M, "open_client", lambda uri: client)
+    with pytest.raises(ValueError, match="drop its collection catalogue_.*, and build it again"):
+        M.MilvusCatalogue.load("shop.db", "space")

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json, socket
+from collections import Counter
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 from fastcore.basics import patch
@@ -70,6 +72,7 @@ def new_collection(client, collection: str, width: int):
     schema.add_field("row", DataType.INT64, is_primary=True)
     schema.add_field("name", DataType.VARCHAR, max_length=1024)
     schema.add_field("query", DataType.INT64)
+    schema.add_field("upload", DataType.VARCHAR, max_length=32)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
     index = client.prepare_index_params()
     index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
@@ -82,7 +85,7 @@ def named(names) -> str:
 
 # %% ../../nbs/5_models/32_milvus_catalogue.ipynb #278b91c2
 class MilvusCatalogue:
-    "A catalogue in Milvus; `build`, `load`, `append`, `delete`, `search`."
+    "A catalogue in Milvus; `build`, `load`, `append`, `delete`, `search`, `clear`."
     def __init__(self, client, collection: str, width: int):
         self.client = client
         self.collection = collection
@@ -103,10 +106,12 @@ class MilvusCatalogue:
                 raise ValueError(f"{name} at {uri} was built with another model than {identity}: build it "
                                  "again")
             raise FileNotFoundError(f"no {name} at {uri}: build one")
-        fields = client.describe_collection(collection)["fields"]
-        width = next(own["params"]["dim"] for own in fields if own["name"] == "vector")
+        fields = {own["name"]: own for own in client.describe_collection(collection)["fields"]}
+        if "upload" not in fields:
+            raise ValueError(f"{name} at {uri} does not say which of its uploads were finished: drop its "
+                             f"collection {collection}, and build it again")
         client.load_collection(collection)
-        return cls(client, collection, int(width))
+        return cls(client, collection, int(fields["vector"]["params"]["dim"]))
 
     @classmethod
     def build(
@@ -126,11 +131,59 @@ class MilvusCatalogue:
         own.append(names, vectors)
         return own
 
-    def count(self, rows: str) -> int:  # of a filter's rows
-        told = self.client.query(self.collection, filter=rows, output_fields=["count(*)"])
-        return int(told[0]["count(*)"])
+# %% ../../nbs/5_models/32_milvus_catalogue.ipynb #afa723df
+@patch
+def unfinished(self: MilvusCatalogue) -> set:  # of str
+    "Uploads that are under way, or were killed."
+    told = self.client.query(self.collection, filter="query < 0", output_fields=["upload"])
+    return {row["upload"] for row in told}
 
-    def __len__(self): return self.count("query == 0")
+
+@patch
+def finished(
+    self: MilvusCatalogue,
+    *rows: str,  # filters
+) -> str:  # a filter; empty: all rows
+    "Of these rows those of finished uploads."
+    return " and ".join([*rows, *(f'upload != "{own}"' for own in sorted(self.unfinished()))])
+
+
+@patch
+def count(self: MilvusCatalogue, rows: str) -> int:
+    "Rows of finished uploads that a filter takes."
+    told = self.client.query(self.collection, filter=self.finished(rows), output_fields=["count(*)"])
+    return int(told[0]["count(*)"])
+
+
+@patch
+def __len__(self: MilvusCatalogue): return self.count("query == 0")
+
+# %% ../../nbs/5_models/32_milvus_catalogue.ipynb #80797d5a
+@patch
+def begin(self: MilvusCatalogue) -> str:  # the upload
+    "Set the mark of a new upload. Raises `BlockingIOError` where another has set one."
+    upload = uuid4().hex
+    anything = np.eye(1, self.width, dtype=np.float32)[0].tolist()  # no row goes without a vector
+    self.client.insert(self.collection, [{"name": "", "query": -1, "upload": upload, "vector": anything}])
+    if self.unfinished() != {upload}:
+        self.withdraw(upload)
+        raise BlockingIOError("an upload to this catalogue is under way, or was killed: wait for it, or, "
+                              "where nobody is writing, remove what it has left with .clear()")
+    return upload
+
+
+@patch
+def withdraw(self: MilvusCatalogue, upload: str):
+    "Remove an upload, its mark last."
+    for rows in ("query >= 0", "query < 0"):
+        self.client.delete(self.collection, filter=f'{rows} and upload == "{upload}"')
+
+
+@patch
+def clear(self: MilvusCatalogue):
+    "Remove what killed uploads have left. To be called while nobody is writing."
+    for upload in self.unfinished():
+        self.withdraw(upload)
 
 # %% ../../nbs/5_models/32_milvus_catalogue.ipynb #e3701283
 @patch
@@ -139,21 +192,39 @@ def append(
     names: list,  # (n,) str
     vectors,      # (n, n_query, d) unit vectors
 ):
-    "Add items, a row a vector. Raises `ValueError` for other shapes, a known name, and no unit vectors."
+    """Add items, a row a vector: all of them or, where it raises, none.
+    Raises `ValueError` for other shapes, a known name, and no unit vectors, and as `begin`."""
     names = [str(name) for name in names]
     if len(vectors.shape) != 3 or (len(names), self.width) != (len(vectors), int(vectors.shape[-1])):
         raise ValueError(f"{len(names)} names and vectors of shape {tuple(vectors.shape)}; wanted are "
                          f"({len(names)}, n_query, {self.width})")
-    blocks = half_blocks(names, vectors, BATCH)
-    for start, block in zip(range(0, len(names), BATCH), blocks):
-        own = names[start:start + BATCH]
-        there = self.client.query(self.collection, filter=named(own), output_fields=["name"], limit=1)
-        if there or len(set(own)) < len(own):
-            known = there[0]["name"] if there else next(name for name in own if own.count(name) > 1)
-            raise ValueError(f"{known!r} is in this catalogue already: delete it first")
-        self.client.insert(self.collection, [
-            {"name": name, "query": query, "vector": vector.tolist()}
-            for name, item in zip(own, block.astype(np.float32)) for query, vector in enumerate(item)])
+    for name, times in Counter(names).items():
+        if times > 1: raise ValueError(f"{name!r} is given {times} times: an item is added once")
+    upload = self.begin()
+    try:
+        for start, block in zip(range(0, len(names), BATCH), half_blocks(names, vectors, BATCH)):
+            self.send(upload, names[start:start + BATCH], block.astype(np.float32))
+        if upload not in self.unfinished():
+            raise RuntimeError("this upload was cleared while it was under way: nothing of it is kept")
+    except BaseException:
+        self.withdraw(upload)
+        raise
+    self.client.delete(self.collection, filter=f'query < 0 and upload == "{upload}"')
+
+# %% ../../nbs/5_models/32_milvus_catalogue.ipynb #71e58d16
+@patch
+def send(
+    self: MilvusCatalogue,
+    upload: str,        # from `begin`
+    names: list,        # (n,) str
+    block: np.ndarray,  # (n, n_query, d) fp32
+):
+    "Insert a block of an upload. Raises `ValueError` for a known name."
+    there = self.client.query(self.collection, filter=named(names), output_fields=["name"], limit=1)
+    if there: raise ValueError(f"{there[0]['name']!r} is in this catalogue already: delete it first")
+    self.client.insert(self.collection, [
+        {"name": name, "query": query, "upload": upload, "vector": vector.tolist()}
+        for name, item in zip(names, block) for query, vector in enumerate(item)])
 
 
 @patch
@@ -164,7 +235,7 @@ def delete(
     "Forget items. Raises `ValueError` for a name that is not there."
     for name in names:
         if not self.count(named([name])): raise ValueError(f"{str(name)!r} is not in this catalogue")
-    self.client.delete(self.collection, filter=named(names))
+    self.client.delete(self.collection, filter=self.finished(named(names)))
 
 # %% ../../nbs/5_models/32_milvus_catalogue.ipynb #101aa1b0
 def pairs(rows) -> list:  # (name, score) each
@@ -182,9 +253,10 @@ def search(
     items = len(self)
     asked = checked_search(queries, k, self.width, items)
     limit = min(FETCHED * k, MOST)
+    there = self.finished()
     while True:
         told = self.client.search(self.collection, data=asked.tolist(), limit=limit, output_fields=["name"],
-                                  search_params={"metric_type": "IP"})
+                                  search_params={"metric_type": "IP"}, filter=there)
         found = [best_of_rows(pairs(own), k) for own in told]
         if limit == MOST or min(len(own) for own in found) >= min(k, items): return found
         limit = min(2 * limit, MOST)
