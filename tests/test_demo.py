@@ -377,6 +377,7 @@ def test_the_desk_says_what_is_missing(home, examples):
         "type what you look for": lambda: desk.search("  ", None, 3),
         "composed search": lambda: desk.search("red", shirt, 3),
         "how many is a number from 1 to 24": lambda: desk.search("red", None, 10**9),
+        "how many is": lambda: desk.compose(shirt, "is red", 0),
         "the picture to start from": lambda: desk.compose(None, "is red", 3),
         "what should be different": lambda: desk.compose(shirt, "", 3),
         "a picture to describe": lambda: desk.caption(None),

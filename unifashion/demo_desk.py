@@ -83,26 +83,29 @@ MOST = 24  # pictures that are found at once
 
 
 @patch
+def asked(self: Desk, tab: str, words, picture, k) -> tuple:  # (str, (h, w, 3) uint8 or None, int)
+    "What a tab that finds pictures was given. Raises as `check`, `words_in`, `picture_in` and `number_in`."
+    self.check(tab)
+    return words_in(words), picture_in(picture, self.home), number_in(k, "how many", 1, MOST)
+
+
+@patch
 def search(self: Desk, words, picture, k) -> list:  # of (file, caption)
     "By words, or by a picture (U 4.3). Raises `ValueError` for neither and for both."
-    self.check("search")
-    text = words_in(words)
-    own = picture_in(picture, self.home)
+    text, own, count = self.asked("search", words, picture, k)
     if own is None and not text: raise ValueError("type what you look for, or give a picture")
     if own is not None and text:
         raise ValueError("words and a picture together are a composed search: use its tab, or clear one")
-    return self.shown(self.models.search(text if own is None else own, number_in(k, "how many", 1, MOST)))
+    return self.shown(self.models.search(text if own is None else own, count))
 
 
 @patch
 def compose(self: Desk, picture, words, k) -> list:  # of (file, caption)
     "By a picture and what should be different (U 3.2). Raises `ValueError` where one is missing."
-    self.check("compose")
-    text = words_in(words)
-    own = picture_in(picture, self.home)
+    text, own, count = self.asked("compose", words, picture, k)
     if own is None: raise ValueError("give the picture to start from")
     if not text: raise ValueError("say what should be different")
-    return self.shown(self.models.compose(own, text, number_in(k, "how many", 1, MOST)))
+    return self.shown(self.models.compose(own, text, count))
 
 
 @patch
