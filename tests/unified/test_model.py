@@ -22,6 +22,7 @@ from unifashion.models.foundations import save_foundation
 from unifashion.models.language_models import open_writer
 from unifashion.models.unet import new_inpainter
 from unifashion.unified import model as m
+from unifashion.unified import trained_models
 from unifashion.unified import trained_parts as t
 from unifashion.unified.compose import Composer, save_composer
 from unifashion.unified.composed_systems import BOTH_CAPTIONS, OURS, folder_of
@@ -29,6 +30,7 @@ from unifashion.unified.denoising import save_denoiser
 from unifashion.unified.diffusion import Wiring, new_denoiser
 from unifashion.unified.language import new_captioner, save_captioner
 from unifashion.unified.lazy_parts import weight
+from unifashion.unified.shards import embed_shard, open_plan
 
 CHANNELS = 4
 
@@ -186,6 +188,58 @@ def test_composed_queries_and_their_answers_belong_to_phase_two(model, home):
     hits = model.compose(picture("red"), "is blue", shelf, k=2)
     assert [hit.name for hit in hits] == [names[i] for i in np.argsort(-best)[:2]]
     assert not np.allclose(kept, np.stack([shelf.pictures.encoded[name].queries for name in names]), atol=0.1)
+
+
+def in_shards(part, folder):
+    "Embed a folder in two shards, as `unifashion embed` does."
+    plan = open_plan(part, folder, 2)
+    for number in range(plan.shards):
+        embed_shard(part, plan, number)
+
+
+def counted(monkeypatch, part):
+    "How many pictures a part is given from now on."
+    given, encode = [], part.of_pictures
+
+    def of_pictures(pictures):
+        given.append(len(pictures))
+        return encode(pictures)
+
+    monkeypatch.setattr(part, "of_pictures", of_pictures)
+    return given
+
+
+def test_a_folder_in_shards_of_both_phases_is_read_and_not_encoded(model, home, monkeypatch):
+    folder = home / "shop"
+
+    def answers():
+        shelf = model.open_catalogue(folder)
+        hits = model.retrieve("a red dress", shelf) + model.compose(picture("red"), "is blue", shelf)
+        return [(hit.name, pytest.approx(hit.score, abs=1e-4), hit.text) for hit in hits]
+
+    whole = answers()
+    for part in (model.retriever, model.composer):
+        in_shards(part, folder)
+    given = [counted(monkeypatch, part) for part in (model.retriever, model.composer)]
+    assert answers() == whole and len(whole) == 8 and given == [[], []]
+    shelf = model.open_catalogue(folder)
+    assert shelf.composed.plan.identity == model.composer.identity != shelf.pictures.plan.identity
+
+
+def test_shards_of_phase_one_alone_do_not_answer_composed_queries(model, home, monkeypatch):
+    in_shards(model.retriever, home / "shop")
+    given = counted(monkeypatch, model.composer)
+    shelf = model.open_catalogue(home / "shop")
+    wanted = f"2 shards by another model .* --shards 2 --model {model.own.places['composer']}, and"
+    with pytest.raises(ValueError, match=wanted):
+        model.compose(picture("red"), "is blue", shelf)
+    assert given == []
+
+
+def test_the_folder_that_is_named_holds_the_same_model(model, own, monkeypatch):
+    monkeypatch.setattr(trained_models, "parts_for", lambda profile, run: own.foundations)
+    for part in (model.retriever, model.composer):
+        assert trained_models.open_model("smoke", part.source).identity == part.identity
 
 
 def test_a_picture_finds_itself_as_a_file_an_array_and_a_pil_picture(model, home):

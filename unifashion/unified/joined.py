@@ -241,6 +241,7 @@ def open_catalogue(
     if others:
         identity, shards = next(iter(others.items()))
         raise ValueError(f"{folder} is embedded in {shards} shards by another model ({identity}, not "
-                         f"{model.identity}): unifashion embed --catalogue {folder} --shards {shards}")
+                         f"{model.identity}): unifashion embed --catalogue {folder} --shards {shards} "
+                         f"--model {model.source}, and the --profile that it is of")
     if fast: raise ValueError(f"{folder} is not embedded in shards, which a fast search needs: --shards")
     return open_search(model, folder)

@@ -40,7 +40,7 @@ def open_retriever(own: Gathered, device: str) -> PictureModel:
     f = Foundations(image_encoder=n.image_encoder, qformer=n.qformer)
     encoder = open_image_encoder(n.image_encoder, *n.read, own.foundations)
     return PictureModel(encoder.eval().to(device), load_qformer(place.parent).eval().to(device),
-                        open_tokenizer(f, own.foundations), n.max_words, place)
+                        open_tokenizer(f, own.foundations), n.max_words, place.parent)
 
 
 def open_composer(own: Gathered, retriever: PictureModel, device: str) -> PictureModel:

@@ -30,7 +30,7 @@ from .denoising import generated
 from .joined import open_catalogue as open_joined
 from .lazy_parts import LazyParts
 from .own_fittings import OwnPerson, fitted, own_picture
-from .own_pictures import FIT, Hit, PictureSearch, open_search
+from .own_pictures import FIT, Hit
 from .trained_parts import TASKS, check_task, gathered, missing, read_model, write_model
 
 # %% auto #0
@@ -123,16 +123,16 @@ def embed_query(self: UniFashion, pictures, texts: list) -> np.ndarray:  # (n, d
 # %% ../../nbs/6_unified/20_model.ipynb #19380347
 @dataclass
 class OwnCatalogue:
-    "A folder of pictures before a `UniFashion`."
+    """A folder of pictures before a `UniFashion`.
+    What searches it is a `PictureSearch`, or a `CatalogueSearch` where the folder was embedded in shards."""
     model: UniFashion
     folder: Path
 
     @cached_property
-    def pictures(self):  # `PictureSearch`, or `CatalogueSearch` where the folder was embedded in shards
-        return open_joined(self.model.retriever, self.folder)[0]
+    def pictures(self): return open_joined(self.model.retriever, self.folder)[0]
 
     @cached_property
-    def composed(self) -> PictureSearch: return open_search(self.model.composer, self.folder)[0]
+    def composed(self): return open_joined(self.model.composer, self.folder)[0]
 
 
 @patch
@@ -186,7 +186,8 @@ def compose(
     catalogue: OwnCatalogue,
     k: int = 10,
 ) -> list:  # of `Hit`, the most similar first
-    "Find pictures like this one, but changed (U 3.2). Raises as `embed_query`, and `ValueError` for k < 1."
+    """Find pictures like this one, but changed (U 3.2).
+    Raises as `embed_query`, and `ValueError` for k < 1 and for shards of another model."""
     check_count(k, "pictures")
     return catalogue.composed.nearest(self.embed_query([picture], [text])[0], "queries", k)
 
