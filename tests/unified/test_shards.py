@@ -356,7 +356,8 @@ def test_a_fast_search_names_what_the_exact_one_does(model, tmp_path):
 def test_shards_of_other_weights_are_said_and_not_encoded_anew(model, shop):
     embedded(model, open_plan(model, shop, 4))
     other = Model("others")
-    with pytest.raises(ValueError, match=r"4 shards by another model \(quarters, not others\): .*--model nowhere, "):
+    words = r"4 shards by another model \(quarters, not others\): .*--model nowhere, "
+    with pytest.raises(ValueError, match=words):
         open_catalogue(other, shop)
     assert other.given == []
     plan = open_plan(other, shop, 3)  # a place of its own

@@ -117,7 +117,7 @@ def save_denoiser(
 def load_denoiser(
     folder,  # from `save_denoiser`
 ) -> Denoiser:
-    "A stored denoiser. Raises `FileNotFoundError` for a folder without one, `ValueError` for what does not fit."
+    "A stored denoiser. Raises `FileNotFoundError` where there is none, `ValueError` where it does not fit."
     folder = Path(folder)
     kept = json.loads((folder / "denoiser.json").read_text(encoding="utf-8"))
     if "schedule" not in kept:
