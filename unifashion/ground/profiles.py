@@ -45,7 +45,7 @@ PROFILES["mini"] = Profile(
     generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000, unet_steps=6500,
                         scorer_steps=3000, scorer_products=8000, retriever_steps=1000,
                         emblem_garments=6000, emblem_steps=1000),
-    diffusion=Diffusion(full_steps=320), compose=Compose(60, full_steps=400), rag=Rag(60, full_steps=600))
+    diffusion=Diffusion(full_steps=320, align_times=6), compose=Compose(60, full_steps=400), rag=Rag(60, full_steps=600))
 
 # %% ../../nbs/0_ground/01_profiles.ipynb #faf3a7c9
 PROFILES["open"] = Profile(

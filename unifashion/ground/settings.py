@@ -177,6 +177,7 @@ class Diffusion:
     steps: int = 80
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
+    align_times: int = 1        # of phase 1's adapters (U Eq. 7): so many times the steps
     batch: int = 16             # pictures a step
     lr: float = 1e-3
     checkpoint_every: int = 50  # steps

@@ -80,11 +80,11 @@ def open_stable_diffusion(
     schedule = json.loads((painting / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     index = json.loads((painting / "model_index.json").read_text(encoding="utf-8"))
     words = AutoTokenizer.from_pretrained(folder / "tokenizer").backend_tokenizer
-    odd = [key for key in SCHEDULE if key != "beta_end" and schedule.get(key) != SCHEDULE[key]]
+    odd = [key for key in SCHEDULE if schedule.get(key) != SCHEDULE[key]]
     if odd:
         raise ValueError(f"{painting.name}/scheduler/scheduler_config.json: {odd[0]} is "
                          f"{schedule.get(odd[0])!r}; known is {SCHEDULE[odd[0]]!r}")
-    noise = training_schedule(schedule.get("prediction_type", "epsilon"), schedule["beta_end"])
+    noise = training_schedule(schedule.get("prediction_type", "epsilon"))
     mask_first = index["_class_name"] != "PaintByExamplePipeline"
     inpainter = Inpainter(text_encoder, unet, noise, mask_first, empty=prompts(words, [""])[0])
     return Generators(inpainter.eval().requires_grad_(False), vae.eval().requires_grad_(False), words)

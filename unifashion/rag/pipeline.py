@@ -27,7 +27,7 @@ from ..models.checkpoints import seeded
 from ..models.encoders import ImageEncoder
 from ..models.foundations import from_hub
 from ..models.latents import decoded, encoded, latent_mask, pasted, schedule_facts
-from ..models.latents import training_schedule
+from ..models.latents import stored_schedule
 from ..models.painting import AUTOENCODERS, load_encoder, opened, opened_mask, painted_size
 from ..models.painting import pipeline_index, progress_of, room_for, save_encoder, sized
 from ..models.retriever import Retriever, load_retriever, save_retriever
@@ -277,10 +277,8 @@ def from_pretrained(
         inversion = Inversion(**index["inversion"])
         scheduler = getattr(diffusers, index["scheduler"]).from_pretrained(folder / "scheduler")
     inversion.load_state_dict(load_file(folder / "inversion.safetensors"))
-    if "schedule" not in index:
-        raise ValueError(f"{folder.name}/model_index.json names no schedule: older than the choice of one; "
-                         "train it anew")
-    editor = Editor(text_encoder, unet, inversion, training_schedule(**index["schedule"])).eval()
+    schedule = stored_schedule(index, f"{folder.name}/model_index.json")
+    editor = Editor(text_encoder, unet, inversion, schedule).eval()
     words = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoder = load_encoder(folder / "image_encoder")
     database = None

@@ -20,7 +20,7 @@ from ..ground.files import write_json
 from ..models.checkpoints import seeded
 from ..models.history import History
 from ..models.latents import context_kept, guided, noised_at_random, sample, schedule_facts
-from ..models.latents import training_schedule
+from ..models.latents import stored_schedule
 from ..models.painting import train_painter
 from ..models.qformer import QFormer
 from ..models.together import drawn
@@ -120,17 +120,14 @@ def load_denoiser(
     "A stored denoiser. Raises `FileNotFoundError` where there is none, `ValueError` where it does not fit."
     folder = Path(folder)
     kept = json.loads((folder / "denoiser.json").read_text(encoding="utf-8"))
-    if "schedule" not in kept:
-        raise ValueError(f"{folder.name}/denoiser.json names no schedule: older than the choice of one; "
-                         "train it anew")
-    schedule = training_schedule(**kept.pop("schedule"))
+    schedule = stored_schedule(kept, f"{folder.name}/denoiser.json")
     lists = {name: tuple(value) if isinstance(value, list) else value
-             for name, value in kept.pop("wiring").items()}
+             for name, value in kept["wiring"].items()}
     with seeded(0, "denoiser"):
         qformer = QFormer.from_pretrained(folder / "qformer") if (folder / "qformer").is_dir() else None
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
-        model = Denoiser(text_encoder, unet, Wiring(**lists), schedule, qformer, **kept)
+        model = Denoiser(text_encoder, unet, Wiring(**lists), schedule, qformer, kept["image_width"])
     wrong = model.load_state_dict(load_file(folder / "denoiser.safetensors"), strict=False)
     lost = [name for name in wrong.missing_keys if name.startswith(OWN)]
     if lost or wrong.unexpected_keys:
