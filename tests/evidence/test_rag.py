@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unifashion.evidence.rag_systems import (ASKED, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out,
-                                             examples_for, garments_for, judged_edits, poses_for)
+from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out,
+                                             examples_for, garments_for, judged_edits, lessons_for,
+                                             poses_for)
 from unifashion.evidence.retrieval_quality import found_for, quality_rows
 from unifashion.models.foundations import train_tokenizer
 from unifashion.wardrobe.garments import Garment
@@ -52,6 +53,24 @@ def test_a_row_without_text_keeps_its_garments():
     assert int(silent["places"].sum()) == 48 and silent["places"][1]  # garments right behind the beginning
     spoken = examples_for(Asking(), PEOPLE, parts, FOUND, DATABASE, tokens, TOKENIZER)[0]
     assert int(spoken["places"].sum()) == 48 and not spoken["places"][1]
+
+
+@pytest.mark.parametrize("name", [OURS, BESIDE])
+def test_before_the_first_stage_the_worn_garment_stands_alone(name):
+    tokens = {name: np.full((3, 4), place) for place, name in enumerate(["own p", "own q", *"abcdefgh"])}
+    given = PEOPLE, {"pose": np.zeros((2, 18, 4, 3))}, FOUND, tokens, TOKENIZER
+    how = TRAINED[name]
+    alone, first = (lessons_for(how, stage, *given) for stage in (0, 1))
+    for row in range(2):
+        own = alone[row]
+        assert own["count"] == 1 and np.array_equal(own["garments"][0], tokens[PEOPLE.garment_ids[row]])
+        inside = 16 * min(1, how.within)
+        assert int(own["places"].sum()) == inside
+        words = own["ids"][~own["places"]]
+        assert set(words.tolist()) == set(alone.empty.tolist())  # begin and end of an empty text
+    assert np.array_equal(first[0]["garments"], [tokens[name] for name in FOUND[0]])
+    assert {int(first[0]["count"]) for _ in range(80)} == {0, 1, 2, 3}
+    assert (first[0]["ids"] != alone.empty).any()
 
 
 def test_what_is_cut_out_does_not_see_the_room():

@@ -57,8 +57,9 @@ def probes_figure(
 
 # %% ../../nbs/8_evidence/32_inversion_figures.ipynb #f56cf7c9
 def spoken_figure(
-    rows: list,  # of dicts: step, kind, color, nearness
+    rows: list,      # of dicts: step, kind, color, nearness
     title: str,
+    alone: int = 0,  # the first of them, with the worn garment by itself
 ) -> Figure:
     "How many garments are named by their tokens' nearest words, step by step."
     figure, axes = canvas(width=6.4, height=2.6)
@@ -66,7 +67,9 @@ def spoken_figure(
     for name in ("kind", "color"):
         axes.plot(steps, [100 * row[name] for row in rows], "o-", markersize=3, label=f"{name} named, %")
     axes.plot(steps, [100 * row["nearness"] for row in rows], ":", color="0.5", label="cosine x 100")
-    axes.set(xlabel="step of the first stage", ylim=(0, 102), title=title)
+    if alone:
+        axes.axvline(alone, color="0.5", linewidth=1, label="the first stage begins")
+    axes.set(xlabel="step of $F_\theta$ alone", ylim=(0, 102), title=title)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -77,14 +80,14 @@ def plane_figure(
     title: str,
 ) -> Figure:
     "Held-out garments in the plane of their tokens, each in its colour."
-    figure, places = canvas(1, len(moments), width=7.2, height=2.8)
+    figure, places = canvas(1, len(moments), width=7.2, height=3.)
     for axes, (moment, own) in zip(np.atleast_1d(places).flat, moments.items()):
         x, y = np.transpose(own["plane"])
         shades = [np.array(next(iter(COLORS[one["color"]].values()))) / 255 for one in garments]
         axes.scatter(x, y, c=shades, s=22, edgecolors="0.6", linewidths=0.4)
         told = own["together"]
         axes.set(xticks=[], yticks=[], title=moment,
-                 xlabel=f"nearest alike: {100 * told['nearest is alike']:.0f} % (by lot "
-                        f"{100 * told['by lot']:.0f} %)")
+                 xlabel=f"nearest alike: {100 * told['nearest is alike']:.0f} %\n"
+                        f"(by lot {100 * told['by lot']:.0f} %)")
     figure.suptitle(title, fontsize=10)
     return figure

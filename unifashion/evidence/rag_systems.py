@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OURS', 'TEXT_ONLY', 'MGD', 'BESIDE', 'FIXED', 'TRAINED', 'CORE', 'ONCE', 'BY_QUERIES', 'ASKED', 'cut_out', 'Training',
-           'untrained', 'second_stage', 'sketch_channel', 'guides_of', 'Asking', 'garments_for', 'poses_for',
-           'examples_for', 'judged_edits']
+           'untrained', 'second_stage', 'sketch_channel', 'guides_of', 'lessons_for', 'Asking', 'garments_for',
+           'poses_for', 'examples_for', 'judged_edits']
 
 # %% ../../nbs/8_evidence/29_rag_systems.ipynb #0c1e5f3c
 from dataclasses import dataclass
@@ -44,11 +44,11 @@ def cut_out(
 @dataclass(frozen=True)
 class Training:
     "How an editor is trained."
-    most: int = 3           # garments of a prompt, at most
-    least: int = 0          # the number is drawn from least to most
-    stages: tuple = (1, 2)  # 1: F_theta alone; 2: the U-Net, with keypoints, too
-    beside: bool = False    # garments stand beside the prompt, not in it
-    sketched: bool = False  # the lines of the true picture are one channel more
+    most: int = 3              # garments of a prompt, at most
+    least: int = 0             # the number is drawn from least to most
+    stages: tuple = (0, 1, 2)  # 0 and 1: F_theta alone; 2: the U-Net, with keypoints, too
+    beside: bool = False       # garments stand beside the prompt, not in it
+    sketched: bool = False     # the lines of the true picture are one channel more
 
     @property
     def within(self) -> int: return 0 if self.beside else self.most  # garments in the prompt
@@ -104,6 +104,25 @@ def guides_of(
     "What guides an editor: its parts, with a sketch behind the keypoints if it sees one."
     if not how.sketched: return parts
     return parts | {"pose": np.concatenate([parts["pose"], sketch_channel(own)], 1)}
+
+# %% ../../nbs/8_evidence/29_rag_systems.ipynb #f2da39dd
+def lessons_for(
+    how: Training,
+    stage: int,    # of `how.stages`
+    own: Fittings,
+    parts: dict,   # from `edit_parts`, of the same people
+    found: list,   # (n,) lists of retrieved ids
+    tokens: dict,  # id -> tokens
+    tokenizer: tokenizers.Tokenizer,
+) -> Edits:
+    "What an editor is trained on: at stage 0 the worn garment without a text, later what a text finds."
+    shown = guides_of(how, own, parts)
+    if stage == 0:
+        worn = [[name] for name in own.garment_ids]
+        within = min(1, how.within)
+        return Edits(shown, own.names, [()] * len(worn), worn, tokens, tokenizer, 1, within=within)
+    return Edits(shown, own.names, own.phrases, found, tokens, tokenizer, how.most, at_random=True,
+                 least=how.least, within=how.within)
 
 # %% ../../nbs/8_evidence/29_rag_systems.ipynb #46934850
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ PROFILES["smoke"] = Profile(
                         retriever_batch=16, emblem_garments=48, emblem_steps=8),
     diffusion=Diffusion(6, batch=8, checkpoint_every=3, sampling_steps=3, pictures=6, core_pictures=4),
     compose=Compose(steps=4, batch=8, itm_rows=4, taught_rows=4, checkpoint_every=2, rerank=3),
-    rag=Rag(steps=5, batch=4, checkpoint_every=2, sampling_steps=3, pictures=6, core_pictures=4))
+    rag=Rag(steps=5, alone_times=1, batch=4, checkpoint_every=2, sampling_steps=3, pictures=6,
+            core_pictures=4))
 
 # %% ../../nbs/0_ground/01_profiles.ipynb #15e02779
 PROFILES["mini"] = Profile(
@@ -45,7 +46,8 @@ PROFILES["mini"] = Profile(
     generator=Generator(12_000, autoencoder_steps=5000, reader_steps=8000, unet_steps=6500,
                         scorer_steps=3000, scorer_products=8000, retriever_steps=1000,
                         emblem_garments=6000, emblem_steps=1000),
-    diffusion=Diffusion(full_steps=320, align_times=6), compose=Compose(60, full_steps=400), rag=Rag(60, full_steps=600))
+    diffusion=Diffusion(full_steps=320, align_times=6), compose=Compose(60, full_steps=400),
+    rag=Rag(60, full_steps=600, alone_times=4))
 
 # %% ../../nbs/0_ground/01_profiles.ipynb #faf3a7c9
 PROFILES["open"] = Profile(

@@ -216,6 +216,7 @@ class Rag:
     steps: int = 60             # of the first stage; the second has 0.6 as many
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
+    alone_times: int = 0        # before them, on the worn garment alone: so many times the first stage's
     batch: int = 16             # people a step
     lr: float = 1e-3            # of F_theta alone
     joint_lr: float = 2e-4      # of F_theta and the U-Net
