@@ -138,6 +138,7 @@ class Generator:
     autoencoder_steps: int = 0
     autoencoder_batch: int = 32
     autoencoder_lr: float = 1e-3
+    decoder_steps: int = 0                     # of the decoder alone, which then has seen wrong latents
     reader_widths: tuple = (32, 64, 128, 256)  # of the network that names attributes, stage by stage
     reader_steps: int = 0
     reader_batch: int = 64
@@ -177,7 +178,7 @@ class Diffusion:
     steps: int = 80
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
-    align_times: int = 1        # of phase 1's adapters (U Eq. 7): so many times the steps
+    align_times: int = 1        # steps of phase 1's adapters (U Eq. 7), as a multiple of `steps`
     batch: int = 16             # pictures a step
     lr: float = 1e-3
     checkpoint_every: int = 50  # steps
@@ -216,7 +217,7 @@ class Rag:
     steps: int = 60             # of the first stage; the second has 0.6 as many
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
-    alone_times: int = 0        # before them, on the worn garment alone: so many times the first stage's
+    alone_times: int = 0        # steps on the worn garment by itself before, as a multiple of `steps`
     batch: int = 16             # people a step
     lr: float = 1e-3            # of F_theta alone
     joint_lr: float = 2e-4      # of F_theta and the U-Net
