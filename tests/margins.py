@@ -31,6 +31,7 @@ MARGINS = [
     Margin("tower", 'card["metrics"]["blocks: length"]', 1 / 3, "lengths named rightly, of three"),
     Margin("attribute_reader", 'card["metrics"]["blocks: length"]', 1 / 3, "lengths named rightly, of three"),
     Margin("autoencoder", "gain", 0, "dB above the principal components"),
+    Margin("autoencoder", "recovered", 0, "dB won back from noisy latents"),
     Margin("unet", "right", 1 / 6, "colours painted as asked, of six"),
     Margin("scorer", 'card["metrics"]["blocks: own text first, of 54"]', 1 / 54, "own text first, of 54"),
     Margin("retriever", "share", 1 / 27, "own picture first, of 27"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unifashion.evidence.inversion_figures import spoken_figure
 from unifashion.evidence.inversion_study import most_common, plane, probed, pseudo_of, spoken, together
 from unifashion.evidence.inversion_study import what_was_shown
 from unifashion.ground.core import stream
@@ -87,3 +88,13 @@ def test_a_garment_is_named_when_a_token_is_nearest_to_a_word_of_it():
     own = [SimpleNamespace(kind="dress", color="red"), SimpleNamespace(kind="t-shirt", color="blue")]
     heard = spoken(editor, np.zeros((2, 1, 3)), own, words)
     assert heard == {"nearness": 1, "kind": 1, "color": 0.5}  # a t-shirt is named by 'shirt', too
+
+
+@pytest.mark.parametrize("alone, lines", [(0, 3), (100, 4)])
+def test_the_curve_of_words_says_where_stage_1_begins(alone, lines):
+    rows = [{"step": 50 * k, "kind": 0.1 * k, "color": 0.1, "nearness": 0.3} for k in range(5)]
+    axes = spoken_figure(rows, "made up", alone).axes[0]
+    drawn = axes.get_lines()
+    assert len(drawn) == lines and axes.get_xlabel().isprintable()
+    if alone:
+        assert drawn[-1].get_label() == "stage 1 begins" and set(drawn[-1].get_xdata()) == {100}

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, OURS, TEXT_ONLY, TRAINED, Asking, cut_out,
-                                             examples_for, garments_for, judged_edits, lessons_for,
-                                             poses_for)
+from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, NO_STAGE_0, OURS, TEXT_ONLY, TRAINED,
+                                             Asking, cut_out, examples_for, garments_for, judged_edits,
+                                             lessons_for, poses_for, taught_as)
 from unifashion.evidence.retrieval_quality import found_for, quality_rows
 from unifashion.models.foundations import train_tokenizer
 from unifashion.wardrobe.garments import Garment
@@ -53,6 +53,14 @@ def test_a_row_without_text_keeps_its_garments():
     assert int(silent["places"].sum()) == 48 and silent["places"][1]  # garments right behind the beginning
     spoken = examples_for(Asking(), PEOPLE, parts, FOUND, DATABASE, tokens, TOKENIZER)[0]
     assert int(spoken["places"].sum()) == 48 and not spoken["places"][1]
+
+
+def test_editors_that_differ_only_later_share_stage_0():
+    alone = [name for name, how in TRAINED.items() if 0 in how.stages]
+    assert {taught_as(name, 0) for name in alone} == {OURS, BESIDE}
+    assert taught_as(BESIDE, 0) == BESIDE
+    assert all(taught_as(name, stage) == name for name in TRAINED for stage in (1, 2))
+    assert TRAINED[NO_STAGE_0].stages == (1, 2)
 
 
 @pytest.mark.parametrize("name", [OURS, BESIDE])

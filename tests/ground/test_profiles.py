@@ -42,3 +42,8 @@ def test_the_rehearsal_is_the_papers_code_at_another_size():
                 assert getattr(now, own.name) == getattr(was, own.name), f"{section.name}.{own.name}"
     assert small.generator == paper.generator and small.llm == paper.llm
     assert small.pretrain.steps < paper.pretrain.steps and small.rag.steps < paper.rag.steps
+
+
+def test_what_only_small_scales_need_the_papers_do_without():
+    paper = PROFILES["paper"]
+    assert (paper.diffusion.align_times, paper.rag.alone_times, paper.generator.decoder_steps) == (1, 0, 0)

@@ -1,5 +1,7 @@
 """The autoencoder: the components it starts from, what it takes and gives, training, storing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ import torch.nn.functional as F
 from unifashion.ground.core import Generator, stream
 from unifashion.models.autoencoder import (Pictures, PatchAutoencoder, components, drawn_autoencoder,
                                            reconstructed, reconstruction_loss, signal_to_noise,
-                                           start_from_components, to_bytes, to_signed, train_autoencoder)
+                                           start_from_components, to_bytes, to_signed, train_autoencoder,
+                                           troubled)
 
 SMALL = {"widths": (16, 12, 8), "layers": 1}
 
@@ -99,6 +102,43 @@ def test_trained_stored_opened_it_is_the_same_and_the_card_says_what_it_reaches(
     assert card["metrics"]["held: dB"] == pytest.approx(again, abs=0.1)
     assert card["settings"]["latent_channels"] == 6 and card["command"] == "a test"
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_decoder_learns_by_itself_and_latents_stay_what_they_were(tmp_path):
+    g = Generator(0, 6, (16, 12, 8), 1, autoencoder_steps=4, autoencoder_batch=4, autoencoder_lr=1e-3)
+    given = Pictures(pictures()), {"held": pictures(4, seed=5)}
+    train_autoencoder(*given, g, tmp_path, tmp_path / "run", log=False)
+    first = drawn_autoencoder(tmp_path)
+    card = train_autoencoder(*given, replace(g, decoder_steps=3), tmp_path, tmp_path / "then", further=True,
+                             log=False)
+    then = drawn_autoencoder(tmp_path)
+    before = first.state_dict()
+    moved = [name for name, weight in then.state_dict().items() if not torch.equal(weight, before[name])]
+    assert moved and all(name.startswith(("unpatch.", "paint.")) for name in moved)
+    x = to_signed(pictures(4, seed=5))
+    assert torch.equal(then.encode(x).latents, first.encode(x).latents)
+    assert (tmp_path / "then" / "decoder").is_dir() and not (tmp_path / "then" / "whole").exists()
+    level = signal_to_noise(troubled(then, pictures(4, seed=5), 0.3), pictures(4, seed=5)).mean()
+    assert card["metrics"]["held: dB, noise of 0.3"] == pytest.approx(level, abs=0.1)
+    assert card["training"]["decoder_steps"] == 3
+
+
+def test_trained_at_once_or_further_the_decoder_is_the_same(tmp_path):
+    g = Generator(0, 6, (16, 12, 8), 1, autoencoder_steps=4, autoencoder_batch=4, autoencoder_lr=1e-3)
+    given = Pictures(pictures()), {"held": pictures(4, seed=5)}
+    both = replace(g, decoder_steps=3)
+    train_autoencoder(*given, both, tmp_path / "once", tmp_path / "a", log=False)
+    train_autoencoder(*given, g, tmp_path / "twice", tmp_path / "b", log=False)
+    train_autoencoder(*given, both, tmp_path / "twice", tmp_path / "c", further=True, log=False)
+    once, twice = (drawn_autoencoder(tmp_path / name).state_dict() for name in ("once", "twice"))
+    assert all(torch.allclose(once[name], twice[name], atol=1e-3) for name in once)
+
+
+def test_without_noise_nothing_is_troubled():
+    model = start_from_components(PatchAutoencoder(6, **SMALL), pictures())
+    calm = troubled(model, pictures(4), 0.)
+    assert np.array_equal(calm, reconstructed(model, pictures(4)))
+    assert (signal_to_noise(troubled(model, pictures(4), 0.5), calm) < 40).all()
 
 
 def test_it_is_a_diffusers_model(tmp_path):

@@ -130,6 +130,9 @@ def test_a_schedule_is_made_again_from_its_facts():
     facts = L.schedule_facts(deep)
     assert facts == {"prediction": "v_prediction", "beta_end": 0.02}
     assert L.training_schedule(**facts).config == deep.config
+    assert L.stored_schedule({"schedule": facts}, "own/model.json").config == deep.config
+    with pytest.raises(ValueError, match="own/model.json names no schedule"):
+        L.stored_schedule({"wiring": {}}, "own/model.json")
 
 
 def test_an_unknown_sampler_is_refused():

@@ -216,10 +216,22 @@ def test_a_u_net_of_other_channels_is_refused_by_name(tmp_path):
         open_stable_diffusion(tmp_path / "wide")
 
 
-def test_noise_that_is_no_stable_diffusions_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("key, value, known", [
+    ("beta_schedule", "linear", "'scaled_linear'"), ("beta_end", 0.02, "0.012"),
+    ("prediction_type", "sample", "'epsilon'"), ("rescale_betas_zero_snr", True, "False"),
+    ("trained_betas", [0.1, 0.2], "None")])
+def test_noise_that_is_no_stable_diffusions_is_refused_by_name(tmp_path, key, value, known):
     write_generator(tmp_path / "odd", "StableDiffusionPipeline", 4)
     assert open_stable_diffusion(tmp_path / "odd").inpainter.schedule.config.beta_end == 0.012
     path = tmp_path / "odd" / "scheduler" / "scheduler_config.json"
-    path.write_text(path.read_text().replace("scaled_linear", "linear"))
-    with pytest.raises(ValueError, match="scheduler_config.json: beta_schedule is 'linear'; known is"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"odd/.*scheduler_config.json: {key} is .*; known is {known}"):
         open_stable_diffusion(tmp_path / "odd")
+
+
+def test_an_answer_with_the_velocity_is_taken_as_one(tmp_path):
+    write_generator(tmp_path / "own", "StableDiffusionPipeline", 4)
+    path = tmp_path / "own" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    schedule = open_stable_diffusion(tmp_path / "own").inpainter.schedule
+    assert schedule.config.prediction_type == "v_prediction"

@@ -222,7 +222,7 @@ def generation_figure(
     rows: list,  # of one protocol, from `generation_rows`
     title: str,
 ) -> Picture:
-    "A line a system: attributes and KD with their intervals, the papers' own in a colour of theirs."
+    "Attributes and KD of each row, with intervals; rows named after a paper's model are coloured."
     found = {}
     for row in rows:
         if row["value"] is not None:

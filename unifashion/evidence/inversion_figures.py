@@ -59,7 +59,7 @@ def probes_figure(
 def spoken_figure(
     rows: list,      # of dicts: step, kind, color, nearness
     title: str,
-    alone: int = 0,  # the first of them, with the worn garment by itself
+    alone: int = 0,  # steps of stage 0; 0: it had none
 ) -> Figure:
     "How many garments are named by their tokens' nearest words, step by step."
     figure, axes = canvas(width=6.4, height=2.6)
@@ -68,8 +68,8 @@ def spoken_figure(
         axes.plot(steps, [100 * row[name] for row in rows], "o-", markersize=3, label=f"{name} named, %")
     axes.plot(steps, [100 * row["nearness"] for row in rows], ":", color="0.5", label="cosine x 100")
     if alone:
-        axes.axvline(alone, color="0.5", linewidth=1, label="the first stage begins")
-    axes.set(xlabel="step of $F_\theta$ alone", ylim=(0, 102), title=title)
+        axes.axvline(alone, color="0.5", linewidth=1, label="stage 1 begins")
+    axes.set(xlabel=r"step of $F_\theta$, before the painter learns", ylim=(0, 102), title=title)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

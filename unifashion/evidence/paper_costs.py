@@ -157,7 +157,8 @@ def painter_stage(paper, wiring) -> Stage:
     batch = {name: shaped(p.batch, *LATENTS) for name in names} | {"mask": shaped(p.batch, 1, *LATENTS[1:])}
     ids = torch.ones(p.batch, PLACES, dtype=torch.long, device="meta")
     batch |= read_as(p.batch, paper.pretrain.max_words) | {"ids": ids, "empty": ids}
-    return Stage(p.steps, p.batch, model, lambda: denoising_loss(model, batch), average=True)
+    steps = p.steps * (1 if wiring.trained else p.align_times)
+    return Stage(steps, p.batch, model, lambda: denoising_loss(model, batch), average=True)
 
 # %% ../../nbs/8_evidence/40_paper_costs.ipynb #70b776ad
 class Taught(nn.Module):

@@ -213,13 +213,13 @@ class Compose:
 # %% ../../nbs/0_ground/00_settings.ipynb #3812ae07
 @dataclass(frozen=True)
 class Rag:
-    "Fashion-RAG's two stages, and how pictures are edited (R 4.1)."
+    "Fashion-RAG's stages, and how pictures are edited (R 4.1)."
     steps: int = 60             # of the first stage; the second has 0.6 as many
     full_steps: int = 0         # steps with `full`; 0: the same
     gpu_steps: int = 0          # steps where a GPU is at hand; 0: the same
     alone_times: int = 0        # steps on the worn garment by itself before, as a multiple of `steps`
     batch: int = 16             # people a step
-    lr: float = 1e-3            # of F_theta alone
+    lr: float = 1e-3            # of F_theta by itself
     joint_lr: float = 2e-4      # of F_theta and the U-Net
     garments: int = 3           # that are retrieved, at most
     checkpoint_every: int = 50  # steps

@@ -242,7 +242,7 @@ def train_autoencoder(
     folder,                 # foundations folder: the part `autoencoder` is written there
     scratch,                # of the training run
     seed: int = 0,
-    further: bool = False,  # the decoder of the part that is there learns alone, instead of all from the start
+    further: bool = False,  # the part that is there goes on: its decoder alone
     log: bool = True,       # progress bar and TensorBoard
     **facts,                # command, device ...: written into the card
 ) -> dict:  # the card

@@ -72,7 +72,7 @@ def stored_schedule(
     kept: dict,  # what a stored model says of itself
     file: str,   # where that was read
 ) -> DDPMScheduler:
-    "The noise that a stored model was trained with. Raises `ValueError`, naming the file, if it does not say."
+    "The noise of a stored model's training. Raises `ValueError`, naming the file, if it does not say."
     if "schedule" not in kept:
         raise ValueError(f"{file} names no schedule: older than the choice of one; train it anew")
     return training_schedule(**kept["schedule"])

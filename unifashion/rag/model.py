@@ -218,7 +218,7 @@ def editing_loss(
 
 def train_editor(
     model: Editor,   # trained in place: F_theta alone, or, once `posed`, the U-Net with it
-    data: Edits,     # with latents, at random
+    data: Edits,     # with latents
     settings: Rag,
     scratch: Path,   # of this training alone: it goes on where it was broken off
     seed: int,
