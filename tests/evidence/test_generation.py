@@ -188,7 +188,7 @@ def test_catalogue_garments_are_those_of_the_files():
     assert [sum(values[row] is not None for values in kinds) for row in range(3)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("n, pages", [(3, {"": 3}), (4, {"": 4}), (9, {"": 4, "_2": 4, "_3": 1})])
+@pytest.mark.parametrize("n, pages", [(2, {"": 2}), (4, {"": 2, "_2": 2}), (5, {"": 2, "_2": 2, "_3": 1})])
 def test_pictures_are_paged_and_no_page_is_empty(n, pages):
     own = {TRUTH: np.arange(n), "texts": [str(i) for i in range(n)]}
     found = page_by_page(own)

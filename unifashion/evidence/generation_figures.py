@@ -68,7 +68,7 @@ def read_pictures(
 
 def page_by_page(
     own: dict,      # from `read_pictures`
-    rows: int = 4,  # of a page, so that it can be published
+    rows: int = 2,  # of a page, so that it can be published in its own colours
 ) -> dict:  # '' for the first page, '_2' for the second ... -> the same of its rows
     "Pictures in parts, none of them empty."
     pages = {}
