@@ -20,15 +20,15 @@ def words_figure(
 ) -> Figure:
     "Garments with the words nearest to their sixteen tokens, moment after moment."
     n = len(pictures)
-    figure, axes = canvas(n, 1 + len(moments), width=7.2, height=1.35 * n, squeeze=False,
-                          gridspec_kw={"width_ratios": [1, *[3] * len(moments)]})
+    figure, axes = canvas(n, 1 + len(moments), width=7.2, height=0.95 * n + 0.4, squeeze=False,
+                          gridspec_kw={"width_ratios": [1.3, *[3] * len(moments)]})
     for row, picture in enumerate(pictures):
         axes[row, 0].imshow(picture)
         for column, (moment, own) in enumerate(moments.items(), 1):
             axes[row, column].set_title(moment if row == 0 else "", fontsize=9)
             told = own["words"][row]
             lines = [" ".join(told[start:start + 4]) for start in range(0, len(told), 4)]
-            axes[row, column].text(0.02, 0.5, "\n".join(lines), fontsize=7.5, va="center")
+            axes[row, column].text(0.02, 0.5, "\n".join(lines), fontsize=6.5, va="center")
     for place in axes.flat:
         place.set_axis_off()
     figure.suptitle(title, fontsize=10)

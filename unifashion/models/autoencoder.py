@@ -279,7 +279,7 @@ def train_autoencoder(
                                          lr=how.lr, dtype=how.dtype, pictures=len(pictures), seed=seed),
                            **facts)
 
-
+# %% ../../nbs/5_models/17_autoencoder.ipynb #b06d6880
 def drawn_autoencoder(
     folder,  # with the part `autoencoder`
 ) -> PatchAutoencoder:
