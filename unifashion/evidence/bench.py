@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAITING', 'Limits', 'probed_limits', 'timed', 'name_of', 'where_time_goes', 'largest_difference', 'Race', 'raced',
-           'goal_text', 'times_text', 'apart_text', 'speed_rows', 'slow_rows', 'speed_figure']
+           'goal_text', 'times_text', 'apart_text', 'speed_rows', 'speed_figure', 'slow_rows']
 
 # %% ../../nbs/8_evidence/03_bench.ipynb #368c71c1
 import sys
@@ -72,7 +72,8 @@ def where_time_goes(
     seconds: float = 0.5,  # that it is watched, or for one call
 ) -> dict:  # function -> share of the looks, 0..1; the largest first
     "The Python functions that a call and its threads are met in; what they call in C counts as theirs."
-    seen, done = Counter(), threading.Event()
+    seen = Counter()
+    done = threading.Event()
     others = sys._current_frames().keys() - {threading.get_ident()}
 
     def watch():
@@ -170,15 +171,6 @@ def speed_rows(rows: list) -> list:  # of dicts, for `table_markdown`
     return told
 
 
-def slow_rows(rows: list) -> list:  # of dicts, for `table_markdown`
-    "Where the time goes of those that are slower than their plain form."
-    told = []
-    for row in rows:
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["spent"].items())
-        told += [{"what": row["name"], "where its time goes": shares}] * bool(shares)
-    return told
-
-
 def speed_figure(rows: list, title: str) -> Picture:
     "How many times as fast as the plain form; a diamond where a goal is."
     figure, axes = canvas(width=7.2, height=0.8 + 0.34 * len(rows))
@@ -193,3 +185,12 @@ def speed_figure(rows: list, title: str) -> Picture:
              title=title)
     axes.xaxis.set_major_formatter("{x:g}")
     return figure
+
+# %% ../../nbs/8_evidence/03_bench.ipynb #2f66eb74
+def slow_rows(rows: list) -> list:  # of dicts, for `table_markdown`
+    "Where the time goes of those that are slower than their plain form."
+    told = []
+    for row in rows:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["spent"].items())
+        told += [{"what": row["name"], "where its time goes": shares}] * bool(shares)
+    return told
