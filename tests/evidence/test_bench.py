@@ -1,5 +1,10 @@
 """Races: ratios from scripted times, results compared, limits by hand, both ways of every path alike."""
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +145,59 @@ def test_the_work_of_published_sizes():
     unet_and_more = plms["bytes"] / 51 / 2
     assert 859_546_884 < unet_and_more < 2 * 859_546_884  # the copy and its attention are smaller than it
     assert rows["caption, 7B"]["bytes"] == pytest.approx(2 * 6.6e9, rel=0.05)
+
+
+def spin(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def give_way():
+    os.stat(".")
+
+
+def call_often(seconds):
+    "Nearly all of the time is spent here; the calls let other threads run."
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for _ in range(20_000):
+            pass
+        give_way()
+
+
+def test_a_function_is_told_by_the_time_it_takes_and_not_by_how_often_it_gives_way():
+    told = S.where_time_goes(lambda: call_often(0.5))
+    assert next(iter(told)) == "test_bench.call_often" and told["test_bench.call_often"] > 0.5
+
+
+def test_threads_that_are_started_are_looked_at_and_standing_ones_are_not():
+    ended = threading.Event()
+    standing = threading.Thread(target=ended.wait)
+    standing.start()
+    with ThreadPoolExecutor(1) as before:
+        before.submit(len, ()).result()  # its thread is there now
+        before.submit(call_often, 1.2)
+
+        def work():
+            helper = threading.Thread(target=spin, args=(0.3,))
+            helper.start()
+            helper.join()
+
+        told = S.where_time_goes(work)
+    ended.set()
+    standing.join()
+    assert next(iter(told)) == "test_bench.spin" and "test_bench.call_often" not in told
+
+
+def test_what_ends_before_a_look_has_no_shares():
+    assert S.where_time_goes(lambda: None, seconds=0.) == {}
+
+
+def test_only_what_is_slower_says_where_its_time_goes(monkeypatch):
+    scripted(monkeypatch, [1., 4.])
+    slow = S.raced(race(ours=lambda: [spin(0.05) or 1.]), LIMITS, rounds=1)
+    scripted(monkeypatch, [4., 1.])
+    fast = S.raced(race(), LIMITS, rounds=1)
+    assert fast["where"] == {} and S.slow_rows([fast]) == []
+    assert S.slow_rows([slow, fast])[0]["where its time goes"].startswith("`test_bench.spin`")

@@ -63,7 +63,8 @@ WAITING = "threading", "thread"  # modules of the standard library
 
 def name_of(frame) -> str:
     "The function that a frame runs, with its module."
-    return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+    module = Path(frame.f_code.co_filename).stem.strip("<>").split()[-1]
+    return f"{module}.{frame.f_code.co_name}"
 
 
 def where_time_goes(
@@ -71,7 +72,7 @@ def where_time_goes(
     most: int = 4,
     seconds: float = 0.5,  # that it is watched, or for one call
 ) -> dict:  # function -> share of the looks, 0..1; the largest first
-    "The Python functions that a call and its threads are met in; what they call in C counts as theirs."
+    "The Python functions that a call and the threads it starts are met in; calls in C count as theirs."
     seen = Counter()
     done = threading.Event()
     others = sys._current_frames().keys() - {threading.get_ident()}
@@ -83,6 +84,8 @@ def where_time_goes(
             seen.update(name_of(now[thread]) for thread in now.keys() - others)
 
     watcher = threading.Thread(target=watch)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # else only calls that give way would be met
     watcher.start()
     end = time.perf_counter() + seconds
     try:
@@ -92,6 +95,7 @@ def where_time_goes(
     finally:
         done.set()
         watcher.join()
+        sys.setswitchinterval(interval)
     busy = Counter({name: n for name, n in seen.items() if name.split(".")[0] not in WAITING})
     return {name: n / busy.total() for name, n in busy.most_common(most)}
 
@@ -124,7 +128,7 @@ def raced(
     race: Race,
     limits: Limits,
     rounds: int = 5,
-) -> dict:  # a row: what and how, ratio, low, high, of_limit (0..1 or None), apart, allowed, goal, spent
+) -> dict:  # a row: what and how, ratio, low, high, of_limit (0..1 or None), apart, allowed, goal, where
     "Run it, both ways once without counting; where results differ by more than rounding, the row says so."
     results = race.plain(), race.ours()
     apart = race.apart(*results) if race.apart else None
@@ -138,7 +142,7 @@ def raced(
             "of_limit": float(least / np.median(spent[:, 1])) if least else None,
             "seconds": float(np.median(spent[:, 1])), "apart": apart, "allowed": race.allowed,
             "same": apart is None or apart <= race.allowed, "goal": race.goal or None,
-            "spent": where_time_goes(race.ours) if slow else {}}
+            "where": where_time_goes(race.ours) if slow else {}}
 
 # %% ../../nbs/8_evidence/03_bench.ipynb #9a9230f2
 def goal_text(row: dict) -> str:  # from `raced`
@@ -191,6 +195,7 @@ def slow_rows(rows: list) -> list:  # of dicts, for `table_markdown`
     "Where the time goes of those that are slower than their plain form."
     told = []
     for row in rows:
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["spent"].items())
+        shares = ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in row["where"].items()
+                           if share >= 0.01)
         told += [{"what": row["name"], "where its time goes": shares}] * bool(shares)
     return told
