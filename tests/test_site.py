@@ -368,7 +368,8 @@ class Text(HTMLParser):
 def test_the_whole_site_is_built(tmp_path):
     for name in (".site", "nbs", "data", "outputs/published", "unifashion"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.h5"))
-    shutil.copy(ROOT / "outputs" / "README.md", tmp_path / "outputs")
+    for path in (ROOT / "outputs").glob("*.md"):
+        shutil.copy(path, tmp_path / "outputs")
     for path in filter(os.path.isfile, ROOT.glob("[A-Za-z]*")):  # what pages link at the top
         shutil.copy(path, tmp_path)
     done = build(tmp_path)
