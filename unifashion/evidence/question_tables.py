@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALL', 'BEST', 'WEIGHED', 'ABOVE', 'PROMPT', 'POOLED', 'WINDOWS', 'GATED', 'FUSED', 'WARNED', 'CONFLICT_WAYS', 'ALONE',
-           'SIZES', 'MANY', 'MANY_WAYS', 'SHARES', 'BAD_WAYS', 'COSTS', 'PANELS', 'verdict_on_conflict', 'cost_rows',
-           'verdict_on_many', 'verdict_on_bad', 'verdict_on_logos', 'shares_figure', 'draw_ways', 'lines_figure',
-           'many_figure', 'logos_figure']
+           'SIZES', 'MANY', 'MANY_WAYS', 'SHARES', 'BAD_WAYS', 'QUESTIONS', 'COSTS', 'PANELS', 'Question',
+           'verdict_on_conflict', 'cost_rows', 'verdict_on_many', 'verdict_on_bad', 'verdict_on_logos', 'shares_figure',
+           'draw_ways', 'lines_figure', 'many_figure', 'logos_figure']
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #53ea6a31
+from typing import NamedTuple
+
 import numpy as np
 
 from ..ground.show import Picture, canvas
@@ -24,6 +26,32 @@ MANY = (1, 2, 3, 5, 10)          # garments
 MANY_WAYS = {PROMPT: MANY[:3], POOLED: MANY[1:], WINDOWS: MANY[3:], FUSED: MANY}  # asked where they differ
 SHARES = (0, 25, 50, 75, 100)    # percent of bad ones
 BAD_WAYS = (ALL, ABOVE, GATED, WARNED)
+
+# %% ../../nbs/8_evidence/33_question_tables.ipynb #dc312833
+class Question(NamedTuple):
+    "One of the paper's open questions, asked in the drawn world."
+    asked: str
+    unknown: str  # what could not have been known without the truth
+
+
+QUESTIONS = {
+    "conflict": Question(
+        "Garments that contradict one another",
+        "which garment a colour came from, and that it came from none of them. A photograph shows that a "
+        "result is of one piece or is not; whose it is shows only where every garment's colour is known."),
+    "logos": Question(
+        "Logos",
+        "which emblem a garment bears. Readers of letters see no cats and no anchors, and photographs come "
+        "without a list of what is printed on the cloth."),
+    "many": Question(
+        "More than three garments",
+        "how well the fourth to the tenth garment still fit. Distances to true pictures can be had anywhere; "
+        "what they are due to, the number of garments or what comes with them, cannot."),
+    "bad": Question(
+        "Bad garments",
+        "how many of the garments are bad. Among photographs it is guessed by scores like those that a gate "
+        "decides by, so that a gate is judged by itself."),
+}
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #dcb43019
 def _said(row: dict, digits: int = 0) -> str:
