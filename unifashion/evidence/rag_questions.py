@@ -111,7 +111,7 @@ def asking_costs(
     asked: dict,  # name -> (editor, `Edits`), from `by_way`
     vae,
     settings: Rag,
-    people: int = 8,
+    people: int = 8,  # at most
     steps: int = 4,
     repeats: int = 3,
 ) -> dict:  # name -> 'seconds' of a picture, one a repeat; 'memory', MiB a picture
@@ -119,14 +119,15 @@ def asking_costs(
     few = replace(settings, sampling_steps=steps)
     costs = {}
     for name, (editor, data) in asked.items():
+        rows = range(min(people, len(data)))
         with TensorMemory() as memory:
-            painted_rows(editor, data, range(people), vae, few, paint=edited)
-        costs[name] = {"memory": memory.most / people / 2**20, "seconds": []}
+            painted_rows(editor, data, rows, vae, few, paint=edited)
+        costs[name] = {"memory": memory.most / len(rows) / 2**20, "seconds": []}
     for _ in range(repeats):
         for name, (editor, data) in asked.items():
             begun = perf_counter()
-            painted_rows(editor, data, range(people), vae, few, paint=edited)
-            costs[name]["seconds"].append((perf_counter() - begun) / people)
+            painted_rows(editor, data, rows, vae, few, paint=edited)
+            costs[name]["seconds"].append((perf_counter() - begun) / len(rows))
     return costs
 
 # %% ../../nbs/8_evidence/34_rag_questions.ipynb #9877ff69
