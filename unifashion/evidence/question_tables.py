@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ALL', 'BEST', 'WEIGHED', 'ABOVE', 'PROMPT', 'POOLED', 'WINDOWS', 'GATED', 'FUSED', 'WARNED', 'CONFLICT_WAYS', 'ALONE',
            'SIZES', 'MANY', 'MANY_WAYS', 'SHARES', 'BAD_WAYS', 'QUESTIONS', 'COSTS', 'PANELS', 'Question',
-           'verdict_on_conflict', 'cost_rows', 'verdict_on_many', 'verdict_on_bad', 'verdict_on_logos', 'shares_figure',
-           'draw_ways', 'lines_figure', 'many_figure', 'logos_figure']
+           'shares_table', 'verdict_on_conflict', 'cost_rows', 'verdict_on_many', 'verdict_on_bad', 'verdict_on_logos',
+           'shares_figure', 'draw_ways', 'lines_figure', 'many_figure', 'logos_figure']
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #53ea6a31
 from typing import NamedTuple
@@ -52,6 +52,22 @@ QUESTIONS = {
         "how many of the garments are bad. Among photographs it is guessed by scores like those that a gate "
         "decides by, so that a gate is judged by itself."),
 }
+
+# %% ../../nbs/8_evidence/33_question_tables.ipynb #dccc59d0
+def shares_table(
+    rows: list,
+    protocol: str,
+    metric: str,
+) -> list:  # a dict a way: 'attributes, % with', then a share each with its value and interval
+    "One metric of one kind of bad garments."
+    table = []
+    for way in BAD_WAYS:
+        line = {f"{metric}, with": way}
+        for share in SHARES:
+            own = _cell(rows, protocol, f"{share} % bad, {way}", metric)
+            line[f"{share} % bad"] = _said(own, 1) if own else None
+        table.append(line)
+    return table
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #dcb43019
 def _said(row: dict, digits: int = 0) -> str:
@@ -206,8 +222,9 @@ def draw_ways(
     for way in dict.fromkeys(row["row"].split(", ")[1] for row in cells):
         line = [row for row in cells if row["row"].endswith(f", {way}")]
         x = [int(row["row"].split()[0]) for row in line]
-        axes.plot(x, [row["value"] for row in line], "o-", markersize=4, label=way)
-        axes.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], alpha=0.15)
+        value, low, high = ([row[end] for row in line] for end in ("value", "low", "high"))
+        axes.plot(x, value, "o-", markersize=4, label=way)
+        axes.fill_between(x, np.array(low, float), np.array(high, float), alpha=0.15)  # FD has none
 
 
 def lines_figure(
