@@ -260,7 +260,8 @@ def many_figure(
         axes.set_title(metric, fontsize=9)
     for axes in places[1]:
         axes.set(xlabel="garments")
-    figure.legend(*places.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+    lines = places.flat[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=7)
     figure.suptitle(title, fontsize=10)
     return figure
 
