@@ -2,9 +2,10 @@
 
 import pytest
 
-from unifashion.evidence.question_tables import (ABOVE, ALL, BEST, POOLED, PROMPT, WEIGHED, WINDOWS,
-                                                 lines_figure, shares_figure, verdict_on_bad,
-                                                 verdict_on_conflict, verdict_on_many)
+from unifashion.evidence.question_tables import (ABOVE, ALL, ALONE, BEST, COSTS, PANELS, POOLED, PROMPT, WEIGHED,
+                                                 WINDOWS, cost_rows, lines_figure, many_figure, shares_figure,
+                                                 shares_table, verdict_on_bad, verdict_on_conflict,
+                                                 verdict_on_many)
 
 
 def cell(protocol, name, metric, value, wide=2):
@@ -15,11 +16,13 @@ def cell(protocol, name, metric, value, wide=2):
 CONFLICT = [cell("conflict in color conflict", f"2 garments, {way}", metric, value)
             for way, value in ((ALL, 30), (BEST, 8), (WEIGHED, 12))
             for metric in ("of none", "of one of them")]
+CONFLICT.append(cell("conflict in color conflict", ALONE, "of none", 5))
 
 
 def test_the_way_with_the_fewest_blends_is_named():
     told = verdict_on_conflict(CONFLICT, ("color",), {"color": 85})
-    assert "neither's value in 30 (28 to 32) % of pictures, the best alone in 8 (6 to 10) %" in told
+    assert "missed in 5 (3 to 7) % of pictures; two at once give neither's value in 30 (28 to 32) %" in told
+    assert "the best alone in 8 (6 to 10) %" in told
 
 
 def test_a_weak_editor_answers_nothing():
@@ -34,7 +37,10 @@ def test_more_garments_are_better_worse_or_neither(ten, word):
     rows = [cell("many many", f"3 garments, {PROMPT}", "KD", 10),
             cell("many many", f"10 garments, {POOLED}", "KD", ten),
             cell("many many", f"10 garments, {WINDOWS}", "KD", ten + 1)]
-    assert verdict_on_many(rows, 10).endswith(word)
+    for name, seconds in ((f"3 garments, {PROMPT}", 2), (f"10 garments, {POOLED}", 5)):
+        rows += [cell("many many", name, metric, seconds) for metric in COSTS]
+    told = verdict_on_many(rows, 10)
+    assert told.endswith(word) and "at 2.50 times the seconds and 2.50 times the memory" in told
 
 
 def test_three_garments_are_not_called_many():
@@ -52,5 +58,35 @@ def test_what_bad_garments_cost():
 def test_figures_draw_what_there_is():
     assert len(shares_figure(CONFLICT, {"color": 80, "kind": 70}, "t").axes) == 2
     rows = [cell("bad: any bad", f"{share} % bad, {ALL}", "attributes", 70) for share in (0, 100)]
-    figure = lines_figure(rows, "bad", "attributes", "t")
+    figure = lines_figure(rows, "attributes", "t")
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0, 100]
+
+
+def test_costs_are_told_beside_the_first_turn_by_turn():
+    costs = {"1 garment, a": {"seconds": [1., 2., 4.], "memory": 10.},
+             "2 garments, a": {"seconds": [3., 4., 4.], "memory": 15.}}
+    rows = {(row["row"], row["metric"]): row for row in cost_rows(costs, "many many")}
+    slower = rows["2 garments, a", COSTS[0]]
+    assert (slower["value"], slower["low"], slower["high"], slower["n"]) == (2, 1, 3, 3)
+    assert rows["2 garments, a", COSTS[1]]["value"] == 1.5
+    assert rows["1 garment, a", COSTS[0]]["value"] == 1
+
+
+def test_no_costs_make_no_rows():
+    assert cost_rows({}, "many many") == []
+
+
+def test_shares_stand_in_a_grid_and_gaps_stay_empty():
+    rows = [cell("bad: any bad", f"50 % bad, {ALL}", "attributes", 70)]
+    first, *others = shares_table(rows, "bad: any", "attributes")
+    assert first == {"attributes, with": ALL, "0 % bad": None, "25 % bad": None,
+                     "50 % bad": "70.0 (68.0 to 72.0)", "75 % bad": None, "100 % bad": None}
+    assert all(own["50 % bad"] is None for own in others)
+
+
+def test_a_distance_without_an_interval_is_drawn_all_the_same():
+    rows = [cell("many many", f"{n} garments, {POOLED}", metric, n) for n in (2, 5) for metric in PANELS]
+    rows = [row | {"low": None, "high": None} if row["metric"] == "FD" else row for row in rows]
+    figure = many_figure(rows, "t")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(PANELS)
+    assert all(axes.lines[0].get_xdata().tolist() == [2, 5] for axes in figure.axes)
