@@ -118,6 +118,7 @@ def verdict_on_conflict(
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #1084e473
 COSTS = ("seconds, times", "memory, times")
+PANELS = ("KD", "FD", "attributes", "CLIP-T", "CLIP-I true", "CLIP-I retrieved", *COSTS)  # of many garments
 
 
 def cost_rows(
@@ -245,9 +246,6 @@ def lines_figure(
     return figure
 
 
-PANELS = ("KD", "FD", "attributes", "CLIP-T", "CLIP-I true", "CLIP-I retrieved", *COSTS)
-
-
 def many_figure(
     rows: list,
     title: str,
@@ -259,7 +257,7 @@ def many_figure(
         draw_ways(axes, [row for row in chosen if "," in row["row"]])
         axes.set_title(metric, fontsize=9)
     for axes in places[1]:
-        axes.set(xlabel="garments")
+        axes.set(xlabel="garments", xticks=MANY)
     lines = places.flat[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=7)
     figure.suptitle(title, fontsize=10)
