@@ -18,9 +18,9 @@ from ..ground.files import atomic_write
 from ..ground.keys import report_files
 
 # %% auto #0
-__all__ = ['OWN', 'COLUMNS', 'STATES', 'NAMES', 'UNCOMPARED', 'published_home', 'run_digest', 'list_runs', 'write_runs',
-           'todays_runs', 'Score', 'question_of', 'answers_at', 'scores', 'unasked', 'item_of', 'by_item', 'claimless',
-           'read_failures', 'failure_faults']
+__all__ = ['OWN', 'COLUMNS', 'STATES', 'NAMES', 'OF_LOGOS', 'UNCOMPARED', 'published_home', 'run_digest', 'list_runs',
+           'write_runs', 'todays_runs', 'Score', 'question_of', 'answers_at', 'scores', 'unasked', 'item_of', 'by_item',
+           'claimless', 'read_failures', 'failure_faults']
 
 # %% ../../nbs/8_evidence/38_verdicts.ipynb #49c8772a
 OWN = "scoreboard"  # the report that is not on its own list
@@ -159,6 +159,7 @@ def unasked(
 # %% ../../nbs/8_evidence/38_verdicts.ipynb #c8baab27
 # source of a claim -> the item's name in data/contents.csv, where they differ
 NAMES = {"N_r table": "Results", "open questions": "Open questions"}
+OF_LOGOS = "Open question 2"  # has a page of its own
 
 
 def item_of(
@@ -166,7 +167,7 @@ def item_of(
     items: list,  # from `read_contents`
 ) -> Item:
     "The table that a claim is about. ValueError where the contents do not hold it."
-    name = NAMES.get(claim.source, claim.source)
+    name = OF_LOGOS if claim.protocol == "logos" else NAMES.get(claim.source, claim.source)
     for item in items:
         if (item.paper, item.name) == (claim.paper, name): return item
     raise ValueError(f"claim {claim.id}: data/contents.csv has no {claim.paper}, {name}")
