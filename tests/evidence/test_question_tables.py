@@ -2,10 +2,10 @@
 
 import pytest
 
-from unifashion.evidence.question_tables import (ABOVE, ALL, ALONE, BEST, COSTS, PANELS, POOLED, PROMPT, WEIGHED,
-                                                 WINDOWS, cost_rows, lines_figure, many_figure, shares_figure,
-                                                 shares_table, verdict_on_bad, verdict_on_conflict,
-                                                 verdict_on_many)
+from unifashion.evidence.question_tables import (ABOVE, ALL, ALONE, BEST, COSTS, PANELS, POOLED, PROMPT,
+                                                 WEIGHED, WINDOWS, ceilings, cost_rows, lines_figure,
+                                                 many_figure, shares_figure, shares_table, verdict_on_bad,
+                                                 verdict_on_conflict, verdict_on_many)
 
 
 def cell(protocol, name, metric, value, wide=2):
@@ -16,23 +16,38 @@ def cell(protocol, name, metric, value, wide=2):
 CONFLICT = [cell("conflict in color conflict", f"2 garments, {way}", metric, value)
             for way, value in ((ALL, 30), (BEST, 8), (WEIGHED, 12))
             for metric in ("of none", "of one of them")]
-CONFLICT.append(cell("conflict in color conflict", ALONE, "of none", 5))
+CONFLICT += [cell("conflict in color conflict", ALONE, "of none", 5),
+             cell("conflict in color conflict", ALONE, "of one of them", 95)]
+
+
+def reached(attribute, value):
+    return cell(f"conflict in {attribute} conflict", ALONE, "of the first", value)
 
 
 def test_the_way_with_the_fewest_blends_is_named():
-    told = verdict_on_conflict(CONFLICT, ("color",), {"color": 85})
-    assert "missed in 5 (3 to 7) % of pictures; two at once give neither's value in 30 (28 to 32) %" in told
-    assert "the best alone in 8 (6 to 10) %" in told
+    told = verdict_on_conflict([*CONFLICT, reached("color", 85)], ("color",))
+    assert "alone shows neither's value in 5 (3 to 7) % of pictures, two at once in 30 (28 to 32) %" in told
+    assert told.endswith("the best alone in 8 (6 to 10) %.")
+
+
+def test_ways_that_intervals_do_not_part_are_called_so():
+    rows = [row | {"low": row["value"] - 15, "high": row["value"] + 15} for row in CONFLICT]
+    told = verdict_on_conflict([*rows, reached("color", 85)], ("color",))
+    assert told.endswith("the best alone in 8 (-7 to 23) %, which is not told apart.")
 
 
 def test_a_weak_editor_answers_nothing():
-    told = verdict_on_conflict(CONFLICT, ("color", "kind"), {"color": 59, "kind": 90})
-    assert "too weak to answer, a reader finds it in 59 %" in told and "30" not in told
+    told = verdict_on_conflict([*CONFLICT, reached("color", 59)], ("color", "kind"))
+    assert "too weak to answer, of one garment alone a reader finds it in 59 %" in told and "30" not in told
     assert "*kind*: no garments differ in it alone" in told
 
 
-@pytest.mark.parametrize("ten, word", [(20, "That is worse."), (2, "That is better."),
-                                       (11, "The intervals overlap.")])
+def test_what_could_be_reached_is_what_is_seen_of_one_garment():
+    assert ceilings([*CONFLICT, reached("color", 85), reached("kind", 70)]) == {"color": 85, "kind": 70}
+
+
+@pytest.mark.parametrize("ten, word", [(20, "That is worse;"), (2, "That is better;"),
+                                       (11, "The intervals overlap;")])
 def test_more_garments_are_better_worse_or_neither(ten, word):
     rows = [cell("many many", f"3 garments, {PROMPT}", "KD", 10),
             cell("many many", f"10 garments, {POOLED}", "KD", ten),
@@ -40,7 +55,7 @@ def test_more_garments_are_better_worse_or_neither(ten, word):
     for name, seconds in ((f"3 garments, {PROMPT}", 2), (f"10 garments, {POOLED}", 5)):
         rows += [cell("many many", name, metric, seconds) for metric in COSTS]
     told = verdict_on_many(rows, 10)
-    assert told.endswith(word) and "at 2.50 times the seconds and 2.50 times the memory" in told
+    assert word in told and "takes 2.50 times the seconds and 2.50 times the memory" in told
 
 
 def test_three_garments_are_not_called_many():
@@ -56,7 +71,7 @@ def test_what_bad_garments_cost():
 
 
 def test_figures_draw_what_there_is():
-    assert len(shares_figure(CONFLICT, {"color": 80, "kind": 70}, "t").axes) == 2
+    assert len(shares_figure([*CONFLICT, reached("color", 85)], "t").axes) == 1
     rows = [cell("bad: any bad", f"{share} % bad, {ALL}", "attributes", 70) for share in (0, 100)]
     figure = lines_figure(rows, "attributes", "t")
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0, 100]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import unifashion.evidence.rag_questions as asking
-from unifashion.evidence.rag_questions import TensorMemory, by_way, painted_once
+from unifashion.evidence.rag_questions import TensorMemory, by_way, contradictions, painted_once, shortened
 
 
 def test_new_tensors_count_once_while_anybody_holds_them():
@@ -56,13 +56,38 @@ def test_only_what_is_new_is_painted(painted):
     assert painted == [[0, 1], [0], [0, 1]]
 
 
-def test_two_editors_do_not_share_pictures(painted):
+class Passing:
+    "An editor that nobody else holds: its place in memory is soon another's."
+
+
+def test_editors_do_not_share_pictures_even_where_one_is_gone(painted):
     before = {}
     data = SimpleNamespace(found=[["a"]], counts=[1])
-    one, two = object(), object()
-    painted_once(before, one, data)
-    painted_once(before, two, data)
-    assert painted == [[0], [0]]
+    for _ in range(5):
+        painted_once(before, Passing(), data)
+    assert painted == [[0]] * 5
+
+
+GARMENTS = {f"{color}{k}": SimpleNamespace(kind="shirt", color=color, sleeve="", pattern="")
+            for color in ("red", "blue", "green") for k in range(2)}
+GARMENTS |= {"d1": SimpleNamespace(kind="dress", color="red", sleeve="", pattern="")}
+PEOPLE = SimpleNamespace(categories=["upper_body"] * 3 + ["dresses"])
+DATABASE = {"upper_body": list(GARMENTS)[:-1], "dresses": ["d1"]}
+
+
+def test_shorter_cases_are_the_same_questions():
+    whole = contradictions("color", PEOPLE, DATABASE, GARMENTS)
+    assert sorted(case.person for case in whole) == [0, 1, 2]  # nothing contradicts the only dress
+    assert all(len(set(case.values)) == 3 for case in whole)
+    for long, short in zip(whole, shortened(whole, 2), strict=True):
+        assert (short.person, short.text) == (long.person, long.text)
+        assert (short.garments, short.values) == (long.garments[:2], long.values[:2])
+
+
+def test_two_are_asked_where_no_three_differ():
+    few = {"upper_body": ["red0", "blue0"], "dresses": ["d1"]}
+    assert {len(case.garments) for case in contradictions("color", PEOPLE, few, GARMENTS)} == {2}
+    assert contradictions("kind", PEOPLE, few, GARMENTS) == []
 
 
 def test_a_way_that_is_none_is_named():

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ALL', 'BEST', 'WEIGHED', 'ABOVE', 'PROMPT', 'POOLED', 'WINDOWS', 'GATED', 'FUSED', 'WARNED', 'CONFLICT_WAYS', 'ALONE',
            'SIZES', 'MANY', 'MANY_WAYS', 'SHARES', 'BAD_WAYS', 'QUESTIONS', 'COSTS', 'PANELS', 'Question',
-           'shares_table', 'verdict_on_conflict', 'cost_rows', 'verdict_on_many', 'verdict_on_bad', 'verdict_on_logos',
-           'shares_figure', 'draw_ways', 'lines_figure', 'many_figure', 'logos_figure']
+           'shares_table', 'ceilings', 'verdict_on_conflict', 'cost_rows', 'verdict_on_many', 'verdict_on_bad',
+           'verdict_on_logos', 'shares_figure', 'draw_ways', 'lines_figure', 'many_figure', 'logos_figure']
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #53ea6a31
 from typing import NamedTuple
@@ -45,8 +45,8 @@ QUESTIONS = {
         "without a list of what is printed on the cloth."),
     "many": Question(
         "More than three garments",
-        "how well the fourth to the tenth garment still fit. Distances to true pictures can be had anywhere; "
-        "what they are due to, the number of garments or what comes with them, cannot."),
+        "how well the fourth to the tenth garment still fit. More garments are also worse ones; a table "
+        "says by how much, and parts the two at least in part."),
     "bad": Question(
         "Bad garments",
         "how many of the garments are bad. Among photographs it is guessed by scores like those that a gate "
@@ -83,6 +83,12 @@ def _cell(rows: list, protocol: str, system: str, metric: str) -> dict:
     return None
 
 
+def _apart(one: dict, other: dict) -> str:
+    "What is to be said of two values whose intervals overlap."
+    clear = one["low"] > other["high"] or other["low"] > one["high"]
+    return "" if clear else ", which is not told apart"
+
+
 def _best(rows: list, protocol: str, systems: list, metric: str, least: bool = False) -> str:
     "The system of the highest value, or the lowest, of those that were asked."
     values = {name: _cell(rows, protocol, name, metric) for name in systems}
@@ -91,30 +97,40 @@ def _best(rows: list, protocol: str, systems: list, metric: str, least: bool = F
 
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #69d91ec4
+def ceilings(rows: list) -> dict:  # attribute -> percent
+    "How often the one garment that an editor is shown is seen in what it paints: what it could reach."
+    found = {}
+    for row in rows:
+        if (row["row"], row["metric"]) == (ALONE, "of the first"):
+            found[row["protocol"].removeprefix("conflict in ").split()[0]] = row["value"]
+    return found
+
+
 def verdict_on_conflict(
     rows: list,       # of the table
     attributes: tuple,
-    ceiling: dict,    # attribute -> share that is read off reconstructed true pictures, percent
 ) -> str:
     "What asking in another way does to contradictions."
     lines = []
+    reached = ceilings(rows)
     for attribute in attributes:
-        if ceiling[attribute] < 60:
-            lines.append(f"*{attribute}*: too weak to answer, a reader finds it in "
-                         f"{ceiling[attribute]:.0f} % of what the editor paints from the garment itself")
-            continue
-        names = [f"{SIZES[0]} garments, {way}" for way in CONFLICT_WAYS]
-        plain = _cell(rows, f"conflict in {attribute}", names[0], "of none")
-        if plain is None:
+        if attribute not in reached:
             lines.append(f"*{attribute}*: no garments differ in it alone")
             continue
-        best = _best(rows, f"conflict in {attribute}", names, "of none", least=True)
-        least = _cell(rows, f"conflict in {attribute}", best, "of none")
-        alone = _cell(rows, f"conflict in {attribute}", ALONE, "of none")
-        lines.append(f"*{attribute}*: one garment alone is missed in {_said(alone)} % of pictures; two at "
-                     f"once give neither's value in {_said(plain)} %, {best.split(', ')[1]} in "
-                     f"{_said(least)} %")
-    return ("Pictures that show no garment's value are blends or mistakes. " + "; ".join(lines) + ".")
+        if reached[attribute] < 60:
+            lines.append(f"*{attribute}*: too weak to answer, of one garment alone a reader finds it in "
+                         f"{reached[attribute]:.0f} % of pictures")
+            continue
+        protocol = f"conflict in {attribute}"
+        names = [f"{SIZES[0]} garments, {way}" for way in CONFLICT_WAYS]
+        alone, plain = (_cell(rows, protocol, name, "of none") for name in (ALONE, names[0]))
+        best = _best(rows, protocol, names[1:], "of none", least=True)
+        least = _cell(rows, protocol, best, "of none")
+        lines.append(f"*{attribute}*: one garment alone shows neither's value in {_said(alone)} % of pictures, "
+                     f"two at once in {_said(plain)} %, {best.split(', ')[1]} in {_said(least)} %"
+                     + _apart(plain, least))
+    return ("Pictures that show no garment's value are blends or mistakes; named is the way with the fewest. "
+            + "; ".join(lines) + ".")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #1084e473
 COSTS = ("seconds, times", "memory, times")
@@ -155,9 +171,10 @@ def verdict_on_many(
     way = best.split(", ")[1]
     times = [_cell(rows, "many", best, cost)["value"] / _cell(rows, "many", first, cost)["value"]
              for cost in COSTS]
-    return (f"{most} garments do not fit a prompt; {way} they give KD {_said(found, 2)}, three "
-            f"in one prompt {_said(plain, 2)}, at {times[0]:.2f} times the seconds and {times[1]:.2f} times "
-            "the memory. " + (f"That is {word}." if apart else "The intervals overlap."))
+    return (f"{most} garments do not fit a prompt; {way}, the best of the other ways, they give KD "
+            f"{_said(found, 2)} against {_said(plain, 2)} of three in one prompt. "
+            + (f"That is {word}" if apart else "The intervals overlap")
+            + f"; a picture takes {times[0]:.2f} times the seconds and {times[1]:.2f} times the memory.")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #c18bd359
 def verdict_on_bad(
@@ -172,41 +189,44 @@ def verdict_on_bad(
         ways = [f"100 % bad, {way}" for way in BAD_WAYS if way != ALL]
         best = _best(rows, f"bad: {how}", ways, "attributes")
         found = _cell(rows, f"bad: {how}", best, "attributes")
-        lines.append(f"*{how}*: attributes from {_said(good)} % to {_said(worst)} % when all are bad, "
-                     f"{_said(found)} % {best.split(', ')[1]}")
-    return "What bad garments cost. " + "; ".join(lines) + "."
+        lines.append(f"*{how}*: attributes from {_said(good)} % to {_said(worst)} % when all are bad"
+                     f"{_apart(good, worst)}; {_said(found)} % {best.split(', ')[1]}{_apart(worst, found)}")
+    return ("What bad garments cost, and what the way brings that is best when all of them are bad. "
+            + ". ".join(lines) + ".")
 
 
 def verdict_on_logos(
     rows: list,
     ceiling: float,  # emblems that are read off reconstructed close-ups, percent
+    emblems: int = 12,  # among which one guesses
 ) -> str:
     "Which words carry an emblem."
     if ceiling < 60:
         return f"Too weak to answer: a reader names {ceiling:.0f} % of emblems in reconstructed close-ups."
     own = [row for row in rows if row["protocol"].startswith("logos") and row["metric"] == "emblem seen"]
     arms = "; ".join(f"words {row['row']}: {_said(row)} %" for row in own)
-    return (f"A reader names {ceiling:.0f} % of the emblems in reconstructed close-ups, and by chance 8 %. "
+    return (f"A reader names {ceiling:.0f} % of the emblems in reconstructed close-ups, and by chance {100 / emblems:.0f} %. "
             f"Painted with {arms}.")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #40f49c62
 def shares_figure(
     rows: list,     # of the table
-    ceiling: dict,  # attribute -> percent
     title: str,
 ) -> Picture:
-    "Pictures that show the value of one of the garments, by attribute, number and way."
-    wide = max(4.4, 1.9 * len(ceiling))
-    figure, places = canvas(1, len(ceiling), width=wide, height=3., sharey=True, squeeze=False)
+    "Pictures that show the value of one of the garments, by attribute, number and way; dotted, of one alone."
+    attributes = tuple(ceilings(rows))
+    wide = max(4.4, 1.9 * len(attributes))
+    figure, places = canvas(1, len(attributes), width=wide, height=3., sharey=True, squeeze=False)
     names = [f"{size} garments, {way}" for size in SIZES for way in CONFLICT_WAYS]
-    for axes, attribute in zip(places.flat, ceiling):
+    for axes, attribute in zip(places.flat, attributes):
         for place, name in enumerate(names):
             own = _cell(rows, f"conflict in {attribute}", name, "of one of them")
             if own is None: continue
             ends = [[own["value"] - own["low"]], [own["high"] - own["value"]]]
             axes.errorbar(place, own["value"], ends, fmt="os"[place >= len(CONFLICT_WAYS)], capsize=2,
                           color=f"C{place % len(CONFLICT_WAYS)}", label=name)
-        axes.axhline(ceiling[attribute], color="0.4", linestyle=":")
+        alone = _cell(rows, f"conflict in {attribute}", ALONE, "of one of them")
+        axes.axhline(alone["value"], color="0.4", linestyle=":")
         axes.set(xticks=[], ylim=(0, 102), title=attribute)
     places.flat[0].set_ylabel("shows one garment's value, %")
     figure.suptitle(title, fontsize=10)
