@@ -126,8 +126,8 @@ def verdict_on_conflict(
         alone, plain = (_cell(rows, protocol, name, "of none") for name in (ALONE, names[0]))
         best = _best(rows, protocol, names[1:], "of none", least=True)
         least = _cell(rows, protocol, best, "of none")
-        lines.append(f"*{attribute}*: one garment alone shows neither's value in {_said(alone)} % of pictures, "
-                     f"two at once in {_said(plain)} %, {best.split(', ')[1]} in {_said(least)} %"
+        lines.append(f"*{attribute}*: one garment alone shows neither's value in {_said(alone)} % of "
+                     f"pictures, two at once in {_said(plain)} %, {best.split(', ')[1]} in {_said(least)} %"
                      + _apart(plain, least))
     return ("Pictures that show no garment's value are blends or mistakes; named is the way with the fewest. "
             + "; ".join(lines) + ".")
@@ -205,7 +205,8 @@ def verdict_on_logos(
         return f"Too weak to answer: a reader names {ceiling:.0f} % of emblems in reconstructed close-ups."
     own = [row for row in rows if row["protocol"].startswith("logos") and row["metric"] == "emblem seen"]
     arms = "; ".join(f"words {row['row']}: {_said(row)} %" for row in own)
-    return (f"A reader names {ceiling:.0f} % of the emblems in reconstructed close-ups, and by chance {100 / emblems:.0f} %. "
+    chance = 100 / emblems
+    return (f"A reader names {ceiling:.0f} % of the emblems in reconstructed close-ups, by chance {chance:.0f} %. "
             f"Painted with {arms}.")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #40f49c62
