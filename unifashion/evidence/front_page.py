@@ -319,7 +319,7 @@ WINGS = {
     "2_people": ("People", "how drawn people wear it, with poses, parse maps and masks that are exact"),
     "3_shop": ("Shop", "how one description becomes captions, requests and files in official formats"),
     "4_data": ("Data", "how each data set is read, checked and prepared, real or drawn"),
-    "5_models": ("Models", "the parts with weights: image encoder, Q-Former, language model, painter, judges"),
+    "5_models": ("Models", "the parts with weights: image encoder, Q-Former, language model, painters"),
     "6_unified": ("UniFashion", "retrieval, captions, pictures, composed queries; one model for all"),
     "7_rag": ("Fashion-RAG", "garments looked up by words, made words, and painted"),
     "8_evidence": ("Evidence", "baselines, claims put to the test, audits of what the papers released"),

@@ -206,7 +206,7 @@ def verdict_on_logos(
     own = [row for row in rows if row["protocol"].startswith("logos") and row["metric"] == "emblem seen"]
     arms = "; ".join(f"words {row['row']}: {_said(row)} %" for row in own)
     chance = 100 / emblems
-    return (f"A reader names {ceiling:.0f} % of the emblems in reconstructed close-ups, by chance {chance:.0f} %. "
+    return (f"A reader names {ceiling:.0f} % of emblems in reconstructed close-ups, by chance {chance:.0f} %. "
             f"Painted with {arms}.")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #40f49c62
