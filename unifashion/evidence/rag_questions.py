@@ -113,7 +113,7 @@ def asking_costs(
     vae,
     settings: Rag,
     people: int = 4,
-    repeats: int = 5,
+    repeats: int = 4,
 ) -> dict:  # name -> 'seconds' of a picture, one a repeat; 'memory', MiB a picture
     "What a picture costs by each way of asking; the ways take turns, every second time from the last."
     costs = {}
