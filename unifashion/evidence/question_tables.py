@@ -206,8 +206,8 @@ def verdict_on_logos(
     own = [row for row in rows if row["protocol"].startswith("logos") and row["metric"] == "emblem seen"]
     arms = "; ".join(f"words {row['row']}: {_said(row)} %" for row in own)
     chance = 100 / emblems
-    return (f"A reader names {ceiling:.0f} % of emblems in reconstructed close-ups, by chance {chance:.0f} %. "
-            f"Painted with {arms}.")
+    return (f"A reader names {ceiling:.0f} % of emblems in reconstructed close-ups, and {chance:.0f} % by "
+            f"chance. Painted with {arms}.")
 
 # %% ../../nbs/8_evidence/33_question_tables.ipynb #40f49c62
 def shares_figure(
@@ -244,9 +244,10 @@ def draw_ways(
     for way in dict.fromkeys(row["row"].split(", ")[1] for row in cells):
         line = [row for row in cells if row["row"].endswith(f", {way}")]
         x = [int(row["row"].split()[0]) for row in line]
-        value, low, high = ([row[end] for row in line] for end in ("value", "low", "high"))
-        axes.plot(x, value, "o-", markersize=4, label=way)
-        axes.fill_between(x, np.array(low, float), np.array(high, float), alpha=0.15)  # FD has none
+        low = np.array([row["low"] for row in line], float)
+        high = np.array([row["high"] for row in line], float)
+        axes.plot(x, [row["value"] for row in line], "o-", markersize=4, label=way)
+        axes.fill_between(x, low, high, alpha=0.15)  # FD has none
 
 
 def lines_figure(
