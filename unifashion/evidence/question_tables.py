@@ -267,7 +267,7 @@ def lines_figure(
     figure.suptitle(title, fontsize=10)
     return figure
 
-
+# %% ../../nbs/8_evidence/33_question_tables.ipynb #73e65d8f
 def many_figure(
     rows: list,
     title: str,
