@@ -49,7 +49,7 @@ def write_generators(folder, vocab):
 
 
 def write_runs(home, parts, generators):
-    "What train_pretrain, train_language, train_compose and train_diffusion leave, of a few thousand weights."
+    "What the reports of `PARTS` leave, of a few thousand weights."
     vocab = json.loads((parts / "llm" / "card.json").read_text())["settings"]["vocab"]
     base = write_generators(generators, vocab)
     runs = {report: home / report / "seed=0" for report, _ in t.PARTS.values()}
@@ -63,7 +63,7 @@ def write_runs(home, parts, generators):
     taught = Composer(tiny_qformer(vocab, 5), captioner())
     save_composer(taught, runs["train_compose"] / "systems" / folder_of(OURS))
     denoiser = new_denoiser(base, Wiring(("queries",), channels=(), trained=()), 0, qformer)
-    save_denoiser(denoiser, runs["train_diffusion"] / "aligned")
+    save_denoiser(denoiser, runs["train_align"] / "queries")
     for report, run in runs.items():
         (run / "run.json").write_text(json.dumps({
             "report": report, "parameters": {"seed": 0, "full": False}, "commit": "0123456789",

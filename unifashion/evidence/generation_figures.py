@@ -53,7 +53,7 @@ def painted_protocols(folder: Path) -> list:
 
 
 def read_pictures(
-    folder: Path,   # of a run of train_diffusion
+    folder: Path,   # of a run of train_diffusion or train_align
     protocol: str,  # 'paired', 'unpaired' or 'catalogue'
 ) -> dict:  # name -> (n, h, w, 3) uint8, or (n, h, w) bool for masks; 'texts' -> (n,) str
     "What a run has kept of a protocol. Raises `ValueError` naming those that there are."

@@ -33,7 +33,7 @@ class Scores(NamedTuple):
 
 
 def read_scores(
-    folder: Path,  # of a run of train_diffusion
+    folder: Path,  # of a run of train_diffusion or train_align
 ) -> Scores:
     "A run's scores. Raises `FileNotFoundError` where there are none."
     facts = json.loads((Path(folder) / "scores.json").read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ PARTS = {  # part -> report that trains it, where it lies there
     "qformer": ("train_pretrain", "qformer"),
     "captioner": ("train_language", "captioner"),
     "composer": ("train_compose", "systems"),  # one of several: `composer_of`
-    "aligned": ("train_diffusion", "aligned"),
+    "aligned": ("train_align", "queries"),
     "design": PIPELINES["design"],
     "try-on": PIPELINES["try-on"],
 }
