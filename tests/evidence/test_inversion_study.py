@@ -98,3 +98,13 @@ def test_the_curve_of_words_says_where_stage_1_begins(alone, lines):
     assert len(drawn) == lines and axes.get_xlabel().isprintable()
     if alone:
         assert drawn[-1].get_label() == "stage 1 begins" and set(drawn[-1].get_xdata()) == {100}
+
+
+def test_what_is_not_recalled_is_drawn_from_where_stage_0_ends():
+    rows = [{"step": 50 * k, "kind": 0.1 * k, "color": 0.2 * k, "nearness": 0.3} for k in range(5)]
+    lost = [{"step": 150, "kind": 0., "color": 0.1, "nearness": 0.3}]
+    lines = spoken_figure(rows, "made up", 100, lost).axes[0].get_lines()
+    lines = {line.get_label(): line for line in lines}
+    dashed = lines["color, stage 0 not recalled"]
+    assert dashed.get_xdata().tolist() == [100, 150] and dashed.get_ydata() == pytest.approx([40, 10])
+    assert dashed.get_color() == lines["color named, %"].get_color()

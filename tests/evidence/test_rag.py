@@ -1,15 +1,19 @@
 """Fashion-RAG's rows: what each puts into the prompt, what is cut out, and retrieval measured by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, NO_STAGE_0, OURS, TEXT_ONLY, TRAINED,
-                                             Asking, cut_out, examples_for, garments_for, judged_edits,
-                                             lessons_for, poses_for, taught_as)
+from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, FIXED, NO_STAGE_0, NOT_RECALLED, OURS,
+                                             TEXT_ONLY, TRAINED, Asking, cut_out, examples_for, garments_for,
+                                             judged_edits, left_by, lessons_for, load_inversion, poses_for,
+                                             save_inversion, staged)
 from unifashion.evidence.retrieval_quality import found_for, quality_rows
 from unifashion.models.foundations import train_tokenizer
+from unifashion.rag.model import Edits, Recalled
 from unifashion.wardrobe.garments import Garment
 
 TOKENIZER = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
@@ -56,11 +60,34 @@ def test_a_row_without_text_keeps_its_garments():
 
 
 def test_editors_that_differ_only_later_share_stage_0():
-    alone = [name for name, how in TRAINED.items() if 0 in how.stages]
-    assert {taught_as(name, 0) for name in alone} == {OURS, BESIDE}
-    assert taught_as(BESIDE, 0) == BESIDE
-    assert all(taught_as(name, stage) == name for name in TRAINED for stage in (1, 2))
-    assert TRAINED[NO_STAGE_0].stages == (1, 2)
+    shared = {name for name in TRAINED if left_by(name, 0) == "alone"}
+    assert shared == {name for name, how in TRAINED.items() if 0 in how.stages} - {BESIDE}
+    own = {(name, stage) for name in TRAINED for stage in (1, 2) if left_by(name, stage)}
+    assert own == {(NOT_RECALLED, 1)} and left_by(NOT_RECALLED, 1) != left_by(NOT_RECALLED, 0)
+    assert TRAINED[NO_STAGE_0].stages == (1, 2) and not left_by(NO_STAGE_0, 0)
+
+
+def test_without_a_stage_0_nothing_is_recalled():
+    tokens = {name: np.zeros((3, 4)) for name in ["own p", "own q", *"abcdefgh"]}
+    given = PEOPLE, {"pose": np.zeros((2, 18, 4, 3))}, FOUND, tokens, TOKENIZER
+    shares = {}
+    for name, how in TRAINED.items():
+        data = lessons_for(replace(how, sketched=False), how.stages[-1], *given)
+        shares[name] = data.share if isinstance(data, Recalled) else 0
+    assert {name for name, share in shares.items() if share} == {OURS, BESIDE, *FIXED}
+    assert shares[OURS] == 0.5
+    assert staged(TRAINED[OURS], 100) == TRAINED[OURS]
+    assert isinstance(lessons_for(staged(TRAINED[OURS], 0), 1, *given), Edits)
+
+
+def test_what_a_shared_stage_leaves_is_read_back(tmp_path):
+    torch.manual_seed(0)
+    one, other = (SimpleNamespace(inversion=torch.nn.Linear(3, 2)) for _ in range(2))
+    save_inversion(one, tmp_path, "alone")
+    load_inversion(other, tmp_path, "alone")
+    assert torch.equal(one.inversion.weight, other.inversion.weight)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        load_inversion(SimpleNamespace(inversion=torch.nn.Linear(4, 2)), tmp_path, "alone")
 
 
 @pytest.mark.parametrize("name", [OURS, BESIDE])
@@ -68,7 +95,8 @@ def test_before_the_first_stage_the_worn_garment_stands_alone(name):
     tokens = {name: np.full((3, 4), place) for place, name in enumerate(["own p", "own q", *"abcdefgh"])}
     given = PEOPLE, {"pose": np.zeros((2, 18, 4, 3))}, FOUND, tokens, TOKENIZER
     how = TRAINED[name]
-    alone, first = (lessons_for(how, stage, *given) for stage in (0, 1))
+    alone, mixed = (lessons_for(how, stage, *given) for stage in (0, 1))
+    first = mixed.later
     for row in range(2):
         own = alone[row]
         assert own["count"] == 1 and np.array_equal(own["garments"][0], tokens[PEOPLE.garment_ids[row]])

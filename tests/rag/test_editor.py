@@ -11,7 +11,8 @@ from unifashion.ground.core import Rag
 from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler, start_noise
 from unifashion.models.unet import new_inpainter
-from unifashion.rag.model import Edits, edited, editing_loss, new_editor, pose_channels, posed, train_editor
+from unifashion.rag.model import Edits, Recalled, edited, editing_loss, new_editor, pose_channels, posed
+from unifashion.rag.model import prompts_of, train_editor
 
 TEXTS = [("a blue shirt", "short sleeves"), ("a red coat", "buttons", "wool"), ("striped",)]
 TOKENIZER = train_tokenizer([" ".join(own) for own in TEXTS] * 4, 90)
@@ -86,6 +87,24 @@ def test_numbers_of_garments_and_phrases_are_drawn(data):
     lengths = {int((own["ids"] != own["ids"][-1]).sum()) for own in drawn}
     assert len(lengths) == 3  # one, two or three phrases
     assert all(int(own["places"].sum()) == 16 * int(own["count"]) for own in drawn)
+
+
+@pytest.mark.parametrize("share, expected", [(0., {0}), (1., {1}), (0.5, {0, 1})])
+def test_lessons_of_an_earlier_stage_come_back_as_often_as_asked(share, expected, data):
+    later = data
+    worn = [[names[0]] for names in later.found]
+    earlier = Edits(later.parts, later.ids, [()] * 3, worn, later.tokens, TOKENIZER, 1)
+    mixed = Recalled(later, earlier, share)
+    torch.manual_seed(0)
+    rows = [mixed[1] for _ in range(200)]
+    seen = [bool(row["count"] == 1) for row in rows]
+    assert len(mixed) == 3 and set(map(int, seen)) == expected
+    assert abs(np.mean(seen) - share) < 0.12
+    batch = torch.utils.data.default_collate([*rows[:4], later[0]])  # one shape, of whichever stage
+    prompts, garments = prompts_of(batch)
+    assert len(garments) == sum(prompts.counts) == int(prompts.places.sum()) / 16
+    with pytest.raises(ValueError, match="about the same persons"):
+        Recalled(later, Edits(later.parts, ["x", "y", "w"], [()] * 3, worn, later.tokens, TOKENIZER, 1), 0.5)
 
 
 def test_every_prompt_may_have_its_own_number_of_garments(editor, data):

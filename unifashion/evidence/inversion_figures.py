@@ -60,12 +60,18 @@ def spoken_figure(
     rows: list,      # of dicts: step, kind, color, nearness
     title: str,
     alone: int = 0,  # steps of stage 0; 0: it had none
+    forgotten: list = (),  # of such dicts: stage 1 without recalling stage 0
 ) -> Figure:
     "How many garments are named by their tokens' nearest words, step by step."
     figure, axes = canvas(width=6.4, height=2.6)
     steps = [row["step"] for row in rows]
     for name in ("kind", "color"):
-        axes.plot(steps, [100 * row[name] for row in rows], "o-", markersize=3, label=f"{name} named, %")
+        line, = axes.plot(steps, [100 * row[name] for row in rows], "o-", markersize=3,
+                          label=f"{name} named, %")
+        later = [row for row in rows if row["step"] == alone] + list(forgotten)
+        if forgotten:
+            axes.plot([row["step"] for row in later], [100 * row[name] for row in later], "--",
+                      color=line.get_color(), label=f"{name}, stage 0 not recalled")
     axes.plot(steps, [100 * row["nearness"] for row in rows], ":", color="0.5", label="cosine x 100")
     if alone:
         axes.axvline(alone, color="0.5", linewidth=1, label="stage 1 begins")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POSE', 'FORGET', 'JOINT', 'pose_channels', 'Editor', 'new_editor', 'posed', 'edit_parts', 'Edits', 'prompts_of',
-           'editing_loss', 'train_editor', 'edited']
+           'Recalled', 'editing_loss', 'train_editor', 'edited']
 
 # %% ../../nbs/7_rag/03_model.ipynb #ca354494
 from copy import deepcopy
@@ -193,6 +193,30 @@ def prompts_of(batch: dict) -> tuple:  # `Prompts`, and (sum of counts, n_tok, s
     used = torch.arange(batch["garments"].shape[1], device=counts.device) < counts[:, None]
     prompts = Prompts(batch["ids"], batch["places"], tuple(counts.tolist()))
     return prompts, batch["garments"][used]
+
+# %% ../../nbs/7_rag/03_model.ipynb #534afcfa
+class Recalled:
+    "Lessons of a later stage, a share of them replaced by an earlier one's about the same persons."
+    def __init__(
+        self,
+        later: Edits,
+        earlier: Edits,  # of no more garments a prompt
+        share: float,    # 0..1 of the examples
+    ):
+        if later.ids != earlier.ids: raise ValueError("both stages' lessons are about the same persons")
+        self.ids = later.ids
+        self.later = later
+        self.earlier = earlier
+        self.share = share
+
+    def __len__(self): return len(self.ids)
+
+    def __getitem__(self, i: int) -> dict:
+        if float(torch.rand(())) >= self.share: return self.later[i]
+        own = self.earlier[i]
+        seen = own["garments"]
+        blank = seen.new_zeros(self.later.most - len(seen), *seen.shape[1:])
+        return own | {"garments": torch.cat([seen, blank])}
 
 # %% ../../nbs/7_rag/03_model.ipynb #de82968a
 FORGET = 0.2  # share of the prompts, and of the poses (LaDI-VTON)
