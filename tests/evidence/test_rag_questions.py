@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import unifashion.evidence.rag_questions as asking
-from unifashion.evidence.rag_questions import TensorMemory, by_way, contradictions, painted_once, shortened
+from unifashion.evidence.rag_questions import TensorMemory, asking_costs, by_way, contradictions, painted_once
+from unifashion.evidence.rag_questions import shortened
+from unifashion.ground.core import Rag
 
 
 def test_new_tensors_count_once_while_anybody_holds_them():
@@ -54,6 +56,17 @@ def test_only_what_is_new_is_painted(painted):
     painted_once(before, editor, other)
     assert painted_once(before, editor, fewer).tolist() == [[0, 1], [1, 0]]
     assert painted == [[0, 1], [0], [0, 1]]
+
+
+def test_costs_are_asked_of_no_more_people_than_there_are(painted):
+    class Three(SimpleNamespace):
+        def __len__(self): return 3
+    few = Three(found=[["a"]] * 3, counts=[1] * 3)
+    costs = asking_costs({"one": (None, few)}, None, Rag(), repeats=2)
+    assert painted == [[0, 1, 2]] * 3 and len(costs["one"]["seconds"]) == 2
+    painted.clear()
+    asking_costs({"one": (None, few)}, None, Rag(), people=2, repeats=1)
+    assert painted == [[0, 1]] * 2
 
 
 class Passing:

@@ -112,11 +112,12 @@ def asking_costs(
     asked: dict,  # name -> (editor, `Edits`), from `by_way`
     vae,
     settings: Rag,
-    people: int = 4,
+    people: int = 4,  # at most
     repeats: int = 4,
 ) -> dict:  # name -> 'seconds' of a picture, one a repeat; 'memory', MiB a picture
     "What a picture costs by each way of asking; the ways take turns, every second time from the last."
     costs = {}
+    people = min([people, *(len(data) for _, data in asked.values())])
     for name, (editor, data) in asked.items():
         with TensorMemory() as memory:
             painted_rows(editor, data, range(people), vae, replace(settings, sampling_steps=1), paint=edited)
