@@ -39,7 +39,7 @@ def painted(monkeypatch):
     "Counts the rows that are painted; a picture is its row's number and its garments'."
     asked = []
 
-    def paint(editor, data, rows, **how):
+    def paint(editor, data, rows, *more, **how):
         asked.append(list(rows))
         return np.array([[row, len(data.found[row][:data.counts[row]])] for row in rows])
     monkeypatch.setattr(asking, "painted_rows", paint)
