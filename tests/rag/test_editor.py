@@ -97,9 +97,12 @@ def test_lessons_of_an_earlier_stage_come_back_as_often_as_asked(share, expected
     mixed = Recalled(later, earlier, share)
     torch.manual_seed(0)
     rows = [mixed[1] for _ in range(200)]
-    seen = [bool(row["count"] == 1) for row in rows]
-    assert len(mixed) == 3 and set(map(int, seen)) == expected
+    seen = [int(row["count"] == 1) for row in rows]
+    assert len(mixed) == 3 and set(seen) == expected
     assert abs(np.mean(seen) - share) < 0.12
+    for row in (row for row, recalled in zip(rows, seen) if recalled):
+        assert np.allclose(row["garments"][0], later.tokens[worn[1][0]]) and not row["garments"][1:].any()
+        assert torch.equal(row["ids"], earlier[1]["ids"])
     batch = torch.utils.data.default_collate([*rows[:4], later[0]])  # one shape, of whichever stage
     prompts, garments = prompts_of(batch)
     assert len(garments) == sum(prompts.counts) == int(prompts.places.sum()) / 16

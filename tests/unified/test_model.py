@@ -63,7 +63,8 @@ def write_runs(home, parts, generators):
     taught = Composer(tiny_qformer(vocab, 5), captioner())
     save_composer(taught, runs["train_compose"] / "systems" / folder_of(OURS))
     denoiser = new_denoiser(base, Wiring(("queries",), channels=(), trained=()), 0, qformer)
-    save_denoiser(denoiser, runs["train_align"] / "queries")
+    report, name = t.PARTS["aligned"]
+    save_denoiser(denoiser, runs[report] / name)
     for report, run in runs.items():
         (run / "run.json").write_text(json.dumps({
             "report": report, "parameters": {"seed": 0, "full": False}, "commit": "0123456789",

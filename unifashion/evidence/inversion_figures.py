@@ -60,7 +60,7 @@ def spoken_figure(
     rows: list,      # of dicts: step, kind, color, nearness
     title: str,
     alone: int = 0,  # steps of stage 0; 0: it had none
-    forgotten: list = (),  # of such dicts: stage 1 without recalling stage 0
+    forgotten: tuple = (),  # such dicts: stage 1 without recalling stage 0
 ) -> Figure:
     "How many garments are named by their tokens' nearest words, step by step."
     figure, axes = canvas(width=6.4, height=2.6)
@@ -68,8 +68,8 @@ def spoken_figure(
     for name in ("kind", "color"):
         line, = axes.plot(steps, [100 * row[name] for row in rows], "o-", markersize=3,
                           label=f"{name} named, %")
-        later = [row for row in rows if row["step"] == alone] + list(forgotten)
         if forgotten:
+            later = [row for row in rows if row["step"] == alone] + list(forgotten)
             axes.plot([row["step"] for row in later], [100 * row[name] for row in later], "--",
                       color=line.get_color(), label=f"{name}, stage 0 not recalled")
     axes.plot(steps, [100 * row["nearness"] for row in rows], ":", color="0.5", label="cosine x 100")

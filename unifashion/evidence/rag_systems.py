@@ -53,7 +53,7 @@ class Training:
     stages: tuple = (0, 1, 2)  # F_theta on the worn garment; on what is found; the U-Net, too, with keypoints
     beside: bool = False       # garments stand beside the prompt, not in it
     sketched: bool = False     # the lines of the true picture are one channel more
-    recalled: float = 0.5      # share of the later stages' examples that are stage 0's, where it went before
+    recalled: float = 0.5      # share of later examples that are stage 0's; without a stage 0 none
 
     @property
     def within(self) -> int: return 0 if self.beside else self.most  # garments in the prompt
@@ -76,9 +76,9 @@ TRAINED = {
     MGD: Training(most=0, stages=(2,), sketched=True),
     **FIXED,
 }
-ABOUT_STAGE_0 = (NO_STAGE_0, NOT_RECALLED)  # without it they are ours
+ABOUT_STAGE_0 = (NO_STAGE_0, NOT_RECALLED)  # where a profile has no stage 0 they would be ours
 CORE = (OURS, TEXT_ONLY)   # trained in every run
-ONCE = (MGD, NOT_RECALLED, *FIXED)  # trained for one seed: no claim hangs on them
+ONCE = (MGD, NOT_RECALLED, *FIXED)  # trained to the end for one seed: no claim hangs on them
 
 # %% ../../nbs/8_evidence/29_rag_systems.ipynb #c8d41de2
 def untrained(
@@ -125,7 +125,7 @@ def staged(
 
 
 def left_by(name: str, stage: int) -> str:  # of `TRAINED`
-    "Under which name `train_rag` keeps what the stage teaches, where editors share it; else ''."
+    "The file of `train_rag` with what the stage has taught, without suffix; '' where it is taught anew."
     if stage == 0 and 0 in TRAINED[name].stages and not TRAINED[name].beside: return "alone"
     return "forgotten" if (name, stage) == (NOT_RECALLED, 1) else ""
 
@@ -139,7 +139,7 @@ def lessons_for(
     tokens: dict,  # id -> tokens
     tokenizer: tokenizers.Tokenizer,
 ) -> Edits | Recalled:
-    "What an editor is trained on: the worn garment without a text, what a text finds, or both in turn."
+    "What an editor is trained on: the worn garment without a text, what a text finds, or both, mixed."
     shown = guides_of(how, own, parts)
     worn = [[name] for name in own.garment_ids]
     alone = Edits(shown, own.names, [()] * len(worn), worn, tokens, tokenizer, 1, within=min(1, how.within))
