@@ -20,7 +20,7 @@ def words_figure(
 ) -> Figure:
     "Garments with the words nearest to their sixteen tokens, moment after moment."
     n = len(pictures)
-    figure, axes = canvas(n, 1 + len(moments), width=7.2, height=0.95 * n + 0.4, squeeze=False,
+    figure, axes = canvas(n, 1 + len(moments), width=8.6, height=0.75 * n + 0.5, squeeze=False,
                           gridspec_kw={"width_ratios": [1.3, *[3] * len(moments)]})
     for row, picture in enumerate(pictures):
         axes[row, 0].imshow(picture)
@@ -28,7 +28,7 @@ def words_figure(
             axes[row, column].set_title(moment if row == 0 else "", fontsize=9)
             told = own["words"][row]
             lines = [" ".join(told[start:start + 4]) for start in range(0, len(told), 4)]
-            axes[row, column].text(0.02, 0.5, "\n".join(lines), fontsize=6.5, va="center")
+            axes[row, column].text(0.02, 0.5, "\n".join(lines), fontsize=6, va="center")
     for place in axes.flat:
         place.set_axis_off()
     figure.suptitle(title, fontsize=10)
