@@ -66,6 +66,7 @@ def write_runs(home, parts, generators):
     report, name = t.PARTS["aligned"]
     save_denoiser(denoiser, runs[report] / name)
     for report, run in runs.items():
+        run.mkdir(parents=True, exist_ok=True)
         (run / "run.json").write_text(json.dumps({
             "report": report, "parameters": {"seed": 0, "full": False}, "commit": "0123456789",
             "started": "2024-10-12T00:00:00", "seconds": 90, "outputs": {"of": report},
