@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import LANGUAGE, picture, tiny_qformer, write_parts, write_shop
 
+from unifashion.evidence.generation_baselines import ALIGNED
 from unifashion.ground.core import Language, digest, load_profile
 from unifashion.ground.files import load_arrays
 from unifashion.models.autoencoder import PatchAutoencoder
@@ -63,7 +64,8 @@ def write_runs(home, parts, generators):
     taught = Composer(tiny_qformer(vocab, 5), captioner())
     save_composer(taught, runs["train_compose"] / "systems" / folder_of(OURS))
     denoiser = new_denoiser(base, Wiring(("queries",), channels=(), trained=()), 0, qformer)
-    report, name = t.PARTS["aligned"]
+    report, name = t.PARTS["aligned"]  # `train_align` writes a folder for each of `ALIGNED`
+    assert name in ALIGNED
     save_denoiser(denoiser, runs[report] / name)
     for report, run in runs.items():
         run.mkdir(parents=True, exist_ok=True)
