@@ -44,6 +44,7 @@ def publish(folder, report, profile="mini", page=CLAIMS, seed=None, current=Fals
         "key": "0" * 16,
         "code": {},
         "profile": {},
+        "inputs": {"train_pretrain seed=0": "0" * 16},
         "commit": "0123456789abcdef",
         "started": "2026-11-22T01:22:27+00:00",
         "seconds": 600.0,
@@ -170,6 +171,14 @@ def test_states_of_what_is_made_and_not_run(tmp_path):
     assert list(rows["Table 5"].values())[1:] == ["not run"] * 3
     assert list(rows["Figure 1"].values())[1:] == ["not run"] * 3
     assert list(rows["**Fashion-RAG**"].values())[1:] == [""] * 3
+
+
+def test_core_is_said_of_what_was_trained_and_of_nothing_else(tmp_path):
+    publish(tmp_path, "table7_8_tasks", page="")
+    publish(tmp_path, "audit", page="", inputs={})
+    rows = rows_of(f.contents_table("up", tmp_path))
+    assert "(core)" in rows["Tables 7 and 8"]["drawn garments"]
+    assert rows["Audit"]["drawn garments"].startswith("[made]") and "core" not in str(rows["Audit"])
 
 
 def test_profiles_say_what_was_measured_and_no_more(tmp_path):

@@ -151,8 +151,8 @@ def link_to(
 
 
 def scale_of(run: Published) -> str:
-    "Says of a core run that it is one."
-    return " (core)" * (run.record["parameters"].get("full") is False)
+    "Says of a core run that it is one; where nothing is trained, the full one is the same."
+    return " (core)" * (run.record["parameters"].get("full") is False and bool(run.record["inputs"]))
 
 
 def failing_claims(
@@ -186,7 +186,7 @@ def state_of(
     if not runs: return "not run" if item.report in report_files() else "to come"
     found = Counter(row["verdict"] for row in verdicts_of(runs[0]))
     words = f"{found['holds']} of {found.total()} claims hold" if found else "made"
-    return link(runs[0], words, up, folder) + scale_of(runs[0]) * bool(found)
+    return link(runs[0], words, up, folder) + scale_of(runs[0])
 
 
 def contents_table(
@@ -215,8 +215,10 @@ def earlier_runs(
     if not made: return ""
     lines = [f"* {commit}: {', '.join(dict.fromkeys(names))}" for commit, names in made.items()]
     head = f"{EARLIER} Made with earlier code or settings (unfold to see which)."
-    head = f"<summary>{head} <code>make reproduce</code> makes it anew.</summary>"
-    return "\n".join(["<details>", head, "", *lines, "", "</details>"])
+    head = f"<summary>{head}</summary>"
+    anew = ("`make reproduce PUBLISH=1` makes them anew: with `FULL=1`, unless marked as core, "
+            "and `PROFILE=open` for photographs.")
+    return "\n".join(["<details>", head, "", anew, "", *lines, "", "</details>"])
 
 # %% ../../nbs/8_evidence/17_front_page.ipynb #7f3fb7c3
 def headings_of(
@@ -270,7 +272,7 @@ PURPOSES = {
     "mini": "the default: small models that learn, on garments drawn here",
     "open": "real photographs anyone can get, pretrained parts from packages",
     "folder": "your own pictures, before the parts of `mini`",
-    "paper": "the papers' data and models, on GPUs with 80 GB",
+    "paper": "the papers' data and models, on GPUs of 80 GB and more",
     "rehearsal": "that `paper` runs: its code on stand-ins of the models; its numbers mean nothing",
 }
 

@@ -20,9 +20,10 @@ from ..ground.show import FAINT, PAPER, Picture, canvas, text_width, wrap_text
 from ..ground.tables import table_markdown
 
 # %% auto #0
-__all__ = ['LABEL', 'ACROSS', 'GAP', 'draw_square', 'draw_cell', 'counts_of', 'lay_rows', 'draw_legend', 'scoreboard_figure',
-           'verdict_words', 'page_links', 'claims_section', 'failures_section', 'counts_table', 'tables_section',
-           'scales_shown', 'system_status', 'systems_section', 'scoreboard_page', 'score_rows', 'scoreboard_line']
+__all__ = ['LABEL', 'ACROSS', 'GAP', 'SETS', 'draw_square', 'draw_cell', 'counts_of', 'lay_rows', 'draw_legend',
+           'scoreboard_figure', 'verdict_words', 'page_links', 'claims_section', 'failures_section', 'counts_table',
+           'tables_section', 'scales_shown', 'system_status', 'systems_section', 'scoreboard_page', 'score_rows',
+           'scoreboard_line']
 
 # %% ../../nbs/8_evidence/39_scoreboard.ipynb #1f8ca593
 LABEL, ACROSS, GAP = 13, 14, 3  # in squares: a row's name, a line of claims, what is free behind it
@@ -172,6 +173,9 @@ def claims_section(
     return "## Every claim\n\n" + "\n".join(parts)
 
 # %% ../../nbs/8_evidence/39_scoreboard.ipynb #d61cb015
+SETS = ("KD", "FD")  # distances of sets, in units of their own
+
+
 def failures_section(
     found: list,    # of Score
     reasons: dict,  # from `read_failures`
@@ -185,7 +189,8 @@ def failures_section(
             where = f"[{item.title}](../../{score.page}){mark}"
             why = reasons.get((claim.id, score.profile), "Nobody has said why.")
             lines.append(f"* *{claim.statement}.* Fails on {score.place}, {where}: "
-                         f"{score.difference} points ({claim.metric}, `{claim.protocol}`). {why}")
+                         f"{score.difference}{' points' * (claim.metric not in SETS)} "
+                         f"({claim.metric}, `{claim.protocol}`). {why}")
     said = "\n".join(lines) or "None of the claims that were tested fails."
     return f"## What fails, and why\n\n{said}\n"
 
@@ -320,5 +325,8 @@ def scoreboard_line(
         said.append(f"{scale[0].upper()}{scale[1:]}: {counts_of(own)}")
     runs = published(OWN, "mini", folder)
     name = link_to(runs[0], "Scoreboard", up, folder) if runs else "Scoreboard (not published)"
-    claims = len({score.claim.id for score in found})
-    return f"**{name}**: {claims} claims at a glance, and why those fail that do. {'. '.join(said)}."
+    claims = list({score.claim.id: score.claim for score in found}.values())
+    own = sum(claim.kind == "paper" for claim in claims)
+    return (f"**{name}**: {len(claims)} claims at a glance, and why those fail that do. {own} are the papers' "
+            f"own and need their data; the others put the same ideas to the test where anyone can. "
+            f"{'. '.join(said)}.")
