@@ -51,6 +51,7 @@ def publish(folder, report=REPORT, profile="mini", page=PAGE, full=True, rows=()
     home.mkdir(parents=True, exist_ok=True)
     record = {
         "report": report,
+        "inputs": {"train_pretrain seed=0": "0" * 16},
         "parameters": {"profile": profile, "seeds": "0", "full": full},
         "key": "0" * 16,
         "commit": "0123456789abcdef",

@@ -172,14 +172,16 @@ def answered_by_half(
 def half_shares(
     systems: dict,  # from `systems_of`
 ) -> dict:  # 'Image only', 'Text only', 'either' -> Interval, percent
-    "How much of a benchmark is composed at all."
-    by_category = []
-    for category in systems["Image only"][0]:
-        own = {name: systems[name][0][category] for name in ("Image only", "Text only")}
-        by_category.append(answered_by_half(own))
+    "How much of a benchmark is composed at all; of several seeds, each question's mean."
+    seeds = list(zip(systems["Image only"], systems["Text only"]))
     shares = {}
-    for name in by_category[0]:
-        shares[name] = mean_interval(*[own[name] for own in by_category])
+    for name in ("Image only", "Text only", "either"):
+        by_category = []
+        for category in systems["Image only"][0]:
+            told = [answered_by_half({"Image only": shown[category], "Text only": said[category]})[name]
+                    for shown, said in seeds]
+            by_category.append(np.mean(told, axis=0))
+        shares[name] = mean_interval(*by_category)
     return shares
 
 # %% ../../nbs/8_evidence/24_composed_tables.ipynb #7ccb2fe5
@@ -199,11 +201,10 @@ def leak_rows(found: Found, protocol: ComposedProtocol) -> dict:  # row -> categ
     sides = found.similarity["val"].get(OURS, {})
     if "leaking" not in sides: return {}
     asked = found.asked["val"]
-    alpha, _ = weight_of(found, OURS, protocol)
     rows = {}
     for kind, side, told in (("honest", "captions", found.captions["val"]),
                              ("leaking", "leaking", found.about["leaking"])):
-        both = {name: sides["image"][name] + alpha * sides[side][name] for name in asked}
+        both = {name: sides["image"][name] + sides[side][name] for name in asked}
         rows[f"Pictures and {kind} captions"] = ranked(asked, both, protocol)
         rows[f"{kind.capitalize()} captions alone"] = ranked(asked, sides[side], protocol)
         rows[f"Words in {kind} captions (BM25)"] = ranked(asked, by_words(asked, told), protocol)

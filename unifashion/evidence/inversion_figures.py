@@ -40,7 +40,7 @@ def probes_figure(
     limits: dict,   # from `what_was_shown`
     title: str,
 ) -> Figure:
-    "What a probe reads off the tokens, between what needs no looking and what F_theta was shown."
+    "What a probe reads off the tokens, beside what needs no looking and the class token that was shown."
     figure, axes = canvas(width=7.2, height=3.)
     names = list(limits["class token"])
     groups = {"most common": limits["most common"],

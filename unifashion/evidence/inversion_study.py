@@ -124,6 +124,6 @@ def what_was_shown(
     tokens: tuple,    # as `studied` takes them
     garments: tuple,
 ) -> dict:  # 'class token' and 'most common' -> attribute -> share
-    "The limits of a probe: what F_theta was shown, and what needs no looking."
+    "Marks for a probe: the class token that F_theta was shown, and what needs no looking."
     train, test = (torch.from_numpy(np.asarray(own)[:, 0]).float() for own in tokens)
     return {"class token": probed(train, test, garments), "most common": most_common(garments)}

@@ -214,7 +214,7 @@ def shares_figure(
     rows: list,     # of the table
     title: str,
 ) -> Picture:
-    "Pictures that show the value of one of the garments, by attribute, number and way; dotted, of one alone."
+    "Pictures that show the value of one of the garments, by attribute, number and way; dotted: one of two alone."
     attributes = tuple(ceilings(rows))
     wide = max(4.4, 1.9 * len(attributes))
     figure, places = canvas(1, len(attributes), width=wide, height=3., sharey=True, squeeze=False)
@@ -227,7 +227,7 @@ def shares_figure(
             axes.errorbar(place, own["value"], ends, fmt="os"[place >= len(CONFLICT_WAYS)], capsize=2,
                           color=f"C{place % len(CONFLICT_WAYS)}", label=name)
         alone = _cell(rows, f"conflict in {attribute}", ALONE, "of one of them")
-        axes.axhline(alone["value"], color="0.4", linestyle=":")
+        axes.plot([-0.4, len(CONFLICT_WAYS) - 0.6], [alone["value"]] * 2, color="0.4", linestyle=":")
         axes.set(xticks=[], ylim=(0, 102), title=attribute)
     places.flat[0].set_ylabel("shows one garment's value, %")
     figure.suptitle(title, fontsize=10)

@@ -56,7 +56,9 @@ class Training:
     recalled: float = 0.5      # share of later examples that are stage 0's; without a stage 0 none
 
     @property
-    def within(self) -> int: return 0 if self.beside else self.most  # garments in the prompt
+    def within(self) -> int:
+        "Garments in the prompt, at most."
+        return 0 if self.beside else self.most
 
 
 OURS = "Fashion-RAG"

@@ -60,7 +60,9 @@ class GarmentDatabase:
         search = GarmentSearch.build(retriever, names, list(pictures.values()), groups)
         return cls(search, dict(zip(names, garment_tokens(encoder, list(pictures.values())))))
 
-    def tokens_of(self, hits: list) -> list: return [self.tokens[hit.name] for hit in hits]
+    def tokens_of(self, hits: list) -> list:  # of (n_tok, seen) arrays
+        "What the painter reads of garments that were found. `KeyError` for one added to the search alone."
+        return [self.tokens[hit.name] for hit in hits]
 
     def save(self, folder):
         "Write `garments.safetensors` and `tokens.safetensors`."
@@ -71,7 +73,7 @@ class GarmentDatabase:
 
     @classmethod
     def load(cls, folder, retriever: Retriever) -> GarmentDatabase:
-        "A stored database. Raises as `load_index`."
+        "A stored database. Raises as `load_index`, and `ValueError` where a garment has lost its tokens."
         search = GarmentSearch.load(Path(folder) / "garments.safetensors", retriever)
         kept = load_arrays(Path(folder) / "tokens.safetensors")
         tokens = dict(zip(kept["names"].tolist(), kept["tokens"]))
@@ -118,7 +120,9 @@ class FashionRAG(DiffusionPipeline):
                               image_encoder=image_encoder, database=database)
 
     @property
-    def device(self): return self.editor.unet.device
+    def device(self):
+        "Where the painter lies."
+        return self.editor.unet.device
 
     def to(self, device):
         "All networks on a device."

@@ -79,8 +79,9 @@ class Composer(nn.Module):
 def spoken(
     captions: tuple,  # one sentence or two
 ) -> list:  # of four texts
-    "Both orders, and each sentence alone."
+    "Both orders, and each sentence alone; a single sentence is said once, in all four."
     first, last = (text.strip(" .?,") for text in (captions[0], captions[-1]))
+    if first == last: return [first] * 4
     return [f"{first} and {last}", f"{last} and {first}", first, last]
 
 # %% ../../nbs/6_unified/12_compose.ipynb #b14c2427
@@ -169,7 +170,7 @@ def composed_loss(
     itm_rows: int = 16,     # queries that ITM sees; 0: no ITM
     taught_rows: int = 16,  # queries that the teachers see
 ) -> dict:  # loss, itc and, each where it is on, captions, itm, itg, q2i
-    "The loss of phase 2 (U Eqs. 10 to 13)."
+    "The loss of phase 2 (U Eqs. 10 to 13). Raises as `first_rows`."
     ids, mask = alike(batch["ids"], batch["mask"])
     query, slots = model.composed(batch["reference"], ids, mask)
     query = whole(query)

@@ -23,7 +23,8 @@ class ComposedSystem:
     prompts: bool = False     # SPRC's second pass
 
     @property
-    def teachers(self) -> list:
+    def teachers(self) -> list:  # of 'language', 'diffusion'
+        "Which frozen models teach."
         return ["language"] * self.language + ["diffusion"] * self.diffusion
 
     @property

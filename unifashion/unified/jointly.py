@@ -54,7 +54,7 @@ def joint_loss(
     hardness: float = 1.0,  # of their negatives
     taught_rows: int = 16,  # pictures that language and diffusion model see
 ) -> dict:  # loss, itg, q2i and what `phase1_loss` tells
-    "Contrast, matching, captions and pictures from the same queries (U Eq. 8)."
+    "Contrast, matching, captions and pictures from the same queries (U Eq. 8). Raises as `first_rows`."
     told = phase1_loss(model.qformer, batch, itm_rows, hardness)
     slots = model.qformer.image_states(batch["image"][:first_rows(taught_rows)])
     parts = taught(model, slots, batch)
