@@ -214,8 +214,7 @@ def earlier_runs(
             made.setdefault(commit, []).append(f"{item.title} ({scale})")
     if not made: return ""
     lines = [f"* {commit}: {', '.join(dict.fromkeys(names))}" for commit, names in made.items()]
-    head = f"{EARLIER} Made with earlier code or settings (unfold to see which)."
-    head = f"<summary>{head}</summary>"
+    head = f"<summary>{EARLIER} Made with earlier code or settings (unfold to see which).</summary>"
     anew = ("`make reproduce PUBLISH=1` makes them anew: with `FULL=1`, unless marked as core, "
             "and `PROFILE=open` for photographs.")
     return "\n".join(["<details>", head, "", anew, "", *lines, "", "</details>"])

@@ -52,9 +52,7 @@ class GarmentSearch:
     def __len__(self): return len(self.index)
 
     @property
-    def fingerprint(self) -> str:
-        "Equal for equal garments and groups, in vectors of one space."
-        return self.index.fingerprint
+    def fingerprint(self) -> str: return self.index.fingerprint  # equal for equal garments and groups
 
     def add(self, names: list, pictures, groups: list = None):
         "Take in garments; as `build`."
