@@ -11,7 +11,8 @@ GROUPS = {
     "ground to data": [path for path in CHAPTERS if path.parent.name < "5"],
     "models": [path for path in CHAPTERS if path.parent.name == "5_models"],
     "unified and rag": [path for path in CHAPTERS if "6" <= path.parent.name < "8"],
-    "evidence and use": [path for path in CHAPTERS if path.parent.name >= "8"],
+    "evidence": [path for path in CHAPTERS if path.parent.name == "8_evidence" and path.name < "35"],
+    "costs and use": [path for path in CHAPTERS if path.parent.name >= "8" and path.name >= "35"],
 }
 RUN = (
     "\n"

@@ -54,7 +54,8 @@ COLUMNS = {
                   lambda ours, theirs, draws: paired_intervals(ours, theirs, draws)["Mean"],
                   lambda result: result.queries("Mean")),
     "CIR": Column("composed retrieval: mean of R@10 and R@50; a row that has learned from captions is "
-                  "searched with captions, too, where they were written (FULL); *Before phase 2* adds picture and words", "higher",
+                  "searched with captions, too, where they were written (FULL); *Before phase 2* adds "
+                  "picture and words", "higher",
                   lambda runs, draws: composed_intervals(runs, draws=draws)["average"],
                   lambda ours, theirs, draws: paired_composed_intervals(ours, theirs,
                                                                         draws=draws)["average"],

@@ -214,7 +214,7 @@ def shares_figure(
     rows: list,     # of the table
     title: str,
 ) -> Picture:
-    "Pictures that show the value of one of the garments, by attribute, number and way; dotted: one of two alone."
+    "Pictures that show one garment's value, by attribute, number and way; dotted: one of two alone."
     attributes = tuple(ceilings(rows))
     wide = max(4.4, 1.9 * len(attributes))
     figure, places = canvas(1, len(attributes), width=wide, height=3., sharey=True, squeeze=False)

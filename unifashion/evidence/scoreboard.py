@@ -327,6 +327,6 @@ def scoreboard_line(
     name = link_to(runs[0], "Scoreboard", up, folder) if runs else "Scoreboard (not published)"
     claims = list({score.claim.id: score.claim for score in found}.values())
     own = sum(claim.kind == "paper" for claim in claims)
-    return (f"**{name}**: {len(claims)} claims at a glance, and why those fail that do. {own} are the papers' "
-            f"own and need their data; the others put the same ideas to the test where anyone can. "
+    return (f"**{name}**: {len(claims)} claims at a glance, and why those fail that do. {own} are the "
+            f"papers' own and need their data; the others put the same ideas to the test where anyone can. "
             f"{'. '.join(said)}.")

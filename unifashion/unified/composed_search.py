@@ -105,7 +105,7 @@ class ComposedSearch:
 
     @torch.no_grad()
     def queries(self, queries, gallery: Gallery, batch: int = 128) -> tuple:
-        "(n, embed) query vectors, (n, 32, width) slots. Raises `ValueError`: no change, a reference not here."
+        "(n, embed) query vectors, (n, 32, width) slots. Raises `ValueError`: no change, no such reference."
         texts = [spoken(query.captions)[0] for query in queries]
         for query, text in zip(queries, texts):
             if not text.replace(" and ", "").strip(): raise ValueError(f"{query.id}: the change is empty")
