@@ -298,7 +298,7 @@ def test_what_stands_behind_the_best_keeps_its_order_in_half_precision():
     second = scores.copy()
     second[np.arange(8)[:, None], best] += 6 * chance.normal(size=best.shape)
     kept = s.behind_the_best(second, best).astype(np.float16).astype(np.float64)
-    assert np.take_along_axis(kept, best, 1).min() > -60  # no offset that eats the digits
+    assert kept.min() > -100  # no offset that eats the digits
     for row in range(8):
         others = np.setdiff1d(np.arange(530), best[row])
         assert kept[row, best[row]].min() > kept[row, others].max()
