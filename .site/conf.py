@@ -48,6 +48,7 @@ html_theme_options = {
     "use_download_button": False,
     "home_page_in_toc": False,
     "show_navbar_depth": 1,
+    "collapse_navbar": True,  # all chapters on each page would cost minutes
     "logo": {"text": project},
     "navbar_persistent": [],
     "pygments_light_style": "tango",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import write_report
 
-from unifashion.ground import circumstances, files, runs
+from unifashion.ground import circumstances, code_digests, files, runs
 from unifashion.ground.code_digests import chapters_of, code_hash
 from unifashion.ground.keys import plan, read_header
 
@@ -238,6 +238,27 @@ def test_code_hash_is_the_same_on_every_python(toy):
     (toy / "unifashion" / "toys.py").write_text(source)
     assert code_hash(["toys"], toy / "unifashion") == "d76216973f05c925"
     assert list(chapters_of(["toys"], toy / "unifashion")) == ["toys"]
+
+
+def test_a_module_is_read_once_and_a_cache_that_fails_is_no_hindrance(toy, monkeypatch):
+    def asked():
+        code_digests._module.cache_clear()  # as in another process
+        return chapters_of(["toys"], toy / "unifashion")
+
+    (toy / "unifashion" / "toys.py").write_text("from .ground import core\nX = 1\n")
+    first = asked()
+    kept = {path: path.read_bytes() for path in (toy.parent / "cache" / "code").iterdir()}
+    assert list(first) == ["ground.core", "toys"] and len(kept) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(code_digests, "analysed", None)  # whoever asked it would fail
+        assert asked() == first
+    for path in kept:
+        path.write_text("{")  # half a file
+    assert asked() == first and {path: path.read_bytes() for path in kept} == kept
+    monkeypatch.setenv("UNIFASHION_CACHE", str(toy / "settings.ini"))  # no folder
+    assert asked() == first
+    (toy / "unifashion" / "toys.py").write_text("from .ground import core\nX = 2\n")
+    assert asked()["toys"] != first["toys"]
 
 
 def test_files_are_whole_or_absent(tmp_path):

@@ -123,6 +123,7 @@ def run_notebook(
     output,  # path, relative to the repository
 ):
     "Execute a report's notebook in a kernel of this Python that ends with this process."
+    sys.modules.setdefault("rfc3987_syntax", None)  # a grammar of addresses: 3 s to read, and nothing asks it
     import papermill
     watch = f"__import__('unifashion.ground.execution', fromlist=['']).end_with_parent({os.getpid()})"
     unknown = set(node.parameters) - set(node.header.parameters)  # papermill itself would only warn

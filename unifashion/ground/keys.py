@@ -71,20 +71,14 @@ def header_call(
         ) from None
 
 # %% ../../nbs/0_ground/11_keys.ipynb #9e0904c8
-def read_header(
-    notebook,      # path of a report
-    package=None,  # folder of the package
-) -> Header:
-    "A report's header, read without running it. Raises `ValueError` or `SyntaxError` that names the report."
-    notebook = Path(notebook)
-    package = Path(package or repo_root() / "unifashion")
+@functools.lru_cache(maxsize=None)
+def _header(notebook: Path, package: Path, stamp: tuple) -> Header:
+    "What `read_header` says of a report whose file is as it was at that time and size."
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     trees = [cell_code(cell, f"{notebook.name}, code cell {i}") for i, cell in enumerate(cells, 1)]
     tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in cells]
     if sum(tagged) != 1:
-        raise ValueError(
-            f"{notebook.name}: a report has one cell tagged 'parameters'; here are {sum(tagged)}"
-        )
+        raise ValueError(f"{notebook.name}: a report has one cell tagged 'parameters', not {sum(tagged)}")
     code = [tree for tree, is_tagged in zip(trees, tagged) if not is_tagged]
     call = header_call(code, notebook.name)
     if call["report"] != notebook.stem:
@@ -92,6 +86,16 @@ def read_header(
     modules = tuple(sorted(set().union(*(imported(tree, package) for tree in code))))
     return Header(notebook=notebook, parameters=declared(trees[tagged.index(True)]), modules=modules,
                   code=digest([canonical(tree) for tree in code]), **call)
+
+
+def read_header(
+    notebook,      # path of a report
+    package=None,  # folder of the package
+) -> Header:
+    "A report's header, read without running it. Raises `ValueError` or `SyntaxError` that names the report."
+    notebook = Path(notebook)
+    known = notebook.stat()
+    return _header(notebook, Path(package or repo_root() / "unifashion"), (known.st_mtime_ns, known.st_size))
 
 # %% ../../nbs/0_ground/11_keys.ipynb #06f774fd
 def report_files(
