@@ -56,6 +56,12 @@ def test_a_rows_garments_are_its_own(editor):
     assert not together[1, PLACES:].any()
 
 
+def test_more_garments_than_have_room_are_refused(editor):
+    prompts = spliced_prompts(TOKENIZER, ["striped"], [0])._replace(counts=(4,))
+    with pytest.raises(ValueError, match="4 garments of one prompt: there is room for 3"):
+        editor.context(prompts, torch.randn(4, 7, 24))
+
+
 def test_the_prompt_keeps_its_text(given):
     beside = Edits(*given, most=3, within=0)
     spliced = Edits(*given, most=3)

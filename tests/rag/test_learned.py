@@ -10,6 +10,7 @@ from unifashion.models.checkpoints import seeded
 from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler, start_noise
 from unifashion.models.unet import new_inpainter
+from unifashion.rag.inversion import spliced_prompts
 from unifashion.rag.learned import Fusion, Gate, SpoiltEdits, taught_editor, teach, unfrozen
 from unifashion.rag.logos import ARMS, WITH_HINT, PlacesInversion, logo_editor, logo_examples, logos_of
 from unifashion.rag.model import Edits, edited, new_editor, posed, prompts_of
@@ -53,6 +54,18 @@ def test_a_gate_hears_the_text_of_its_own_prompt():
     texts, pseudo = torch.randn(2, 8), torch.randn(1, 16, 8).expand(3, -1, -1)
     first, second, third = gate.weights(texts, pseudo, (1, 2)).tolist()
     assert first != pytest.approx(second) and second == pytest.approx(third)
+
+
+def test_a_part_hears_the_text_alone_as_it_ends(editor):
+    taught, heard = taught_editor(editor, Gate, 0), []
+    taught.part.register_forward_pre_hook(lambda part, given: heard.append(given[0]))
+    texts = [("a blue shirt",), ("striped",)]
+    data = Edits(parts(), ["p", "q"], texts, FOUND, TOKENS, TOKENIZER, most=3)
+    with torch.no_grad():
+        taught.told(data.rows([0, 1]))
+        states = editor.silence(spliced_prompts(TOKENIZER, ["a blue shirt", "striped"], [0, 0]).ids)
+    ends = [len(TOKENIZER.encode(text).ids) - 2 for text, in texts]  # before the end's own piece
+    assert torch.allclose(heard[0], torch.stack([states[0, ends[0]], states[1, ends[1]]]), atol=1e-5)
 
 
 def test_a_fusion_begins_as_the_mean_and_does_not_mind_the_order():

@@ -227,7 +227,7 @@ def shares_figure(
             axes.errorbar(place, own["value"], ends, fmt="os"[place >= len(CONFLICT_WAYS)], capsize=2,
                           color=f"C{place % len(CONFLICT_WAYS)}", label=name)
         alone = _cell(rows, f"conflict in {attribute}", ALONE, "of one of them")
-        axes.axhline(alone["value"], color="0.4", linestyle=":")
+        axes.hlines(alone["value"], -0.5, len(CONFLICT_WAYS) - 0.5, color="0.4", linestyle=":")
         axes.set(xticks=[], ylim=(0, 102), title=attribute)
     places.flat[0].set_ylabel("shows one garment's value, %")
     figure.suptitle(title, fontsize=10)

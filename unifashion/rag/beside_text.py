@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..models.checkpoints import seeded
 from ..models.unet import PLACES, Inpainter
-from .inversion import N_TOKENS, Inversion, Prompts
+from .inversion import N_TOKENS, Inversion, Prompts, heads_of
 from .model import Editor, new_editor
 
 # %% ../../nbs/7_rag/05_beside_text.ipynb #88f9e057
@@ -66,7 +66,9 @@ class BesideText(Editor):
         prompts: Prompts,        # of the texts alone, with the number of garments of each
         garments: torch.Tensor,  # (sum of counts, n_tok, seen) tokens, prompt after prompt
     ) -> torch.Tensor:  # (n, 77 + 16 most, width)
-        "States of the texts, behind them the garments."
+        "States of the texts, behind them the garments. Raises `ValueError` for more garments than have room."
+        if max(prompts.counts) > self.most:
+            raise ValueError(f"{max(prompts.counts)} garments of one prompt: there is room for {self.most}")
         states = self.silence(prompts.ids)
         if not len(garments): return states
         told = self.norm(self.inversion(garments))
@@ -88,5 +90,5 @@ def new_beside_text(
     "An untrained one. Raises as `new_editor`."
     plain = new_editor(base, seen, seed)
     with seeded(seed, "beside the text"):
-        inversion = Inversion(seen, plain.inversion.told, max(1, seen // 64))
+        inversion = Inversion(seen, plain.inversion.told, heads_of(seen))
     return BesideText(plain.text_encoder, plain.unet, inversion, plain.schedule, most=most)

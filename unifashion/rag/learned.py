@@ -99,7 +99,8 @@ class Taught(nn.Module):
         "The context of a batch of `Edits` that have as many places as the part leaves."
         prompts, garments = prompts_of(batch)
         if not len(garments): return self.editor.context(prompts, garments)
-        texts = self.silence(prompts.ids)[:, -1]  # of the texts alone, as they end
+        last = (prompts.places.int().argmax(1) - 1).clamp(min=0)  # where a text ends, before its garments
+        texts = self.silence(prompts.ids)[torch.arange(len(last), device=last.device), last]
         pseudo, counts = self.part(texts, self.editor.inversion(garments), prompts.counts)
         return spliced_states(self.editor.text_encoder, Prompts(prompts.ids, prompts.places, counts), pseudo)
 

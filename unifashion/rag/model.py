@@ -29,8 +29,8 @@ from ..models.painting import train_painter
 from ..models.together import drawn
 from ..models.tryon_pictures import Fittings, greyed_people, latent_masks, shown_parts, sized
 from ..models.unet import Inpainter, weighted_error
-from .inversion import Inversion, Prompts, asked_text, spliced_prompts, spliced_states
-from .inversion import word_scale
+from .inversion import Inversion, Prompts, asked_text, heads_of, spliced_prompts
+from .inversion import spliced_states, word_scale
 
 # %% ../../nbs/7_rag/03_model.ipynb #5e3191ab
 POSE = 18  # keypoints (R 3.1)
@@ -101,7 +101,7 @@ def new_editor(
     text_encoder, unet = deepcopy(base.text_encoder), deepcopy(base.unet)
     told = text_encoder.config.hidden_size
     with seeded(seed, "inversion"):
-        inversion = Inversion(seen, told, max(1, seen // 64), word_scale(text_encoder))
+        inversion = Inversion(seen, told, heads_of(seen), word_scale(text_encoder))
     return Editor(text_encoder, unet.requires_grad_(False), inversion, base.schedule)
 
 
