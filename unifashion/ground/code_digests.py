@@ -99,7 +99,8 @@ def analysed(
 
 # %% ../../nbs/0_ground/10_code_digests.ipynb #df48f109
 # as this process took them in: the file may be edited while it runs
-RULES = [sorted(OUTSIDE), *map(inspect.getsource, (canonical, names_imported, imported, is_setting, analysed))]
+RULES = [sorted(OUTSIDE)]
+RULES += map(inspect.getsource, (canonical, names_imported, imported, is_setting, analysed))
 
 
 def remembered(
