@@ -117,7 +117,7 @@ def other_garments(
     products: list,
     regions: dict,  # product -> region of the body
 ) -> list:  # of products, of the same regions
-    "To each product the next of its region; one alone there keeps its own: the next one, and to the last the first."
+    "To each product the next of its region, to the last the first; one alone there keeps its own."
     turned = {}
     for region in set(regions.values()):
         own = [product for product in products if regions[product] == region]
