@@ -182,5 +182,5 @@ def phase1_figure(
     arrows = [("picture", "encoder", ""), ("encoder", "qformer", seen["tokens"]),
               ("text", "losses", ""), ("qformer", "losses", "embeddings"), ("qformer", "tsa", queries),
               ("qformer", "asa", queries), ("tsa", "llm", seen["said"]), ("llm", "caption", "Eq. 6"),
-              ("asa", "unet", seen["shown"]), ("unet", "again", f"Eq. 7: {seen['painted']}")]
+              ("asa", "unet", seen["shown"]), ("unet", "again", f"Eq. 7\n{seen['painted']}")]
     return architecture(boxes, arrows, title, (12, 4))
