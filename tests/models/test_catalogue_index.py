@@ -578,6 +578,19 @@ def test_an_upload_is_seen_as_a_whole(database, monkeypatch):
     assert seen == [(1, 1)] * 3 and len(reader) == 6
 
 
+def test_the_mark_of_an_upload_that_begins_during_a_search_is_not_found(database, monkeypatch):
+    there = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))
+    M.MilvusCatalogue.load(database, "space").begin()
+    monkeypatch.setattr(M.MilvusCatalogue, "unfinished", lambda self: set())  # as before it began
+    assert [hit.name for hit in there.search(queries_of(1), 9)[0]] == ["a"]
+
+
+def test_milvus_forgets_names_that_are_made_one_by_one(database):
+    there = M.MilvusCatalogue.build(database, "space", ["a", "b", "c"], items_of(3))
+    there.delete(name for name in "ac")
+    assert len(there) == 1 and there.count("query >= 0") == 4
+
+
 def test_an_upload_that_is_refused_leaves_nothing(database, monkeypatch):
     monkeypatch.setattr(M, "BATCH", 1)
     there = M.MilvusCatalogue.build(database, "space", ["a"], items_of(1))

@@ -174,7 +174,7 @@ def phase1_figure(
     boxes = {"picture": Box("picture", (0, 1)), "text": Box("text", (0, 0)),
              "encoder": Box("image encoder", (1.7, 1), encoder),
              "qformer": Box("Q-Former", (3.5, 1), qformer),
-             "losses": Box("retrieval:\nITC, ITM, ITG", (3.5, 0)),
+             "losses": Box("retrieval:\nITC, ITM", (3.5, 0)),
              "tsa": Box("adapter (TSA)", (5.4, 2), captioner.adapter),
              "llm": Box("language model", (7.3, 2), captioner.llm, 1.25), "caption": Box("caption", (9., 2)),
              "asa": Box("adapter (TSA)", (5.4, 0), aligned.adapters["queries"]),
@@ -182,5 +182,5 @@ def phase1_figure(
     arrows = [("picture", "encoder", ""), ("encoder", "qformer", seen["tokens"]),
               ("text", "losses", ""), ("qformer", "losses", "embeddings"), ("qformer", "tsa", queries),
               ("qformer", "asa", queries), ("tsa", "llm", seen["said"]), ("llm", "caption", "Eq. 6"),
-              ("asa", "unet", seen["shown"]), ("unet", "again", f"Eq. 7: {seen['painted']}")]
+              ("asa", "unet", seen["shown"]), ("unet", "again", f"Eq. 7\n{seen['painted']}")]
     return architecture(boxes, arrows, title, (12, 4))

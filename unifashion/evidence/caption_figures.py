@@ -71,8 +71,8 @@ def tally(text: str, truth: dict) -> str:
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #454ac1b4
 def flow(
-    text: str,        # px
-    truth: dict,      # px
+    text: str,
+    truth: dict,      # from `truth_of`
     width: float,     # px
     size: float = 8,  # points
 ) -> list:  # lines, each a list of (x, word, right or None, whether the mark goes on to the next word)
@@ -99,8 +99,8 @@ COLORS = {True: PALETTE["ours"], False: PALETTE["baseline"]}
 
 # %% ../../nbs/8_evidence/15_caption_figures.ipynb #c0d273b2
 def draw_flow(
-    axes,              # px
-    lines: list,       # px
+    axes,              # their unit is a pixel
+    lines: list,       # from `flow`
     left: float,       # px
     top: float,        # px
     line: float = 16,

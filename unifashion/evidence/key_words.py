@@ -123,11 +123,11 @@ def in_prompt() -> frozenset: return frozenset(map(lemma, PROMPT_WORDS))
 
 
 def cloud(
-    count: WordCount,   # px
+    count: WordCount,   # whose words
     width: int,         # px
     height: int,        # px
-    words: int = 90,    # how many at most, and the size of the commonest in px
-    largest: int = 84,  # how many at most, and the size of the commonest in px
+    words: int = 90,    # how many at most
+    largest: int = 84,  # px, size of the commonest
 ) -> np.ndarray:  # (height, width, 3) uint8
     "The commonest words, placed around the middle; the same words give the same picture."
     offered = in_prompt()

@@ -36,7 +36,7 @@ from ..unified.diffusion import Denoiser, Given, Wiring, new_denoiser
 LATENTS = (4, 64, 48)   # of 512 x 384 pixels
 CONTEXT = PLACES + 32   # words and queries
 CALLS = {"plms": 51, "dpm++": 20}  # how often a sampler asks the network: 50 steps, and 20
-REPORTED = "3.15 s on an A100"     # U App. E
+REPORTED = "3.15 s on an A100"     # U, Limitations
 PUBLISHED_WIRING = Wiring(hint="sketch", blind=3, begin="zero")
 
 
@@ -82,7 +82,7 @@ def step_operations(
         return operations_of(lambda: model(noisy, time, given.beside, given.hint, given.context))
 
 # %% ../../nbs/8_evidence/36_published_sizes.ipynb #8eb4c5c2
-FASHIONGEN = 260_500  # training pictures (U 4.1)
+FASHIONGEN = 260_500  # training pictures (U 4.2)
 
 
 def decoder_operations() -> float:

@@ -117,7 +117,7 @@ def other_garments(
     products: list,
     regions: dict,  # product -> region of the body
 ) -> list:  # of products, of the same regions
-    "To each product another of its region: the next one, and to the last the first."
+    "To each product the next of its region, to the last the first; one alone there keeps its own."
     turned = {}
     for region in set(regions.values()):
         own = [product for product in products if regions[product] == region]
@@ -144,7 +144,7 @@ def asked_of(
     own: Slice,  # held-out products
     n: int,      # questions of each sort
 ) -> dict:  # 'catalogue', 'half' and 'full' -> `Asked`
-    "What to paint, each sort from the first of its products."
+    "What to paint: of each sort at most `n`, spread over its products."
     first = own.catalogue.first_views()
     few = first.select(list(range(len(first.products)))[::max(1, len(first.products) // n)][:n])
     size = own.worn.images.shape[1:3]

@@ -141,7 +141,7 @@ def query_outputs_of(
 
 def between_queries(
     outputs: torch.Tensor,  # (n, n_query, width)
-) -> float:  # 0: all queries say the same, 1: what they share is nothing
+) -> float:  # 0: all queries say the same, 1 - 1 / n_query: each says its own
     """Share of the outputs' variance over pictures that is not common to the queries:
     what each says of every picture is taken away first."""
     moved = outputs - outputs.mean(0, keepdim=True)

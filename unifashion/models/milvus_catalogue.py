@@ -233,8 +233,9 @@ def delete(
     names,  # of items
 ):
     "Forget items. Raises `ValueError` for a name that is not there."
+    names = [str(name) for name in names]
     for name in names:
-        if not self.count(named([name])): raise ValueError(f"{str(name)!r} is not in this catalogue")
+        if not self.count(named([name])): raise ValueError(f"{name!r} is not in this catalogue")
     self.client.delete(self.collection, filter=self.finished(named(names)))
 
 # %% ../../nbs/5_models/32_milvus_catalogue.ipynb #101aa1b0
@@ -253,7 +254,7 @@ def search(
     items = len(self)
     asked = checked_search(queries, k, self.width, items)
     limit = min(FETCHED * k, MOST)
-    there = self.finished()
+    there = self.finished("query >= 0")  # no mark of an upload, not even of one that begins meanwhile
     while True:
         told = self.client.search(self.collection, data=asked.tolist(), limit=limit, output_fields=["name"],
                                   search_params={"metric_type": "IP"}, filter=there)

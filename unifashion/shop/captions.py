@@ -356,7 +356,7 @@ def world_corpus(
     n: int,         # texts wanted
     seed: int = 0,  # which texts
 ) -> list[str]:  # normalised, nothing cut off
-    "Texts in every style about random garments: what the word-piece tokenizer is trained on."
+    "Texts in every style but noun chunks, about random garments: the word-piece tokenizer learns them."
     rng = stream(seed, "world_corpus")
     out = []
     while len(out) < n:

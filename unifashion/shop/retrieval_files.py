@@ -215,7 +215,7 @@ def guidance_of(captions: tuple) -> str:
 
 
 def guided_caption(garment: Garment, captions: tuple, rng) -> str:
-    "A caption whose writer has read the query: it repeats most of it, but not what is replaced, and goes on."
+    "A caption whose writer has read the query: it takes up some of it, not what is replaced, and goes on."
     parts = {}
     for text in captions:
         said = OPENING.sub("", REPLACED.sub("", text.strip(".?, ").lower()))

@@ -36,7 +36,7 @@ def web_caption(
     garment: Garment,          # what to name
     rng: np.random.Generator,  # source of chance
 ) -> str:
-    "Kind, colour and up to four more things that are seen at a glance, in no settled order."
+    "Kind, colour and up to three more things that are seen at a glance, in no settled order."
     words = [phrase(garment, name, 0, rng) for name in _chosen(garment, rng)]
     words.insert(int(rng.integers(len(words) + 1)), pick(rng, COLOR_WORDS[garment.color, garment.shade]))
     named = ", ".join(words) + f" {pick(rng, NOUNS[garment.kind])}"

@@ -44,7 +44,7 @@ def build_prompt(
 
 # %% ../../nbs/6_unified/04_annotate.ipynb #d228a4e4
 def build_leaking_prompt(
-    category: str,                # what the captioner shall be told of the picture, '' for nothing
+    category: str,                # 'dress', 'shirt', 'toptee' or another thing's name
     told: str,                    # what the captioner shall be told of the picture, '' for nothing
     words: tuple = PROMPT_WORDS,
 ) -> str:
@@ -162,8 +162,8 @@ def annotate(
     path: Path,               # of the file: next_llava.{split}.{category}.caption.json
     size: int = 32,           # pictures a shard, which is the captioner's batch
     on_error: str = "raise",  # or 'skip': unreadable pictures and empty captions are counted
-    worker: int = 0,          # this process takes every so manieth shard
-    workers: int = 1,         # this process takes every so manieth shard
+    worker: int = 0,          # this process's number: it takes shards worker, worker + workers ...
+    workers: int = 1,         # processes that share the work
 ) -> Report:  # of the whole once all shards are there, else of this call
     """Caption every picture from its pixels and category alone (U App. C).
     Raises `DataError` that names the picture."""
@@ -173,7 +173,7 @@ def annotate(
 
 
 def annotate_with_guidance(
-    gallery: Catalogue,   # id -> what the captioner is told: the query whose target the picture is
+    gallery: Catalogue,   # pictures with ids and categories
     told: dict,           # id -> what the captioner is told: the query whose target the picture is
     captioner: Callable,
     name: str,

@@ -38,7 +38,7 @@ class Composer(nn.Module):
         self,
         qformer: QFormer,            # after phase 1; trained in place
         captioner: Captioner = None,  # teaches by captions of the target (Eq. 11)
-        denoiser: Denoiser = None,   # teaches by the target's picture (Eq. 12): wiring `ALIGNED['queries']`
+        denoiser: Denoiser = None,   # teaches by the target's picture (Eq. 12): reads 'queries' alone
         adapters: bool = True,       # whether the teachers' adapters learn, too (U 3.2.2)
     ):
         super().__init__()

@@ -28,7 +28,7 @@ from ..models.unet import weighted_error
 from .diffusion import Denoiser, Wiring, given_of
 
 # %% ../../nbs/6_unified/08_denoising.ipynb #0fe24aee
-FORGET = 0.2  # share of the contexts (App. B)
+FORGET = 0.2  # share of the contexts, as released (U App. A: a fixed probability)
 
 
 def denoising_loss(

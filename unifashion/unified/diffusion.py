@@ -31,8 +31,8 @@ class Wiring:
     hint: str = ""                # latents that a copy of the encoder sees: 'garment', 'sketch'; '': no copy
     channels: tuple = ("pose",)   # latents beside noisy ones, agnostic ones and the mask: 'pose', 'sketch'
     trained: tuple = ("copy",)    # of 'copy' (with its cross-attention), 'unet', 'qformer'; adapters always
-    blind: int = 0                # first blocks of the decoder that do not look at the copy; paper: 3
-    begin: str = "latents"        # the hint's convolution: as the noisy latents' own, or 'zero' (paper)
+    blind: int = 0                # first blocks of the decoder that do not look at the copy; released: 3
+    begin: str = "latents"        # the hint's convolution: as the noisy latents' own, or 'zero' (released)
     still: bool = False           # the copy sees neither noise nor time: the same at every step
 
     def __post_init__(self):
@@ -106,7 +106,7 @@ def zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 class ZeroAttention(nn.Module):
-    "A decoder's state looks at a copy's: self-attention, cross-attention, and a zero at the end (App. B)."
+    "A decoder's state looks at a copy's: self-attention, cross-attention, and a zero at the end (U Fig. 3)."
     def __init__(
         self,
         channels: int,  # of the decoder's state

@@ -64,7 +64,7 @@ def joint_loss(
 def joined(
     qformer: QFormer,      # before phase 1
     captioner: Captioner,  # fresh, from `new_captioner`
-    denoiser: Denoiser,    # fresh, of wiring `ALIGNED['queries']`
+    denoiser: Denoiser,    # fresh; reads 'queries' alone, no hint
 ) -> Composer:
     "All that phase 1 trains, learning at once: Q-Former, both adapters, LoRA, and what says nothing."
     learns = [own for part in (captioner, denoiser) for own in part.parameters() if own.requires_grad]
