@@ -423,6 +423,13 @@ def test_published_runs_are_complete_and_small():
             assert limit and p.stat().st_size <= limit[0] << 10, f"{p.relative_to(ROOT)}"
 
 
+def test_links_of_published_notebooks_lead_to_chapters():
+    for path in (ROOT / "outputs" / "published").rglob("executed.ipynb"):
+        prose = "".join("".join(cell["source"]) for _, cell in cells(path) if cell["cell_type"] == "markdown")
+        for link in re.findall(r"\]\(([\w./-]+\.ipynb)", prose):
+            assert (path.parent / link).exists(), f"{path.relative_to(ROOT)} links {link}"
+
+
 def test_no_file_names_a_machine():
     folders = "|".join(["work", "tmp", "farm", "root", "opt", "home", "Users"])
     path = re.compile(rf"(?<![\w.$~}}/])/(?:{folders})/\w")

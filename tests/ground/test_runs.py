@@ -391,8 +391,9 @@ def test_publishing_takes_finished_runs_and_small_files(chain):
     with pytest.raises(FileNotFoundError, match="not finished"):
         runs.publish(node)
     node.folder.mkdir(parents=True)
-    for name, size in (("fig_a.png", 9), ("weights.safetensors", 9), ("executed.ipynb", 9)):
+    for name, size in (("fig_a.png", 9), ("weights.safetensors", 9)):
         (node.folder / name).write_bytes(b"x" * size)
+    (node.folder / "executed.ipynb").write_text('{"cells": []}')
     (node.folder / "run.json").write_text('{"parameters": {"full": false}}')
     node.stamp.touch()
     assert sorted(p.name for p in runs.publish(node).iterdir()) == ["executed.ipynb", "fig_a.png", "run.json"]
@@ -410,3 +411,19 @@ def test_publishing_takes_finished_runs_and_small_files(chain):
     with pytest.raises(ValueError, match="fig_b.png weighs 81 KiB, over 80"):
         runs.publish(node)
     assert not (chain / "outputs/published/smoke/figure_toy/fig_b.png").exists()
+
+
+def test_links_of_a_published_notebook_lead_to_the_same_chapters(chain):
+    node = plan("smoke", only=("figure_toy",))[0]
+    node.folder.mkdir(parents=True)
+    links = "[a](../1_wardrobe/01_paint.ipynb#here) [b](other.ipynb)\n[c](https://x.example/d.ipynb) [d](#e)"
+    cells = [{"cell_type": kind, "source": links.splitlines(keepends=True)} for kind in ("markdown", "code")]
+    (node.folder / "executed.ipynb").write_text(json.dumps({"cells": cells}))
+    (node.folder / "run.json").write_text('{"parameters": {"full": false}}')
+    node.stamp.touch()
+    prose, code = json.loads((runs.publish(node) / "executed.ipynb").read_text())["cells"]
+    assert "".join(prose["source"]) == (
+        "[a](../../../../nbs/1_wardrobe/01_paint.ipynb#here) [b](../../../../nbs/reports/other.ipynb)\n"
+        "[c](https://x.example/d.ipynb) [d](#e)"
+    )
+    assert code == cells[1]
