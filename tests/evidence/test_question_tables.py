@@ -39,7 +39,7 @@ def test_ways_that_intervals_do_not_part_are_called_so():
 def test_a_weak_editor_answers_nothing():
     told = verdict_on_conflict([*CONFLICT, reached("color", 59)], ("color", "kind"))
     assert "too weak to answer, of one garment alone a reader finds it in 59 %" in told and "30" not in told
-    assert "*kind*: no garments differ in it alone" in told
+    assert "*kind*: no garments that agree with one text differ in it" in told
 
 
 def test_what_could_be_reached_is_what_is_seen_of_one_garment():

@@ -85,6 +85,9 @@ def test_gradients_go_through_the_frozen_text_encoder(text_encoder):
 def test_too_few_garments_and_impossible_counts_are_refused(text_encoder):
     with pytest.raises(ValueError, match="places for 2 garments, and 1 are given"):
         spliced_states(text_encoder, spliced_prompts(TOKENIZER, ["a"], [2]), pseudo(1))
+    one = spliced_prompts(TOKENIZER, ["a"], [1])
+    with pytest.raises(ValueError, match="places for 1 garments, and 2 are given"):  # whatever counts say
+        spliced_states(text_encoder, one._replace(counts=(2,)), pseudo(2))
     with pytest.raises(ValueError, match="-1 garments"):
         spliced_prompts(TOKENIZER, ["a"], [-1])
     with pytest.raises(ValueError):

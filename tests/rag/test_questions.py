@@ -60,6 +60,8 @@ def test_who_is_bad():
     assert bad_ones(BAD[0], *asked) == ["s1", "s3", "c1"]
     assert bad_ones(BAD[1], *asked) == ["s1"]
     assert bad_ones(BAD[2], *asked) == ["d1", "d2"]
+    with pytest.raises(ValueError, match="how: 'any' is none of any of the category; right kind"):
+        bad_ones("any", *asked)
 
 
 def test_shares_of_bad_ones_are_nested_and_exact():
@@ -81,7 +83,7 @@ def test_a_good_one_stays_where_nobody_is_bad_enough():
 
 
 def test_the_threshold_by_hand():
-    assert best_threshold([0.5, 0.6, 0.9], [0.1, 0.2, 0.55]) == 0.5
+    assert best_threshold([0.5, 0.6, 0.9], [0.1, 0.2, 0.3, 0.55]) == 0.5
     assert best_threshold([0.8], [0.2, 0.9]) == 0.8
     assert kept([["a", "b", "c"]], [[0.1, 0.7, 0.5]], 0.5) == ([["b", "c", "a"]], [2])
     assert kept([["a", "b"]], [[0.1, 0.2]], 0.5) == ([["a", "b"]], [0])

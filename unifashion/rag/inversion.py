@@ -131,8 +131,9 @@ def spliced_states(
     pseudo: torch.Tensor,  # (sum of counts, 16, width), prompt after prompt
 ) -> torch.Tensor:  # (n, 77, width)
     "What the text encoder makes of texts with garments. Raises `ValueError` for too few or too many."
-    if sum(prompts.counts) != len(pseudo):
-        raise ValueError(f"places for {sum(prompts.counts)} garments, and {len(pseudo)} are given")
+    room_for = int(prompts.places.sum()) // N_TOKENS
+    if room_for != len(pseudo):
+        raise ValueError(f"places for {room_for} garments, and {len(pseudo)} are given")
     words = text_encoder.embeddings.token_embedding(prompts.ids)
     words = words.masked_scatter(prompts.places[..., None], pseudo.to(words.dtype))
     hidden = text_encoder.embeddings(inputs_embeds=words)

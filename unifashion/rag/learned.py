@@ -156,6 +156,6 @@ def teach(
     log: bool = True,  # progress bar and TensorBoard
     device: str = None,
 ) -> History:
-    "As many steps as the first stage; a part at its rate, an editor at the second's. Raises as `fit`."
+    "As many steps as stage 1; a part at its rate, an editor at that of stage 2. Raises as `train_painter`."
     rate = settings.lr if isinstance(model, Taught) else settings.joint_lr
     return train_painter(model, data, editing_loss, replace(settings, lr=rate), scratch, seed, log, device)

@@ -129,7 +129,7 @@ def train_logo_editor(
     log: bool = True,
     device: str = None,
 ) -> Editor:  # after both stages
-    "The words alone, then, for longer, the painter with them (R 3.3). Raises as `fit`."
+    "The words alone, then, for longer, the painter with them (R 4.1). Raises as `train_painter`."
     train_editor(editor, data, settings, scratch / "1", seed, log, device)
     channels = POSE + editor.unet.config.out_channels * (arm == WITH_HINT)
     second = posed(editor, channels)

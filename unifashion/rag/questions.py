@@ -183,7 +183,8 @@ def bad_ones(
     database: dict,  # category -> ids
     garments: dict,  # id -> `Garment`
 ) -> list:  # of ids; never the own garment
-    "Who may stand in for a good one."
+    "Who may stand in for a good one. Raises `ValueError` for a `how` that is none."
+    if how not in BAD: raise ValueError(f"how: {how!r} is none of {'; '.join(BAD)}")
     if how == "another category":
         return [other for group, ids in database.items() if group != category for other in ids]
     ids = [other for other in database[category] if other != name]
