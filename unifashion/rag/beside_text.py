@@ -80,7 +80,7 @@ class BesideText(Editor):
         "States of texts (n, 77), and no garment."
         return nn.functional.pad(self.text_encoder(ids).last_hidden_state, (0, 0, 0, N_TOKENS * self.most))
 
-
+# %% ../../nbs/7_rag/05_beside_text.ipynb #910b4666
 def new_beside_text(
     base: Inpainter,
     seen: int,  # width of the tokens of garments
