@@ -59,6 +59,7 @@ def test_what_is_too_far_is_rejected_and_all_may_be(search):
     (lambda search: GarmentSearch.build(Colours(), [], []), "a database of no garments"),
     (lambda search: search.search(["red"], 1, ["shoes"]), "the index has no 'shoes'"),
     (lambda search: search.search(["  "]), "an empty text finds nothing"),
+    (lambda search: search.search("red shirt"), "a list of texts, not one text"),
     (lambda search: search.add(["r"], [picture(1, 2, 3)]), "'r' is in this index already"),
     (lambda search: GarmentSearch(Colours(), Index("CLIP", 3)), "built with CLIP, the retriever is colours"),
 ])

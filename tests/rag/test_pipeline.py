@@ -1,6 +1,7 @@
 """FashionRAG: found in its category or given by hand, painted inside the mask, stored with its database."""
 
 import json
+from copy import deepcopy
 from threading import Lock
 from types import SimpleNamespace
 
@@ -135,6 +136,8 @@ def test_fewer_than_asked_are_taken_as_they_are(pipe):
     ({"pose_image": np.zeros((4, 3))}, r"wanted are keypoints \(1, 18, 3\)"),
     ({"garment_images": [np.zeros((4, 3))]}, "garment_images"),
     ({"mask_image": MASK.astype(np.uint8) * 100}, "has grey values"),
+    (dict(category=["upper_body", "dresses"]), "1 prompts, and 2 categories"),
+    (dict(output_type="pt"), "output_type is 'pt'"),
 ])
 def test_refusals(more, words, pipe):
     with pytest.raises(ValueError, match=words):
@@ -159,6 +162,18 @@ def test_stored_with_its_database_and_loaded(pipe, tmp_path):
     (tmp_path / "rag" / "database" / "tokens.safetensors").unlink()
     with pytest.raises(FileNotFoundError):
         FashionRAG.from_pretrained(tmp_path / "rag")
+    pipe.database = None
+    pipe.save_pretrained(tmp_path / "rag")
+    assert FashionRAG.from_pretrained(tmp_path / "rag").database is None  # not the one stored before
+
+
+def test_all_networks_move_the_retrievers_among_them(pipe):
+    finder = deepcopy(pipe.database.search.retriever)
+    parts = (deepcopy(own) for own in (pipe.vae, pipe.editor, pipe.scheduler, WORDS, pipe.image_encoder))
+    moved = FashionRAG(*parts)
+    moved.database = SimpleNamespace(search=SimpleNamespace(retriever=finder))
+    moved.to("meta")
+    assert {moved.device.type, moved.image_encoder.mean.device.type, finder.device.type} == {"meta"}
 
 
 def test_a_pipeline_that_names_no_schedule_is_refused(pipe, tmp_path):

@@ -70,7 +70,8 @@ class GarmentSearch:
         excluded: list = None,  # (q,) ids that are not answered, a collection a query
         least: float = -1.,     # cosine below which a garment is rejected
     ) -> list:  # (q,) lists of at most k `Hit`, best first
-        "The garments that fit best. Raises `ValueError` as `nearest`, and for an empty text."
+        "The garments that fit best. Raises `ValueError` as `nearest`, and for a text that is empty or alone."
+        if isinstance(texts, str): raise ValueError("wanted is a list of texts, not one text")
         for text in texts:
             if not text.strip(): raise ValueError("an empty text finds nothing: wanted are phrases")
         found = nearest(self.index, self.retriever.texts(texts), k, groups, excluded)

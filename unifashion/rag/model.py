@@ -71,7 +71,8 @@ class Editor(nn.Module):
         garments: torch.Tensor,  # (sum of counts, n_tok, seen) tokens, prompt after prompt
     ) -> torch.Tensor:  # (n, 77, width)
         "Texts and garments, read together."
-        if not len(garments): return self.text_encoder(prompts.ids).last_hidden_state
+        if not len(garments) and not any(prompts.counts):
+            return self.text_encoder(prompts.ids).last_hidden_state
         return spliced_states(self.text_encoder, prompts, self.inversion(garments))
 
     def told(self, batch: dict) -> torch.Tensor:  # (n, 77, width)
@@ -227,7 +228,7 @@ def editing_loss(
     model: Editor,
     batch: dict,  # of `Edits`, with latents
 ) -> torch.Tensor:  # scalar
-    "How far the answers are from the velocity at random times (R 3.1)."
+    "How far the answers are from the velocity (or the noise, R 3.1), at random times."
     latents = batch["latents"]
     context = model.told(batch)
     nothing = model.silence(batch["empty"])
