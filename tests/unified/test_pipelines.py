@@ -119,6 +119,7 @@ def test_pil_and_arrays_are_the_same(tryon):
     (dict(garment_image=None), "garment_image is missing"),
     (dict(garment_image=[GARMENT] * 2), "1 pictures and 2 of garment_image"),
     (dict(sketch_image=POSE), "sketch_image is given, but this model looks at pose_image, garment_image"),
+    (dict(output_type="pt"), "output_type is 'pt'"),
 ])
 def test_what_cannot_be_used_is_refused_before_anything_is_sampled(tryon, changes, words, monkeypatch):
     monkeypatch.setattr(tryon.denoiser, "forward", None)

@@ -289,7 +289,7 @@ PUBLISHED = {"executed.ipynb": 1024, "run.json": 256, "table.md": 256, "table.cs
 
 
 def relinked(
-    text,   # of a notebook file
+    text,   # of a notebook file, or its bytes
     here,   # the folder that its links to notebooks start from
     there,  # the folder that they are to start from
 ) -> str:
@@ -333,9 +333,8 @@ def publish(
     for old in (root / target).glob("*.*"):
         old.unlink()
     for file in files:
-        atomic_write(root / target / file.name, file.read_bytes())
-    executed = root / target / "executed.ipynb"
-    if executed.exists():
-        text = executed.read_text(encoding="utf-8")
-        atomic_write(executed, relinked(text, node.header.notebook.parent, executed.parent))
+        content = file.read_bytes()
+        if file.suffix == ".ipynb":
+            content = relinked(content, node.header.notebook.parent, root / target)
+        atomic_write(root / target / file.name, content)
     return target

@@ -139,6 +139,8 @@ def __call__(
     callback_on_step_end=None,  # (pipeline, step, time, {'latents': ...}) -> such a dict, or None
 ) -> ImagePipelineOutput:  # its `images`, at the model's size
     "Paint. Raises `ValueError` for what cannot be used, `MemoryError` for too much at once."
+    if output_type not in ("pil", "np"):
+        raise ValueError(f"output_type is {output_type!r}: wanted is 'pil' or 'np'")
     masks = mask_image if isinstance(mask_image, (list, tuple)) else [mask_image]
     people, masks = sized(opened(image, "image"), [opened_mask(mask) for mask in masks], *self.size)
     n = len(people)
