@@ -307,6 +307,8 @@ class Edit(Fitting):
     prompt: str                    # "red shirt, short sleeves"
     catalogue: Path | None = None  # folder of garment pictures; default: the pipeline's own database
     garments: int = 3              # that are looked up; 0: the text alone
+    without: tuple[str, ...] = ()  # garments that are not looked up, as the one that is being edited
+    least: float = -1.             # score below which a garment is rejected
 
     def __call__(self):
         import torch
@@ -320,11 +322,16 @@ class Edit(Fitting):
         if self.catalogue:
             pipe.database, report = folder_database(pipe, self.catalogue)
             say_left_out(report.skipped)
-        told = pipe(own.person, own.mask, self.prompt, self.garments, category=group,
-                    pose_image=own.keypoints, num_inference_steps=self.steps, guidance_scale=self.guidance,
-                    generator=torch.Generator().manual_seed(self.seed))
+        there = pipe.database.search.index.names if pipe.database else []
+        for name in self.without:
+            if name not in there: raise ValueError(f"--without {name}: there is no such garment to look up")
+        told = pipe(own.person, own.mask, self.prompt, self.garments, category=group, least=self.least,
+                    excluded=self.without, pose_image=own.keypoints, num_inference_steps=self.steps,
+                    guidance_scale=self.guidance, generator=torch.Generator().manual_seed(self.seed))
         told.images[0].save(self.out)
         for hit in told.retrieved[0]:
             print(f"{hit.score:.3f} {hit.name}")
+        if len(told.retrieved[0]) < self.garments:
+            print(f"{len(told.retrieved[0])} of {self.garments} garments: no more were found or near enough")
         print(told.prompts[0])
         print(self.out)

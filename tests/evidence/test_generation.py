@@ -135,6 +135,25 @@ def test_a_number_is_the_mean_over_seeds_and_its_interval_holds_it(saved):
     assert rows["far", "FD"]["low"] is None
 
 
+def test_some_pictures_are_judged_as_if_there_were_no_others(saved):
+    protocol = next(iter(saved[0].protocols))
+    systems = [name for name in saved[0].protocols[protocol]][:1]
+    few = T.some_of(saved[0], protocol, [0, 2, 5], systems)
+    whole, own = saved[0].protocols[protocol][systems[0]], few.protocols[protocol][systems[0]]
+    assert all(np.array_equal(own[name], values[[0, 2, 5]], equal_nan=True) for name, values in whole.items())
+    assert list(few.planned) == systems and list(few.protocols) == [protocol]
+    assert all(len(values) == 3 for values in few.truth[protocol].values())
+
+
+def test_a_line_by_numbers_has_the_numbers_that_were_run():
+    cell = {"value": 1., "low": 0., "high": 2., "metric": "KD"}
+    rows = [cell | {"row": f"ours, {k} retrieved"} for k in (0, 1, 3)]
+    rows.append(cell | {"row": "ours, 2 retrieved", "value": None})
+    names = [f"ours, {k} retrieved" for k in range(4)]
+    panel = T.trend_figure(rows, {"ours": names, "nobody": ["another, 1 retrieved"]}, "made up").axes[0]
+    assert panel.lines[0].get_xdata().tolist() == [0, 1, 3] and len(panel.lines[1].get_xdata()) == 0
+
+
 def test_means_over_redrawn_sets_leave_out_what_was_not_asked():
     weights = redrawn(4, 300)
     told = T.redrawn_values("kind", {"kind": np.array([1., np.nan, 0., 1.])}, {}, weights)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unifashion.evidence.inversion_figures import spoken_figure
+from unifashion.evidence.inversion_figures import spoken_figure, words_by_step
 from unifashion.evidence.inversion_study import most_common, plane, probed, pseudo_of, spoken, together
 from unifashion.evidence.inversion_study import what_was_shown
 from unifashion.ground.core import stream
@@ -87,7 +87,16 @@ def test_a_garment_is_named_when_a_token_is_nearest_to_a_word_of_it():
     editor = SimpleNamespace(inversion=Said(told), text_encoder=SimpleNamespace(embeddings=embedding))
     own = [SimpleNamespace(kind="dress", color="red"), SimpleNamespace(kind="t-shirt", color="blue")]
     heard = spoken(editor, np.zeros((2, 1, 3)), own, words)
+    assert heard.pop("words") == said
     assert heard == {"nearness": 1, "kind": 1, "color": 0.5}  # a t-shirt is named by 'shirt', too
+
+
+def test_words_of_one_garment_at_some_steps():
+    rows = [{"step": 50 * k, "words": [["of"] * 16, ["red"] * k + ["of"] * (16 - k)]} for k in range(10)]
+    told = words_by_step(rows, garment=1, n=4, most=1)
+    assert [row["step"] for row in told] == [0, 150, 300, 450]
+    assert told[-1]["words"] == "red (9)" and told[0]["words"] == "of (16)"
+    assert words_by_step([]) == []
 
 
 @pytest.mark.parametrize("alone, lines", [(0, 3), (100, 4)])

@@ -13,7 +13,7 @@ from unifashion.evidence.rag_systems import (ASKED, BESIDE, CORE, FIXED, NO_STAG
                                              save_inversion, staged)
 from unifashion.evidence.retrieval_quality import found_for, quality_rows
 from unifashion.models.foundations import train_tokenizer
-from unifashion.rag.model import Edits, Recalled
+from unifashion.rag.model import JOINT, Edits, Recalled
 from unifashion.wardrobe.garments import Garment
 
 TOKENIZER = train_tokenizer(["a blue striped shirt with short sleeves"] * 3, 90)
@@ -35,12 +35,20 @@ def test_every_row_asks_an_editor_that_is_trained():
 def test_what_is_put_into_a_prompt():
     assert garments_for(Asking(count=2), PEOPLE, FOUND, DATABASE) == [["a", "b"], ["e", "f"]]
     assert garments_for(Asking(count=1, garments="own"), PEOPLE, FOUND, DATABASE) == [["own p"], ["own q"]]
+    among = garments_for(Asking(garments="own and retrieved"), PEOPLE, FOUND, DATABASE)
+    assert among == [["own p", "a", "b"], ["own q", "e", "f"]]
     lot = garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE)
     assert lot == garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE)
     for own, category in zip(lot, PEOPLE.categories):
         assert len(set(own)) == 3 and set(own) <= set(DATABASE[category])
     lots = [garments_for(Asking(garments="random"), PEOPLE, FOUND, DATABASE, seed) for seed in range(9)]
     assert len({str(own) for own in lots}) > 1
+
+
+def test_all_at_once_makes_as_many_steps_as_two_stages():
+    first, second = 1000, 1000 * JOINT
+    assert TRAINED["no first stage"].longer * second == pytest.approx(first + second)
+    assert {own.longer for name, own in TRAINED.items() if name != "no first stage"} == {1}
 
 
 def test_keypoints_own_none_and_anothers():
@@ -135,12 +143,13 @@ def judges_of_colour():
 def test_clip_i_is_the_mean_over_the_garments_of_the_prompt(monkeypatch):
     monkeypatch.setattr("unifashion.evidence.rag_systems.judged", lambda *given: {})
     pictures, masks = np.full((2, 8, 6, 3), 200, np.uint8), np.ones((2, 8, 6), bool)
-    own = SimpleNamespace(truth=pictures, texts=["a", "b"], masks=masks)
+    own = SimpleNamespace(truth=pictures, texts=["a", "b"], masks=masks, garment_ids=["red", "red"])
     looks = {"same": np.full(3, 3 ** -0.5), "red": np.array([1., 0, 0])}
     told = judged_edits(pictures, own, {}, [["same", "red"], []], ["same", "red"], looks,
                         judges_of_colour())
     assert told["CLIP-I retrieved"][0] == pytest.approx(50 * (1 + 3 ** -0.5), rel=1e-4)
     assert np.isnan(told["CLIP-I retrieved"][1])
+    assert told["self-hit"].tolist() == [1, 0]  # in the second prompt is nothing
     assert told["CLIP-I first"] == pytest.approx([100, 100 * 3 ** -0.5], rel=1e-4)
     assert told["CLIP-I true"] == pytest.approx([100, 100])
 

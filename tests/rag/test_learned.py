@@ -11,7 +11,7 @@ from unifashion.models.foundations import train_tokenizer
 from unifashion.models.latents import sampler, start_noise
 from unifashion.models.unet import new_inpainter
 from unifashion.rag.inversion import spliced_prompts
-from unifashion.rag.learned import Fusion, Gate, SpoiltEdits, taught_editor, teach, unfrozen
+from unifashion.rag.learned import DroppedEdits, Fusion, Gate, SpoiltEdits, taught_editor, teach, unfrozen
 from unifashion.rag.logos import ARMS, WITH_HINT, PlacesInversion, logo_editor, logo_examples, logos_of
 from unifashion.rag.model import Edits, edited, new_editor, posed, prompts_of
 
@@ -119,6 +119,17 @@ def test_bad_ones_are_of_those_that_may_stand_in():
     assert (0, 1, 2) in seen and len(seen) > 3
     assert all(own in (k, 3) for row in seen for k, own in enumerate(row))  # the good one, or d
     assert len(prompts_of(data.rows([0, 1]))[1]) == 6
+
+
+def test_any_garment_may_be_left_out():
+    torch.manual_seed(0)
+    data = edits(DroppedEdits, most=3, at_random=True)
+    shown = set()
+    for _ in range(80):
+        own = data[0]
+        shown.add(tuple(sorted(own["garments"][:int(own["count"]), 0, 0].int().tolist())))
+        assert int(own["places"].sum()) == 16 * int(own["count"])
+    assert shown == {(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)}
 
 
 def test_places_keep_their_place():

@@ -129,6 +129,12 @@ def test_fewer_than_asked_are_taken_as_they_are(pipe):
     assert none.retrieved == [[]] and none.prompts == ["a blue shirt"]
 
 
+def test_an_excluded_garment_is_not_looked_up(pipe):
+    first = pipe(**asked(num_retrieved=1)).retrieved[0][0].name
+    others = pipe(**asked(num_retrieved=3, excluded=[first, "nobody"])).retrieved[0]
+    assert others and first not in [hit.name for hit in others]
+
+
 @pytest.mark.parametrize("more, words", [
     ({"category": "hats"}, "the index has no 'hats'"),
     ({"prompt": ["a", "b"]}, "1 pictures and 2 prompts"),
@@ -138,6 +144,7 @@ def test_fewer_than_asked_are_taken_as_they_are(pipe):
     ({"mask_image": MASK.astype(np.uint8) * 100}, "has grey values"),
     (dict(category=["upper_body", "dresses"]), "1 prompts, and 2 categories"),
     (dict(output_type="pt"), "output_type is 'pt'"),
+    (dict(excluded="a"), "excluded: wanted are ids, not the text 'a'"),
 ])
 def test_refusals(more, words, pipe):
     with pytest.raises(ValueError, match=words):
@@ -233,6 +240,14 @@ def test_the_command_looks_up_in_its_own_database_and_says_what_is_wrong(mine, c
     assert not edit(mine, "--garments", "3")
     lines = capsys.readouterr().out.strip().splitlines()
     assert {line.split()[1] for line in lines[:3]} == {"a", "b", "d"}  # upper garments
+    assert not edit(mine, "--garments", "3", "--without", "b")
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert {line.split()[1] for line in lines[:2]} == {"a", "d"}
+    assert lines[2] == "2 of 3 garments: no more were found or near enough"
+    assert not edit(mine, "--least", "1.5")
+    assert capsys.readouterr().out.startswith("0 of 3 garments: no more")
+    assert edit(mine, "--without", "nobody") == 1
+    assert "--without nobody: there is no such garment to look up" in capsys.readouterr().err
     assert edit(mine, "--catalogue", f"{mine}/nothing") == 1
     assert "no such folder" in capsys.readouterr().err
 

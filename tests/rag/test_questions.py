@@ -52,7 +52,10 @@ def test_a_blend_is_nobodys_value():
     case = conflicts("color", PEOPLE, DATABASE, GARMENTS, n=1)[0]
     told = settled([*case.values, "purple"], [case] * 3)
     assert told["of one of them"].tolist() == [1, 1, 0] and told["of none"].tolist() == [0, 0, 1]
-    assert told["of the first"].tolist() == [1, 0, 0]
+    assert told["of the first"].tolist() == [1, 0, 0] and told["of the second"].tolist() == [0, 1, 0]
+    assert np.isnan(told["of the third"]).all() and "of the chosen" not in told
+    chosen = settled([*case.values, "purple"], [case] * 3, chosen=[1, 1, 0])["of the chosen"]
+    assert chosen.tolist() == [0, 1, 0]
 
 
 def test_who_is_bad():

@@ -236,9 +236,12 @@ def glance(
     report: str,                 # its name
     metric: str,                 # one of its metrics
     folder: Path | None = None,  # default: outputs/published of the repository
+    but: str | None = None,      # a pattern: rows that it is found in are left to the table's own page
 ) -> str:  # Markdown
     "One metric of a published table at every scale, headings of earlier runs marked."
-    return at_a_glance(report, metric, headings_of(report, folder), folder)
+    table = at_a_glance(report, metric, headings_of(report, folder), folder)
+    kept = [line for line in table.split("\n") if not but or not re.search(but, line.split("|")[1])]
+    return "\n".join(kept)
 
 
 def claims_glance(

@@ -94,10 +94,11 @@ def spoken(
     tokens: np.ndarray,  # (n, n_tok, seen) of garments
     garments: list,      # (n,) of `Garment`
     tokenizer: tokenizers.Tokenizer,
-) -> dict:  # kind, color: share of garments whose tokens are nearest to a word of it; nearness: cosine
-    "Which garments are named by the words that their tokens are nearest to."
+    shown: int = 2,      # garments whose words are kept
+) -> dict:  # kind, color: share of garments whose tokens are nearest to a word of it; nearness: cosine; words
+    "Which garments are named by the words that their tokens are nearest to, and the words of the first ones."
     pieces, near = nearest_words(pseudo_of(editor, tokens), editor.text_encoder, tokenizer, 1)
-    told = {"nearness": float(near.mean())}
+    told = {"nearness": float(near.mean()), "words": pieces[:shown, :, 0].tolist()}
     for name in ("kind", "color"):
         named = [bool(set(getattr(garment, name).replace("-", " ").split()) & set(own))
                  for garment, own in zip(garments, pieces[..., 0].tolist())]

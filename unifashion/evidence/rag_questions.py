@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .generation_baselines import painted_rows
 from .generation_scores import Judges
-from .question_tables import ABOVE, ALL, BEST, FUSED, GATED, POOLED, PROMPT, WARNED
-from .question_tables import SIZES, WEIGHED, WINDOWS
+from .question_tables import ABOVE, ALL, BEST, DROPPED, FUSED, GATED, POOLED, PROMPT
+from .question_tables import SIZES, WARNED, WEIGHED, WINDOWS
 from ..ground.core import Rag
 from ..models.attribute_reader import read_attributes
 from ..models.tryon_pictures import Fittings
@@ -45,7 +45,7 @@ def nearness(
 # %% ../../nbs/8_evidence/34_rag_questions.ipynb #5c81e2a4
 def by_way(
     way: str,
-    editors: dict,  # `ALL` -> the editor; `GATED`, `FUSED`, `WARNED` -> those that learned more
+    editors: dict,  # `ALL` -> the editor; `GATED`, `FUSED`, `WARNED`, `DROPPED` -> those that learned more
     given: tuple,   # parts, names and phrases, a row a prompt
     lists: list,    # (n,) lists of ids, all of a length
     scores: list,   # (n,) lists of cosines
@@ -58,7 +58,7 @@ def by_way(
     rest = tokens, tokenizer
     editor = editors[ALL]
     if way in (ALL, PROMPT): return editor, Edits(*given, lists, *rest, most=most)
-    if way in (GATED, WARNED): return editors[way], Edits(*given, lists, *rest, most=most)
+    if way in (GATED, WARNED, DROPPED): return editors[way], Edits(*given, lists, *rest, most=most)
     if way == FUSED: return editors[way], Edits(*given, lists, *rest, most=most, within=1)
     if way == POOLED: return in_the_manner(editor, pooled), Edits(*given, lists, *rest, most=most, within=1)
     if way == WINDOWS:
@@ -189,8 +189,9 @@ def judged_conflict(
     attribute: str,        # in conflict
     own: Fittings,
     judges: Judges,
+    chosen: list = None,   # (n,) as `settled` takes it
 ) -> dict:  # name -> (n, ...) array
     "Whose value each picture shows, and its features."
     named = read_attributes(judges.reader, pictures)
     read = [named[f"{own.categories[case.person]} {attribute}"][row] for row, case in enumerate(cases)]
-    return {"features": judges.scorer.images(pictures), **settled(read, cases)}
+    return {"features": judges.scorer.images(pictures), **settled(read, cases, chosen)}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OURS', 'TEXT_ONLY', 'MGD', 'BESIDE', 'NO_STAGE_0', 'NOT_RECALLED', 'FIXED', 'TRAINED', 'ABOUT_STAGE_0', 'CORE',
-           'ONCE', 'BY_QUERIES', 'ASKED', 'cut_out', 'Training', 'untrained', 'second_stage', 'sketch_channel',
+           'ONCE', 'BY_QUERIES', 'AMONG', 'ASKED', 'cut_out', 'Training', 'untrained', 'second_stage', 'sketch_channel',
            'guides_of', 'staged', 'left_by', 'lessons_for', 'save_inversion', 'load_inversion', 'Asking',
            'garments_for', 'poses_for', 'examples_for', 'judged_edits']
 
@@ -26,7 +26,7 @@ from ..models.image_metrics import clip_scores
 from ..models.tryon_pictures import Fittings
 from ..models.unet import Inpainter
 from ..rag.beside_text import new_beside_text
-from ..rag.model import POSE, Edits, Editor, Recalled, new_editor, posed
+from ..rag.model import JOINT, POSE, Edits, Editor, Recalled, new_editor, posed
 
 # %% ../../nbs/8_evidence/29_rag_systems.ipynb #ef4feaab
 def cut_out(
@@ -54,6 +54,7 @@ class Training:
     beside: bool = False       # garments stand beside the prompt, not in it
     sketched: bool = False     # the lines of the true picture are one channel more
     recalled: float = 0.5      # share of later examples that are stage 0's; without a stage 0 none
+    longer: float = 1.         # times the steps of its later stages
 
     @property
     def within(self) -> int:
@@ -73,7 +74,7 @@ TRAINED = {
     TEXT_ONLY: Training(most=0, stages=(2,)),  # without garments F_theta has nothing to learn
     NO_STAGE_0: Training(stages=(1, 2)),
     NOT_RECALLED: Training(recalled=0.),
-    "no first stage": Training(stages=(2,)),
+    "no first stage": Training(stages=(2,), longer=(1 + JOINT) / JOINT),  # as many steps as two stages have
     BESIDE: Training(beside=True),
     MGD: Training(most=0, stages=(2,), sketched=True),
     **FIXED,
@@ -168,16 +169,18 @@ class Asking:
     "What is put into an editor's prompt."
     editor: str = OURS            # of `TRAINED`
     count: int = 3                # garments
-    garments: str = "retrieved"   # or 'own': the edited one; 'random': of its category
+    garments: str = "retrieved"   # or 'own': the edited one; 'own and retrieved'; 'random': of its category
     text: bool = True
     pose: str = "own"             # or 'none'; 'other': of another person
     by_queries: bool = False      # retrieved by UniFashion's Q-Former
 
 
 BY_QUERIES = "three found by UniFashion's Q-Former"
+AMONG = "three, the edited garment first among them"  # a list that holds the answer
 ASKED = {
     **{f"{OURS}, {n} retrieved": Asking(count=n) for n in range(4)},
     "the edited garment itself (upper bound)": Asking(count=1, garments="own"),
+    AMONG: Asking(garments="own and retrieved"),
     BY_QUERIES: Asking(by_queries=True),
     "three random garments of the category": Asking(garments="random"),
     "three retrieved, no text": Asking(text=False),
@@ -204,6 +207,8 @@ def garments_for(
     "The garments of each prompt; by lot they are the same for equal seeds."
     if asking.garments == "retrieved": return [ids[:asking.count] for ids in found]
     if asking.garments == "own": return [[name] * asking.count for name in own.garment_ids]
+    if asking.garments == "own and retrieved":
+        return [[name, *ids][:asking.count] for name, ids in zip(own.garment_ids, found)]
     lists = []
     for name, category in zip(own.names, own.categories):
         ids = database[category]
@@ -250,6 +255,7 @@ def judged_edits(
     told["CLIP-T"] = clip_scores(cut, judges.scorer.texts(own.texts))
     told["CLIP-I true"] = clip_scores(cut, judges.scorer.images(cut_out(own.truth, own.masks)))
     told["CLIP-I first"] = clip_scores(cut, np.stack([looks[name] for name in best]))
+    told["self-hit"] = np.array([name in ids for name, ids in zip(own.garment_ids, lists)], float)
     told["CLIP-I retrieved"] = np.full(len(pictures), np.nan)
     for row, ids in enumerate(lists):
         if ids:

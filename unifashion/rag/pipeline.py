@@ -145,6 +145,7 @@ def chosen_garments(
     category,          # str, list of them, or None
     given,             # garment_images, or None
     least: float,      # cosine below which a garment is rejected
+    excluded=(),       # ids that are not looked up
 ) -> tuple:  # (n,) lists of `Hit`, (n,) lists of (n_tok, width) tokens
     "What goes into the prompts. Raises `ValueError` where nobody can say what."
     if given is not None:
@@ -160,7 +161,8 @@ def chosen_garments(
     groups = None if category is None else [category] * len(texts) if isinstance(category, str) else category
     if groups is not None and len(groups) != len(texts):
         raise ValueError(f"{len(texts)} prompts, and {len(groups)} categories")
-    found = pipe.database.search.search(texts, asked, groups, least=least)
+    if isinstance(excluded, str): raise ValueError(f"excluded: wanted are ids, not the text {excluded!r}")
+    found = pipe.database.search.search(texts, asked, groups, [set(excluded)] * len(texts), least)
     return found, [pipe.database.tokens_of(own) for own in found]
 
 
@@ -217,6 +219,7 @@ def __call__(
     garment_images=None,        # instead of a search: pictures; for several persons a list of them each
     pose_image=None,            # keypoints (18, 3) or maps (18, h / 8, w / 8), one or a list
     least: float = -1.,         # cosine below which a garment is rejected
+    excluded=(),                # ids that are not looked up for anyone, as that of the edited garment
     num_inference_steps: int = 20,
     guidance_scale: float = 3.,
     generator=None,             # torch.Generator, or a list of them
@@ -232,7 +235,7 @@ def __call__(
     n = len(people)
     texts = [prompt] * n if isinstance(prompt, str) else list(prompt)
     if len(texts) != n: raise ValueError(f"{n} pictures and {len(texts)} prompts")
-    found, tokens = chosen_garments(self, texts, num_retrieved, category, garment_images, least)
+    found, tokens = chosen_garments(self, texts, num_retrieved, category, garment_images, least, excluded)
     with room_for(n, self.size), self.progress_bar(total=num_inference_steps) as bar:
         batch = edit_batch(self, people, masks, texts, tokens, pose_image)
         noise = randn_tensor(batch["masked"].shape, generator, self.device)

@@ -76,11 +76,18 @@ def conflicts(
 def settled(
     read: list,   # (n,) str, what a reader names of the attribute in conflict
     cases: list,  # (n,) of `Case`
-) -> dict:  # name -> (n,) 0 or 1
-    "Whose value a picture shows: of one of the garments, of the first, or of none."
+    chosen: list = None,  # (n,) which of its garments an answer relies on
+) -> dict:  # name -> (n,) 0 or 1; nan for a garment that a case does not have
+    "Whose value a picture shows: of one of the garments, of which, of the chosen one, or of none."
     of_one = np.array([value in case.values for value, case in zip(read, cases)], float)
-    first = np.array([value == case.values[0] for value, case in zip(read, cases)], float)
-    return {"of one of them": of_one, "of the first": first, "of none": 1 - of_one}
+    told = {"of one of them": of_one, "of none": 1 - of_one}
+    for k, place in enumerate(("first", "second", "third")):
+        told[f"of the {place}"] = np.array([value == case.values[k] if k < len(case.values) else np.nan
+                                            for value, case in zip(read, cases)], float)
+    if chosen is not None:
+        own = [case.values[k] for case, k in zip(cases, chosen)]
+        told["of the chosen"] = np.array([value == wanted for value, wanted in zip(read, own)], float)
+    return told
 
 # %% ../../nbs/7_rag/06_questions.ipynb #98ae04d9
 WINDOW = 3  # garments that a prompt was trained with, at most
