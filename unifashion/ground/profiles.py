@@ -57,14 +57,15 @@ PROFILES["open"] = Profile(
     Pretrain(steps=150, full_steps=578, gpu_steps=578, lr=3e-4, itm_from=0.2, checkpoint_every=50),
     Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1), llm=LanguageModel("smollm2"),
     language=Language(steps=80, full_steps=600, gpu_steps=1500, batch=16, lr=2e-4, max_words=72,
-                      repetition=1.1, products=1000, core_products=500, write_batch=32))
+                      repetition=1.1, products=1000, core_products=500, write_batch=32),
+    generator=Generator(retriever_steps=1000))
 
 # %% ../../nbs/0_ground/01_profiles.ipynb #57744582
 PROFILES["folder"] = Profile(
     "folder", World("folder", height=128, width=96), Foundations(shipped=True),
     Pretrain(steps=200, batch=16, lr=3e-4, itm_rows=8, checkpoint_every=50),
     Evaluation(queries=0, repeats=1, core_queries=0, core_repeats=1),
-    language=Language(batch=16), formats=Formats(damaged=80))
+    language=Language(batch=16), formats=Formats(damaged=80), generator=Generator(retriever_steps=300))
 
 # %% ../../nbs/0_ground/01_profiles.ipynb #bea81654
 PROFILES["paper"] = Profile(
