@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from ..data.retrieved_lists import query_of
-from ..ground.show import PALETTE, Picture, canvas
+from ..ground.show import Picture, canvas
 from ..ground.text_control import mean_interval
 from ..rag.garment_search import relevance, sharing_phrases
 
@@ -86,7 +86,7 @@ def lookup_figure(
         ends = [middle - [row["low"] for row in own], [row["high"] for row in own] - middle]
         axes.errorbar(x, middle, ends, fmt="o", capsize=3, label=way)
     few = [row for row in rows if row["row"] == ways[0]]
-    axes.plot(range(len(few)), [row["precision_by_chance"] for row in few], "--", color=PALETTE["baseline"],
+    axes.plot(range(len(few)), [row["precision_by_chance"] for row in few], "--", color="0.5",
               label="by lot")
     axes.set(xticks=range(len(few)), xticklabels=[f"first {row['k']}" for row in few], ylim=(0, 100),
              ylabel="share a phrase, %", title=title)
