@@ -105,6 +105,17 @@ def test_a_batch_is_painted_as_its_pictures_alone():
     assert own.apart(own.plain(), own.ours()) < 1e-3
 
 
+def test_fewer_steps_are_named_and_are_another_picture():
+    base = new_inpainter(90, 4, (8, 6), (16, 16, 24), 32, 1).eval()
+    torch.manual_seed(0)
+    ids = torch.randint(6, 90, (1, PLACES))
+    equal, fewer = (H.sampling_race(base, ids, (4, 8, 6), steps=3, few=1, longer=n) for n in (0, 12))
+    assert (equal.name, fewer.name) == ("one picture painted", "a picture painted, in 3 steps of DPM-Solver++")
+    assert fewer.apart is None and "12 steps of DDIM" in fewer.form and fewer.goal == 0
+    assert fewer.plain().shape == equal.plain().shape
+    assert not torch.equal(fewer.plain(), equal.plain()) and torch.equal(fewer.ours(), equal.ours())
+
+
 def test_stores_give_what_their_libraries_give(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 255, (5, 12, 9, 3), dtype=np.uint8)
     for own in H.reading_races(pictures, tmp_path / "shop", 2):

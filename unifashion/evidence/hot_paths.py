@@ -179,10 +179,10 @@ def caption_race(
 ) -> Race:
     "Captions in batches, against one at a time."
     one = replace(settings, write_batch=1)
+    ours = lambda: write_all(captioner, images, styles, settings, "cpu")
     return Race("captions", "captions", "`generate`, a caption at a time",
-                lambda: write_all(captioner, images[:few], styles[:few], one, "cpu"),
-                lambda: write_all(captioner, images, styles, settings, "cpu"), few, len(styles), goal=3,
-                apart=unequal)
+                lambda: write_all(captioner, images[:few], styles[:few], one, "cpu"), ours, few, len(styles),
+                operations=operations_of(ours) / len(styles), goal=3, apart=unequal)
 
 # %% ../../nbs/8_evidence/35_hot_paths.ipynb #f0bdd55c
 @torch.no_grad()
@@ -193,12 +193,13 @@ def plain_sampling(
     noise: torch.Tensor,   # (n, C, h, w)
     steps: int,
     guidance: float,
+    name: str = "dpm++",   # of `SAMPLERS`
 ) -> torch.Tensor:  # (n, C, h, w)
     "Picture after picture."
     told = []
     nothing = base.states(base.empty[None])
     for row in range(len(noise)):
-        scheduler = sampler("dpm++", base.schedule)
+        scheduler = sampler(name, base.schedule)
         scheduler.set_timesteps(steps)
         latents = noise[row:row + 1]
         shown = [own[row:row + 1].repeat(2, 1, 1, 1) for own in beside]
@@ -219,18 +220,24 @@ def sampling_race(
     steps: int = 20,
     guidance: float = 3.,
     few: int = 2,       # pictures that the plain form paints
+    longer: int = 0,    # steps of DDIM that the plain form takes instead; 0: as ours
 ) -> Race:
-    "Catalogue pictures from texts, painted everywhere."
+    "Catalogue pictures from texts, painted everywhere; with `longer` by another way, so to other pictures."
     with torch.no_grad():
         states = base.eval().states(ids)
     n = len(ids)
     beside = torch.ones(n, 1, *size[1:]), torch.zeros(n, *size)
     noise = start_noise(range(n), size)
-    plain = lambda: plain_sampling(base, states[:few], tuple(own[:few] for own in beside), noise[:few], steps,
-                                   guidance)
+    way = (longer, guidance, "ddim") if longer else (steps, guidance)
+    plain = lambda: plain_sampling(base, states[:few], tuple(own[:few] for own in beside), noise[:few], *way)
     ours = lambda: painted_latents(base, states, *beside, noise, steps, guidance)
-    return Race("a picture painted", "pictures", f"diffusers' loop, a picture at a time, {steps} steps",
-                plain, ours, few, n, operations=operations_of(ours) / n, goal=1.3, allowed=1e-2)
+    work = {"operations": operations_of(ours) / n}
+    if longer:
+        return Race(f"a picture painted, in {steps} steps of DPM-Solver++", "pictures",
+                    f"diffusers' loop, {longer} steps of DDIM", plain, ours, few, n, apart=None, **work)
+    many = f"{n} pictures painted at once" if n > 1 else "one picture painted"
+    return Race(many, "pictures", f"diffusers' loop, a picture at a time, {steps} steps", plain, ours, few, n,
+                goal=1.3, allowed=1e-2, **work)
 
 
 def still_race(
