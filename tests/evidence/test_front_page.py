@@ -159,7 +159,7 @@ def test_each_failing_claim_is_said_once_with_all_its_differences(tmp_path):
 
 
 def test_some_rows_are_left_to_the_tables_own_page(tmp_path, monkeypatch):
-    table = "| System | R |\n| --- | --- |\n| ours | 2 |\n| ours, w/o cap | 1 |\n| w/o a picture | 0 |"
+    table = "| System | R |\n| --- | --- |\n| ours | 2 |\n| ours, w/o cap | 1 |\n| w/o a picture | 0 |\n"
     monkeypatch.setattr(f, "at_a_glance", lambda *given: table)
     assert f.glance("table1_cross_modal_retrieval", "R", tmp_path) == table
     told = f.table_rows_of(f.glance("table1_cross_modal_retrieval", "R", tmp_path, but="ours, w/o"))

@@ -240,7 +240,8 @@ def glance(
 ) -> str:  # Markdown
     "One metric of a published table at every scale, headings of earlier runs marked."
     table = at_a_glance(report, metric, headings_of(report, folder), folder)
-    kept = [line for line in table.split("\n") if not but or not re.search(but, line.split("|")[1])]
+    lines = table.split("\n")
+    kept = [line for line in lines if not but or not re.search(but, "".join(line.split("|")[1:2]))]
     return "\n".join(kept)
 
 
