@@ -33,8 +33,8 @@ def test_precision_recall_and_the_lot():
     held = [("x y",), ("x y", "u v"), ("u v",), ("p q",)]
     relevant = sharing_phrases([("x y",), ("u v",)], held)
     allowed = np.array([[True, True, True, True], [True, True, True, False]])
-    one, three = lookup_rows("one phrase", [["a", "c", "b"], ["a", "b", "c"]], list("abcd"), relevant, allowed,
-                             ks=(1, 3), draws=50)
+    found = [["a", "c", "b"], ["a", "b", "c"]]
+    one, three = lookup_rows("one phrase", found, list("abcd"), relevant, allowed, ks=(1, 3), draws=50)
     assert one["precision"] == 50 and one["recall"] == 25
     assert three["precision"] == pytest.approx(100 * 2 / 3) and three["recall"] == 100
     assert one["precision_by_chance"] == pytest.approx(100 * (2 / 4 + 2 / 3) / 2)

@@ -257,7 +257,7 @@ def claims_glance(
             line[f"{heading}, {row['protocol']}"] = f"{row['verdict']}<br><sub>{row['difference']}</sub>"
     return table_markdown(lines.values())
 
-
+# %% ../../nbs/8_evidence/17_front_page.ipynb #d68ea291
 def audit_glance(
     folder: Path | None = None,  # default: outputs/published of the repository
 ) -> str:  # Markdown

@@ -189,6 +189,7 @@ UNCOMPARED = {
     "table6_datasets": "it counts data sets, and no system is measured",
     "figure4_words": "it counts the words of requests",
     "figure_inversion": "it follows one model through its training",
+    "garment_lookup": "its mark is the lot, which stands beside each number",
     "audit": "it counts what released files hold; what follows from that, and what not, is on its page",
     "malformed_input": "it counts how reading damaged files ends; how it has to end is tested",
     "efficiency": "times are one machine's; that a fast form computes the same is checked in its chapter",
