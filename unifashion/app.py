@@ -20,7 +20,7 @@ from .ground.files import atomic_write, write_json
 from .ground.keys import plan
 from .ground.progress import announced, follow, results
 from .ground.runs import publish
-from .own_commands import (Caption, Design, Edit, Embed, Search, TryOn, on_this_machine,
+from .own_commands import (Caption, Compose, Design, Edit, Embed, Search, TryOn, on_this_machine,
                                      workflow_environment)
 
 # %% ../nbs/app.ipynb #0df25ebc
@@ -254,9 +254,9 @@ class Demo:
         serve(BookModels(self.profile, self.catalogue), self.port)
 
 # %% ../nbs/app.ipynb #b66599f3
-COMMANDS = {"reproduce": Reproduce, "search": Search, "caption": Caption, "tryon": TryOn, "design": Design,
-            "edit": Edit, "demo": Demo, "embed": Embed, "prepare": Prepare, "weights": Weights,
-            "bench-search": BenchSearch, "node": OneNode}
+COMMANDS = {"reproduce": Reproduce, "search": Search, "compose": Compose, "caption": Caption, "tryon": TryOn,
+            "design": Design, "edit": Edit, "demo": Demo, "embed": Embed, "prepare": Prepare,
+            "weights": Weights, "bench-search": BenchSearch, "node": OneNode}
 # a user can act on these
 EXPECTED = (ValueError, OSError, ReportFailed, SyntaxError, ImportError, MemoryError)
 

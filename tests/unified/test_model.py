@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import LANGUAGE, picture, tiny_qformer, write_parts, write_shop
 
+from unifashion.app import main
 from unifashion.evidence.generation_baselines import ALIGNED
 from unifashion.ground.core import Language, digest, load_profile
 from unifashion.ground.files import load_arrays
@@ -192,6 +193,31 @@ def test_composed_queries_and_their_answers_belong_to_phase_two(model, home):
     hits = model.compose(picture("red"), "is blue", shelf, k=2)
     assert [hit.name for hit in hits] == [names[i] for i in np.argsort(-best)[:2]]
     assert not np.allclose(kept, np.stack([shelf.pictures.encoded[name].queries for name in names]), atol=0.1)
+
+
+def test_the_command_finds_what_the_model_finds(model, home, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "kept")
+    photo = tmp_path / "red.png"
+    Image.fromarray(picture("red")).save(photo)
+    hits = model.compose(photo, "is blue", model.open_catalogue(home / "shop"), k=2)
+    where = ["--catalogue", str(home / "shop"), "--model", str(tmp_path / "kept"), "--k", "2"]
+    assert main(["compose", str(photo), "is blue", *where]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert [line.split()[2] for line in lines] == [hit.name for hit in hits]
+
+
+@pytest.mark.parametrize("words, said", [
+    (["gone.jpg", "is blue"], "gone.jpg"),
+    (["{photo}", " "], "the query is empty"),
+    (["{photo}", "is blue", "--k", "0"], "from 1; here: 0"),
+    (["{photo}", "is blue", "--model", "nobody"], "no such folder"),
+])
+def test_the_command_says_what_is_wrong(words, said, home, tmp_path, capsys):
+    photo = tmp_path / "red.png"
+    Image.fromarray(picture("red")).save(photo)
+    words = [word.replace("{photo}", str(photo)) for word in words]
+    assert main(["compose", *words, "--catalogue", str(home / "shop")]) == 1
+    assert said in capsys.readouterr().err
 
 
 def in_shards(part, folder):
