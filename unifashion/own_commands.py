@@ -209,10 +209,8 @@ class Compose:
 
     def __call__(self):
         from unifashion.unified.model import UniFashion
-        from unifashion.unified.own_pictures import check_query, picture_names
+        from unifashion.unified.own_pictures import check_query
         check_query(self.reference, self.k)
-        check_query(self.change, self.k)
-        picture_names(self.catalogue)
         model = UniFashion.from_pretrained(self.model, self.profile)
         shop = model.open_catalogue(self.catalogue)
         say_left_out(shop.composed.report.skipped)
@@ -345,9 +343,8 @@ class Edit(Fitting):
         if self.catalogue:
             pipe.database, report = folder_database(pipe, self.catalogue)
             say_left_out(report.skipped)
-        there = pipe.database.search.index.names if pipe.database else []
-        for name in self.without:
-            if name not in there: raise ValueError(f"--without {name}: there is no such garment to look up")
+        lost = set(self.without) - set(pipe.database.search.index.names if pipe.database else ())
+        if lost: raise ValueError(f"--without {sorted(lost)[0]}: there is no such garment to look up")
         told = pipe(own.person, own.mask, self.prompt, self.garments, category=group, least=self.least,
                     excluded=self.without, pose_image=own.keypoints, num_inference_steps=self.steps,
                     guidance_scale=self.guidance, generator=torch.Generator().manual_seed(self.seed))

@@ -204,15 +204,18 @@ def test_the_command_finds_what_the_model_finds(model, home, tmp_path, capsys):
     assert main(["compose", str(photo), "is blue", *where]) == 0
     lines = capsys.readouterr().out.strip().splitlines()[-2:]
     assert [line.split()[2] for line in lines] == [hit.name for hit in hits]
+    assert main(["compose", str(photo), " ", *where]) == 1
+    assert "the query is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words, said", [
     (["gone.jpg", "is blue"], "gone.jpg"),
-    (["{photo}", " "], "the query is empty"),
+    (["{photo}", "is blue"], "composer is not trained yet"),
     (["{photo}", "is blue", "--k", "0"], "from 1; here: 0"),
     (["{photo}", "is blue", "--model", "nobody"], "no such folder"),
 ])
-def test_the_command_says_what_is_wrong(words, said, home, tmp_path, capsys):
+def test_the_command_says_what_is_wrong(words, said, home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(m, "gathered", lambda profile: t.gathered(profile, {}))  # as where nothing was trained
     photo = tmp_path / "red.png"
     Image.fromarray(picture("red")).save(photo)
     words = [word.replace("{photo}", str(photo)) for word in words]
