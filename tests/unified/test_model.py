@@ -215,7 +215,7 @@ def test_the_command_finds_what_the_model_finds(model, home, tmp_path, capsys):
     (["{photo}", "is blue", "--model", "nobody"], "no such folder"),
 ])
 def test_the_command_says_what_is_wrong(words, said, home, tmp_path, capsys, monkeypatch):
-    nothing = t.gathered(load_profile("smoke"), {})
+    nothing = t.gathered(load_profile("mini"), {})
     monkeypatch.setattr(m, "gathered", lambda profile: nothing)
     photo = tmp_path / "red.png"
     Image.fromarray(picture("red")).save(photo)
